@@ -1,0 +1,225 @@
+"""The study file as typed, frozen data: ``Study`` and one model per kind of stage.
+
+Defaults are the paper's values (section or table cited) or marked "paper silent". An unknown key is an error. This
+module imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+
+from m2rl_core.types import Reasoning
+
+Use = dict[str, Any]
+"""``{use: NAME, **config}``; a bare name is read as ``{use: NAME}``."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every part of a study file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSection(Section):
+    """``model:`` — where the study starts from and how weights are held."""
+
+    base: str | None = None
+    """A Hugging Face folder or hub id, available to stages as ``base``."""
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the matrix products; master weights and optimizer are always float32."""
+    trust_remote_code: bool = False
+
+
+class DomainSection(Section):
+    """``domains.NAME`` — the keys of the core; all other keys go to the domain's own ``Config``."""
+
+    use: str
+    reasoning: Reasoning = "required"
+    """Format gate of the reward: exactly one ``</think>``, graded on what follows (section 3.1)."""
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class OptimSection(Section):
+    """AdamW, as in section A and the released code's scripts."""
+
+    weight_decay: float = 0.1
+    beta1: Share = 0.9
+    beta2: Share = 0.98
+    eps: PositiveFloat = 1e-8
+    clip: PositiveFloat = 1.0
+    """Largest global gradient norm. Paper silent; the released code's value."""
+
+
+class Stage(Section):
+    """What all stages share."""
+
+    tokens_per_device: PositiveInt = 16384
+    """Most packed tokens, filling included, of one forward and backward pass."""
+
+
+class ModelStage(Section):
+    """``kind: model`` — a model trained elsewhere."""
+
+    kind: Literal["model"]
+    path: str
+    """A Hugging Face folder or hub id."""
+    revision: str | None = None
+
+
+class InitStage(Section):
+    """``kind: init`` — a fresh small Qwen3 model and a BPE tokenizer trained on the domains' demonstrations."""
+
+    kind: Literal["init"]
+    domains: list[str]
+    vocab: PositiveInt = 512
+    hidden: PositiveInt = 128
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    kv_heads: PositiveInt = 2
+    ffn: PositiveInt = 384
+    context: PositiveInt = 1024
+    """Longest sequence, tokens."""
+
+
+class SftStage(Stage):
+    """``kind: sft`` — supervised fine-tuning on the domains' demonstrations, loss on assistant turns."""
+
+    kind: Literal["sft"]
+    init: str
+    domains: list[str] | dict[str, PositiveFloat]
+    """Names, or names with their share of the conversations."""
+    conversations: PositiveInt
+    """Conversations seen in one epoch."""
+    epochs: PositiveInt = 1
+    """Section A: one epoch."""
+    batch: PositiveInt = 512
+    """Conversations per update. Section A."""
+    lr: PositiveFloat = 5e-5
+    """Peak learning rate. Section A."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Paper silent; the released code's value."""
+    warmup: Share = 0.1
+    """Share of the updates. Section A."""
+    floor: Share = 0.1
+    """Final learning rate as a share of the peak. Paper silent; the released code's value."""
+    max_length: PositiveInt = 32768
+    """Longer conversations are an error. Paper silent."""
+    optim: OptimSection = OptimSection(beta2=0.95)
+    checkpoint_every: PositiveInt = 100
+
+
+class RlStage(Stage):
+    """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation."""
+
+    kind: Literal["rl"]
+    init: str
+    domains: list[str] | dict[str, PositiveFloat]
+    """Names (equal shares), or names with their share of each step's prompts."""
+    algorithm: Use | str = "grpo"
+    mixture: Use | str | None = None
+    """Shares that change over time; ``None``: those of ``domains``."""
+    teachers: dict[str, str] = Field(default_factory=dict)
+    """Domain → model."""
+    steps: PositiveInt = 400
+    """Table 2."""
+    prompts: PositiveInt = 128
+    """Prompts per step. Table 2."""
+    group: PositiveInt = 16
+    """Samples per prompt. Table 2."""
+    updates: PositiveInt = 1
+    """Optimizer updates per step. Section A: one gradient update per 2048 rollouts."""
+    max_tokens: PositiveInt = 32768
+    """Most tokens that an episode may draw. Section A."""
+    temperature: PositiveFloat = 1.0
+    """Section A."""
+    top_p: Share = 1.0
+    lr: PositiveFloat = 2e-6
+    """Section A."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Share = 0.0
+    floor: Share = 0.0
+    optim: OptimSection = OptimSection()
+    keep_every: PositiveInt | None = None
+    """Also keep the model of every so many steps, addressable as ``STAGE@STEP``."""
+    checkpoint_every: PositiveInt = 20
+    verifier_failures: Share = 0.02
+    """Share of failed verdicts in one step above which the stage stops."""
+
+
+class MergeStage(Section):
+    """``kind: merge`` — combine the weights of experts."""
+
+    kind: Literal["merge"]
+    base: str | None = None
+    """The anchor; its tokenizer and configuration are the result's. Default: the experts' common ``init``."""
+    experts: list[str]
+    merger: Use | str
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the result; ``None``: the anchor's."""
+
+
+class EvalStage(Section):
+    """``kind: eval`` — Avg@k of models on suites; one node of the graph per (model, suite)."""
+
+    kind: Literal["eval"]
+    models: list[str] = ["*"]
+    """Names of models; ``*`` is every model of the study, ``math@200`` a kept step."""
+    suites: list[str] | dict[str, PositiveInt] = Field(default_factory=list)
+    """Names, or names with their k; empty: every suite of the study's domains."""
+    max_tokens: PositiveInt = 32768
+    limit: PositiveInt | None = None
+    """Only the first so many prompts of each suite."""
+
+
+class AnalyzeStage(Section):
+    """``kind: analyze`` — run one analyzer over the study."""
+
+    kind: Literal["analyze"]
+    analyzer: Use | str
+    models: list[str] = ["*"]
+
+
+class ReportStage(Section):
+    """``kind: report`` — tables and figures of everything before it."""
+
+    kind: Literal["report"]
+
+
+AnyStage = Annotated[
+    ModelStage | InitStage | SftStage | RlStage | MergeStage | EvalStage | AnalyzeStage | ReportStage,
+    Field(discriminator="kind"),
+]
+
+
+class Study(Section):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    seed: int = 17
+    seeds: list[int] | None = None
+    """Several: the whole graph is repeated for each, and the report pools them."""
+    model: ModelSection = ModelSection()
+    engine: Use | str = "embedded"
+    domains: dict[str, DomainSection] = Field(default_factory=dict)
+    stages: dict[str, AnyStage]
+    plugins: list[str] = Field(default_factory=list)
+    """Local files or folders that offer components, e.g. ``./my_domain.py``."""
+
+    @field_validator("domains", mode="before")
+    @classmethod
+    def _split_domain_keys(cls, value: Any) -> Any:
+        """``{use, reasoning, **config}`` → the core's keys beside ``config``."""
+        if not isinstance(value, dict):
+            return value
+        own = set(DomainSection.model_fields) - {"config"}
+        return {
+            name: {k: v for k, v in spec.items() if k in own} | {"config": {k: v for k, v in spec.items() if k not in own}}
+            if isinstance(spec, dict) and "config" not in spec
+            else ({"use": spec} if isinstance(spec, str) else spec)
+            for name, spec in value.items()
+        }

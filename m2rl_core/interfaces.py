@@ -1,0 +1,308 @@
+"""What a plugin may be: one typed Protocol per kind of component.
+
+A component is a class with a ``name``, a frozen ``Config`` and a ``reference``, built as ``cls(config)``. Plugins may
+subclass these Protocols to inherit the defaults, or just have the same shape. pluggy is used at start-up only (see
+:mod:`m2rl_core.hookspecs`); afterwards these objects do the work directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from m2rl_core.types import (
+    Batch,
+    Block,
+    Conversation,
+    Correction,
+    Divergence,
+    Findings,
+    Message,
+    Prompt,
+    Reduction,
+    Reward,
+    Sample,
+    Sampling,
+    Stats,
+    Suite,
+    Trajectory,
+    Turn,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ComponentConfig(BaseModel):
+    """Base of every component's ``Config``: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Component(Protocol):
+    """What all components share. Built as ``cls(config)`` with a validated ``Config``."""
+
+    name: ClassVar[str]
+    """The name that a study's ``use:`` says."""
+    reference: ClassVar[str]
+    """Paper section or URL that defines this component."""
+    Config: ClassVar[type[ComponentConfig]]
+
+
+# ── domains ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Episode(Protocol):
+    """One prompt being worked on. The core samples turns and hands each to :meth:`reply`."""
+
+    max_turns: int
+    """Most assistant turns; the episode then ends, and is verified as it stands."""
+    history: Literal["keep", "drop"]
+    """``drop`` removes earlier turns' reasoning from the context and trains every turn as its own sequence."""
+
+    async def reply(self, text: str) -> list[Message]:
+        """What the environment answers to an assistant turn (reasoning included); ``[]`` ends the episode."""
+        ...
+
+    async def close(self) -> None:
+        """Free what the episode holds; called once, also after a failure."""
+        ...
+
+
+class SingleTurn:
+    """The episode of a domain without an environment: it ends with the first answer."""
+
+    max_turns = 1
+    history: Literal["keep", "drop"] = "keep"
+
+    async def reply(self, text: str) -> list[Message]:
+        return []
+
+    async def close(self) -> None:
+        return None
+
+
+class Domain(Component, Protocol):
+    """A dataset and a verifier, and an environment where it is multi-turn."""
+
+    remote: ClassVar[bool] = False
+    """True: :meth:`verify_remote` is awaited in the core's process instead of running :meth:`verify` in a worker."""
+    verify_seconds: ClassVar[float] = 10.0
+    """Limit of one verification, in CPU seconds and, doubled, in wall seconds; a worker beyond it is killed."""
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """Evaluation sets by name; :meth:`prompts` takes the same names."""
+        ...
+
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        """The prompts of ``"train"`` or of a suite, always in the same order.
+
+        Raises:
+            DataError: a row without gold or with contradicting fields; it names the row.
+        """
+        ...
+
+    def demonstrations(self) -> Iterable[Conversation]:
+        """Conversations for supervised fine-tuning; may be endless. None by default."""
+        return ()
+
+    def open(self, prompt: Prompt) -> Episode:
+        """Start an episode. Single turn by default."""
+        return SingleTurn()
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        """Judge a trajectory: a plain function over plain data that runs in a killable worker without torch.
+
+        Raising means that the verifier failed, which is not the model's fault.
+        """
+        ...
+
+    async def verify_remote(self, trajectory: Trajectory) -> Reward:
+        """Judge a trajectory through a service; only called where :attr:`remote` is True."""
+        raise TypeError(f"domain '{self.name}' is remote but has no verify_remote")
+
+
+# ── engines ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@runtime_checkable
+class Engine(Component, Protocol):
+    """Draws tokens. Driven by one event-loop thread that the core owns; token ids in, token ids out."""
+
+    async def start(self, model: Path, *, max_tokens: int) -> None:
+        """Load the Hugging Face folder ``model`` as policy version 0; no context will exceed ``max_tokens``."""
+        ...
+
+    async def generate(self, ids: list[int], sampling: Sampling, n: int) -> list[Turn]:
+        """Draw ``n`` continuations of ``ids``. A sample's tokens do not depend on what else is being drawn."""
+        ...
+
+    async def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take new weights (Hugging Face names) and label tokens drawn from now on with ``version``."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ── algorithms ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Advantage(Component, Protocol):
+    """Turns the rewards of one group into a credit per token."""
+
+    needs: frozenset[str]
+    """Per-token scores that must be there first: any of ``old_logps``, ``reference_logps``, ``teacher_logps``."""
+
+    def __call__(self, group: list[Sample]) -> list[Tensor]:
+        """Float32 [L] for each sample; every sample here has a verdict."""
+        ...
+
+
+class Importance(Component, Protocol):
+    """Corrects for tokens that another distribution than the trained policy's has drawn."""
+
+    needs: frozenset[str]
+
+    def __call__(self, batch: Batch) -> Correction:
+        """Weights and keeps for ``batch``, all of whose tokens are trained; runs before the first backward."""
+        ...
+
+
+class Loss(Component, Protocol):
+    """A policy loss per token."""
+
+    separable: bool
+    """True: token by token, so it may be called on chunks; False: it needs whole sequences (``batch.sequence_T``)."""
+    needs: frozenset[str]
+    """Per-token scores as for :class:`Advantage`, or ``entropy``."""
+    divergence: Divergence | None = None
+    """A full-vocabulary divergence from the sample's teacher, delivered as ``batch.divergence_T``."""
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        """The unreduced loss [T] of trained tokens with log-probs ``logps`` [T] under the policy being trained."""
+        ...
+
+
+class Algorithm(Component, Protocol):
+    """A named composition. Its ``Config`` has the fields ``advantage``, ``importance``, ``loss`` and ``reduction``.
+
+    The first three hold ``{use: NAME, ...}`` (``importance`` may be ``None``: no correction), so that a study uses an
+    algorithm by name or takes it apart: ``algorithm: {use: grpo, advantage: {std: false}}``.
+    """
+
+    @property
+    def parts(self) -> Mapping[Literal["advantage", "importance", "loss"], Mapping[str, Any] | None]: ...
+
+    @property
+    def reduction(self) -> Reduction: ...
+
+
+class Mixture(Component, Protocol):
+    """Shares of the domains in a step. The core realises them exactly over time."""
+
+    def weights(self, step: int, sizes: Mapping[str, int], rewards: Mapping[str, float]) -> Mapping[str, float]:
+        """A positive weight per domain.
+
+        Args:
+            step: the step to be drawn.
+            sizes: training prompts of each domain.
+            rewards: running mean reward of each domain that has been drawn already.
+        """
+        ...
+
+
+# ── mergers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Pass(Protocol):
+    """One reading of all weights that gathers a statistic."""
+
+    name: str
+    scope: Literal["model", "tensor"]
+    """One statistic for the whole model, or one per tensor."""
+
+    def measure(self, block: Block, stats: Stats) -> Any:
+        """The block's own statistic; ``stats`` holds those of earlier passes."""
+        ...
+
+    def combine(self, left: Any, right: Any) -> Any:
+        """Of two neighbouring pieces; the core combines in block order, whatever the number of threads."""
+        ...
+
+
+class Merger(Component, Protocol):
+    """A pure function over blocks of weights."""
+
+    granularity: Literal["block", "rows", "tensor"]
+    """What a block is: any piece of a tensor, whole rows, or a whole tensor."""
+    needs_base: bool
+    needs: frozenset[str] = frozenset()
+    """Evidence beyond the weights, e.g. ``fisher`` or ``gram``."""
+
+    def outputs(self) -> Sequence[str]:
+        """Names of the models that one merge writes; more than one for a sweep."""
+        return ("",)
+
+    def passes(self) -> Sequence[Pass]:
+        """Readings that must come before the merge, in order."""
+        return ()
+
+    def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """One float32 tensor of ``block.shape`` per output. Must not change the block."""
+        ...
+
+
+# ── analyzers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lab(Protocol):
+    """What an analyzer may ask for. Models are named as in the study; ``math@200`` is step 200 of stage ``math``."""
+
+    models: Mapping[str, Path]
+    """Hugging Face folders of all models of the study."""
+    experts: Mapping[str, str]
+    """Domain → the model that was trained on it alone."""
+
+    def prompts(self, domain: str, split: str) -> Sequence[Prompt]: ...
+
+    def scores(self, model: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Suite → per-sample records of the model's evaluation."""
+        ...
+
+    def metrics(self, stage: str) -> Sequence[Mapping[str, Any]]:
+        """The lines of the stage's ``metrics.jsonl``."""
+        ...
+
+    def samples(self, stage: str, *, limit: int | None = None) -> Iterator[Sample]:
+        """Rollouts that a stage stored."""
+        ...
+
+    def generate(self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int) -> list[list[Sample]]:
+        """Draw and verify ``n`` samples per prompt."""
+        ...
+
+    def logps(self, model: str, samples: Sequence[Sample]) -> list[Tensor]:
+        """Float32 [L] per sample: log-probs of its tokens under ``model``; 0 where nothing was sampled."""
+        ...
+
+    def divergences(self, model: str, other: str, samples: Sequence[Sample], kind: Divergence) -> list[Tensor]:
+        """Float32 [L] per sample: the full-vocabulary divergence of ``model`` from ``other`` at its tokens."""
+        ...
+
+    def gradients(self, model: str, groups: Sequence[list[Sample]], loss: Loss) -> Iterator[tuple[str, Tensor]]:
+        """(name, gradient) of the summed loss over the groups, one parameter at a time."""
+        ...
+
+    def blocks(self, base: str, models: Sequence[str]) -> Iterator[Block]:
+        """The weights of ``models`` beside those of ``base``, streamed in bounded memory."""
+        ...
+
+
+class Analyzer(Component, Protocol):
+    """Looks at a finished study and explains it."""
+
+    def run(self, lab: Lab) -> Findings: ...

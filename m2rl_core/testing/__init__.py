@@ -1,0 +1,1 @@
+"""Helpers for tests of m2rl and of its plugins."""
