@@ -218,7 +218,8 @@ class Study(Section):
             return value
         own = set(DomainSection.model_fields) - {"config"}
         return {
-            name: {k: v for k, v in spec.items() if k in own} | {"config": {k: v for k, v in spec.items() if k not in own}}
+            name: {k: v for k, v in spec.items() if k in own}
+            | {"config": {k: v for k, v in spec.items() if k not in own}}
             if isinstance(spec, dict) and "config" not in spec
             else ({"use": spec} if isinstance(spec, str) else spec)
             for name, spec in value.items()

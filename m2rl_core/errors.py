@@ -22,6 +22,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
+__all__ = [
+    "ComponentError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "M2rlError",
+    "RunError",
+    "StageError",
+    "UserError",
+    "VerifierError",
+    "boundary",
+    "nearest",
+]
+
+
 class M2rlError(Exception):
     """Base of all. The message names the culprit, the value found, what is allowed and the next command."""
 

@@ -15,6 +15,22 @@ import pluggy
 if TYPE_CHECKING:
     from m2rl_core.interfaces import Advantage, Algorithm, Analyzer, Domain, Engine, Importance, Loss, Merger, Mixture
 
+__all__ = [
+    "PROJECT",
+    "hookimpl",
+    "hookspec",
+    "m2rl_advantages",
+    "m2rl_algorithms",
+    "m2rl_analyzers",
+    "m2rl_domains",
+    "m2rl_engines",
+    "m2rl_importances",
+    "m2rl_losses",
+    "m2rl_mergers",
+    "m2rl_mixtures",
+    "m2rl_step_end",
+]
+
 PROJECT = "m2rl"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -36,6 +36,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+__all__ = [
+    "Advantage",
+    "Algorithm",
+    "Analyzer",
+    "Component",
+    "ComponentConfig",
+    "Domain",
+    "Engine",
+    "Episode",
+    "Importance",
+    "Lab",
+    "Loss",
+    "Merger",
+    "Mixture",
+    "Pass",
+    "SingleTurn",
+]
+
+
 class ComponentConfig(BaseModel):
     """Base of every component's ``Config``: frozen, and an unknown key is an error."""
 

@@ -23,6 +23,32 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "Batch",
+    "Block",
+    "Claim",
+    "Conversation",
+    "Correction",
+    "Divergence",
+    "Figure",
+    "Findings",
+    "Finish",
+    "Group",
+    "Message",
+    "Prompt",
+    "Reasoning",
+    "Reduction",
+    "Reward",
+    "Sample",
+    "Sampling",
+    "Stats",
+    "Suite",
+    "Table",
+    "Trajectory",
+    "Turn",
+    "Verdict",
+]
+
 Verdict = Literal["right", "wrong", "failed"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
