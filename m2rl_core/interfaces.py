@@ -68,7 +68,11 @@ class Component(Protocol):
     """The name that a study's ``use:`` says."""
     reference: ClassVar[str]
     """Paper section or URL that defines this component."""
-    Config: ClassVar[type[ComponentConfig]]
+
+    @property
+    def Config(self) -> type[ComponentConfig]:
+        """A nested class with the component's settings (a property here only because type checkers want it so)."""
+        ...
 
 
 # ── domains ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Required, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,7 @@ __all__ = [
     "Finish",
     "Group",
     "Message",
+    "Piece",
     "Prompt",
     "Reasoning",
     "Reduction",
@@ -238,6 +239,16 @@ class Divergence:
     """Only the teacher's k likeliest tokens and one bucket for the rest; 0 means the whole vocabulary."""
 
 
+class Piece(NamedTuple):
+    """One packed sequence: tokens ``start`` to ``stop`` of sample ``sample`` of the minibatch, placed at ``at``."""
+
+    sample: int
+    start: int
+    stop: int
+    at: int = -1
+    """Index of its first token in the batch's flat ``_T`` fields."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Packed sequences on the policy's device. Every ``_T`` field is flat [T] in row order, T = rows × columns."""
@@ -256,8 +267,8 @@ class Batch:
     coef_T: Tensor
     """Importance weight · keep / denominator: the summed loss of the minibatch is Σ coef · loss."""
     domain_N: list[str]
-    sample_N: list[int]
-    """Index of each sequence's sample in the minibatch."""
+    pieces_N: list[Piece]
+    """Which sample each sequence is of, and where it lies in this batch."""
     teacher: str | None = None
     """Name of the one teacher of all sequences here, where a loss needs a teacher's hidden states."""
     advantage_T: Tensor | None = None

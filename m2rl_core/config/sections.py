@@ -1,4 +1,4 @@
-"""The study file as typed, frozen data: ``Study`` and one model per kind of stage.
+"""The sections of a study file as typed, frozen data: :class:`Study` and one model per kind of stage.
 
 Defaults are the paper's values (section or table cited) or marked "paper silent". An unknown key is an error. This
 module imports no torch.
@@ -6,16 +6,83 @@ module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from m2rl_core.types import Reasoning
 
-Use = dict[str, Any]
+__all__ = [
+    "AnalyzeStage",
+    "AnyStage",
+    "DomainSection",
+    "EvalStage",
+    "InitStage",
+    "MergeStage",
+    "ModelSection",
+    "ModelStage",
+    "OptimSection",
+    "ReportStage",
+    "RlStage",
+    "Section",
+    "SftStage",
+    "Stage",
+    "Study",
+    "Use",
+    "schema",
+]
+
+
+def _spelled_out(value: object) -> object:
+    """``NAME`` as ``{use: NAME}``."""
+    value = {"use": value} if isinstance(value, str) else value
+    if isinstance(value, Mapping) and not isinstance(value.get("use"), str):
+        raise ValueError("needs a component's name, as in '{use: NAME}'")
+    return value
+
+
+def _shape(value: object) -> str:
+    return "shares" if isinstance(value, Mapping) else "names"
+
+
+Use = Annotated[
+    dict[str, Any],
+    BeforeValidator(_spelled_out),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "properties": {"use": {"type": "string"}}, "required": ["use"]},
+            ]
+        }
+    ),
+]
 """``{use: NAME, **config}``; a bare name is read as ``{use: NAME}``."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+Shares = Annotated[
+    Annotated[list[str], Tag("names")] | Annotated[dict[str, PositiveFloat], Tag("shares")], Discriminator(_shape)
+]
+"""Names, or names with a weight each."""
+
+Counts = Annotated[
+    Annotated[list[str], Tag("names")] | Annotated[dict[str, PositiveInt], Tag("shares")], Discriminator(_shape)
+]
+"""Names, or names with a number each."""
 
 
 class Section(BaseModel):
@@ -42,6 +109,18 @@ class DomainSection(Section):
     reasoning: Reasoning = "required"
     """Format gate of the reward: exactly one ``</think>``, graded on what follows (section 3.1)."""
     config: dict[str, Any] = Field(default_factory=dict)
+    """The domain's own keys. A study file writes them beside ``use``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        """``{use, reasoning, **config}`` → the core's keys beside ``config``; a bare name is ``{use: NAME}``."""
+        if isinstance(value, str):
+            return {"use": value}
+        if not isinstance(value, Mapping) or "config" in value:
+            return value
+        own = {key: item for key, item in value.items() if key in cls.model_fields}
+        return own | {"config": {key: item for key, item in value.items() if key not in own}}
 
 
 class OptimSection(Section):
@@ -91,7 +170,7 @@ class SftStage(Stage):
 
     kind: Literal["sft"]
     init: str
-    domains: list[str] | dict[str, PositiveFloat]
+    domains: Shares
     """Names, or names with their share of the conversations."""
     conversations: PositiveInt
     """Conversations seen in one epoch."""
@@ -118,10 +197,10 @@ class RlStage(Stage):
 
     kind: Literal["rl"]
     init: str
-    domains: list[str] | dict[str, PositiveFloat]
+    domains: Shares
     """Names (equal shares), or names with their share of each step's prompts."""
-    algorithm: Use | str = "grpo"
-    mixture: Use | str | None = None
+    algorithm: Use = {"use": "grpo"}
+    mixture: Use | None = None
     """Shares that change over time; ``None``: those of ``domains``."""
     teachers: dict[str, str] = Field(default_factory=dict)
     """Domain → model."""
@@ -158,7 +237,7 @@ class MergeStage(Section):
     base: str | None = None
     """The anchor; its tokenizer and configuration are the result's. Default: the experts' common ``init``."""
     experts: list[str]
-    merger: Use | str
+    merger: Use
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the result; ``None``: the anchor's."""
 
@@ -169,7 +248,7 @@ class EvalStage(Section):
     kind: Literal["eval"]
     models: list[str] = ["*"]
     """Names of models; ``*`` is every model of the study, ``math@200`` a kept step."""
-    suites: list[str] | dict[str, PositiveInt] = Field(default_factory=list)
+    suites: Counts = Field(default_factory=list)
     """Names, or names with their k; empty: every suite of the study's domains."""
     max_tokens: PositiveInt = 32768
     limit: PositiveInt | None = None
@@ -180,7 +259,7 @@ class AnalyzeStage(Section):
     """``kind: analyze`` — run one analyzer over the study."""
 
     kind: Literal["analyze"]
-    analyzer: Use | str
+    analyzer: Use
     models: list[str] = ["*"]
 
 
@@ -204,23 +283,28 @@ class Study(Section):
     seeds: list[int] | None = None
     """Several: the whole graph is repeated for each, and the report pools them."""
     model: ModelSection = ModelSection()
-    engine: Use | str = "embedded"
+    engine: Use = {"use": "embedded"}
     domains: dict[str, DomainSection] = Field(default_factory=dict)
     stages: dict[str, AnyStage]
     plugins: list[str] = Field(default_factory=list)
     """Local files or folders that offer components, e.g. ``./my_domain.py``."""
 
-    @field_validator("domains", mode="before")
+    @field_validator("seeds")
     @classmethod
-    def _split_domain_keys(cls, value: Any) -> Any:
-        """``{use, reasoning, **config}`` → the core's keys beside ``config``."""
-        if not isinstance(value, dict):
-            return value
-        own = set(DomainSection.model_fields) - {"config"}
-        return {
-            name: {k: v for k, v in spec.items() if k in own}
-            | {"config": {k: v for k, v in spec.items() if k not in own}}
-            if isinstance(spec, dict) and "config" not in spec
-            else ({"use": spec} if isinstance(spec, str) else spec)
-            for name, spec in value.items()
-        }
+    def _several(cls, seeds: list[int] | None) -> list[int] | None:
+        if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
+            raise ValueError("should name at least one seed, and none twice")
+        return seeds
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, as a user writes it: with shorthands and ``x-*`` blocks."""
+    found = Study.model_json_schema()
+    domain = found["$defs"]["DomainSection"]
+    del domain["properties"]["config"]
+    domain["additionalProperties"] = True
+    found["properties"]["domains"]["additionalProperties"] = {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DomainSection"}]
+    }
+    found["patternProperties"] = {"^x-": {}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -1,0 +1,121 @@
+"""An algorithm put together from its parts, and what each part does to a step.
+
+``assemble`` resolves the names; then, in the order of a step: :func:`score` (the log-probs that somebody needs),
+:func:`credit` (advantages), :func:`correct` (importance weights and denominators, before the first backward).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2rl_core.config import RlStage
+from m2rl_core.errors import StageError, boundary
+from m2rl_core.interfaces import Advantage, Algorithm, Importance, Loss
+from m2rl_core.packing import pack, unpack
+from m2rl_core.plugins import Registry
+from m2rl_core.policy import Policy, sharding
+from m2rl_core.types import Batch, Group, Reduction, Sample
+
+__all__ = ["Parts", "assemble", "correct", "credit", "score"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An algorithm ready to be used."""
+
+    advantage: Advantage
+    importance: Importance | None
+    loss: Loss
+    reduction: Reduction
+    needs: frozenset[str]
+    """Per-token scores to be computed for every sample before the update."""
+    max_tokens: int
+    """Denominator per sample of the ``constant`` reduction."""
+
+
+def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
+    """Build the stage's algorithm; ``owner`` is its path in the study, for messages."""
+    algorithm: Algorithm = registry.create("algorithm", stage.algorithm, owner)
+    uses = algorithm.parts
+    advantage: Advantage = registry.create("advantage", uses["advantage"], f"{owner}.advantage")
+    loss: Loss = registry.create("loss", uses["loss"], f"{owner}.loss")
+    rule = uses.get("importance")
+    importance: Importance | None = registry.create("importance", rule, f"{owner}.importance") if rule else None
+    needs = advantage.needs | (importance.needs if importance else frozenset())
+    # With one update per step the policy that is updated is still the one before the update: backward fills it in.
+    needs |= loss.needs if stage.updates > 1 else loss.needs - {"old_logps"}
+    return Parts(advantage, importance, loss, algorithm.reduction, needs - {"entropy"}, stage.max_tokens)
+
+
+def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> None:
+    """Fill in the per-token scores that ``parts`` need.
+
+    Raises:
+        StageError: a score that this version cannot compute.
+    """
+    if unknown := parts.needs - {"old_logps"}:
+        raise StageError(f"the algorithm needs {', '.join(sorted(unknown))}, which this version cannot compute")
+    if "old_logps" in parts.needs:
+        for batch in pack(samples_S, tokens_per_device, policy.device):
+            unpack(batch, policy.logps(batch), samples_S, "old_logps_L")
+
+
+def credit(groups_P: Sequence[Group], advantage: Advantage) -> None:
+    """Set the advantage of every usable sample."""
+    for group in groups_P:
+        if not (samples := group.usable):
+            continue
+        with boundary(f"advantage '{advantage.name}'", f"crediting prompt {group.prompt.id}"):
+            for sample, value_L in zip(samples, advantage(samples), strict=True):
+                sample.advantage_L = value_L
+
+
+def correct(batches: Sequence[Batch], parts: Parts, samples: int) -> dict[str, float]:
+    """Fix ``coef = weight · keep / denominator`` of every trained token of a minibatch of ``samples`` samples.
+
+    Denominators count kept tokens over the whole minibatch and all ranks: per sample and over samples (``sequence``,
+    the released code), over tokens (``token``, DAPO), or ``max_tokens`` per sample (``constant``, Dr. GRPO).
+
+    Returns:
+        The importance rule's metrics, averaged over tokens.
+    """
+    count_S = torch.zeros(samples)
+    applied: list[tuple[Batch, Tensor, Tensor, Tensor]] = []
+    metrics: dict[str, float] = {}
+    for batch in batches:
+        trained = torch.nonzero(batch.trained_T)[:, 0]
+        weight_T, keep_T, found = _importance(parts, batch.take(trained))
+        owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained].cpu()]
+        count_S.index_add_(0, owner_T, keep_T.float().cpu())
+        applied.append((batch, trained, weight_T * keep_T, owner_T))
+        for name, value in found.items():
+            metrics[name] = metrics.get(name, 0.0) + value * len(trained)
+    count_S = sharding.total(count_S)
+    denominator_S = _denominators(count_S, parts)
+    for batch, trained, weight_T, owner_T in applied:
+        batch.coef_T[trained] = weight_T / denominator_S[owner_T].to(weight_T.device)
+    tokens = sum(len(trained) for _, trained, _, _ in applied)
+    return {name: value / max(1, tokens) for name, value in metrics.items()}
+
+
+def _importance(parts: Parts, view: Batch) -> tuple[Tensor, Tensor, Mapping[str, float]]:
+    if parts.importance is None:
+        ones_T = torch.ones_like(view.coef_T)
+        return ones_T, ones_T.bool(), {}
+    with boundary(f"importance rule '{parts.importance.name}'", "weighting a batch"):
+        correction = parts.importance(view)
+    return correction.weight_T, correction.keep_T, correction.metrics
+
+
+def _denominators(count_S: Tensor, parts: Parts) -> Tensor:
+    """What a token of each sample is divided by; at least 1, for samples without a kept token."""
+    present = (count_S > 0).sum()
+    if parts.reduction == "token":
+        return count_S.sum().clamp_min(1).expand_as(count_S)
+    if parts.reduction == "constant":
+        return (present * parts.max_tokens).clamp_min(1).expand_as(count_S)
+    return (count_S * present).clamp_min(1)

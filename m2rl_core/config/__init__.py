@@ -1,0 +1,50 @@
+"""The study file: its sections as typed data, reading it, and checking what the types alone cannot say."""
+
+from m2rl_core.config.checks import anchor, check_components, check_references, model_names, references, split_reference
+from m2rl_core.config.reading import load_study
+from m2rl_core.config.sections import (
+    AnalyzeStage,
+    AnyStage,
+    DomainSection,
+    EvalStage,
+    InitStage,
+    MergeStage,
+    ModelSection,
+    ModelStage,
+    OptimSection,
+    ReportStage,
+    RlStage,
+    Section,
+    SftStage,
+    Stage,
+    Study,
+    Use,
+    schema,
+)
+
+__all__ = [
+    "AnalyzeStage",
+    "AnyStage",
+    "DomainSection",
+    "EvalStage",
+    "InitStage",
+    "MergeStage",
+    "ModelSection",
+    "ModelStage",
+    "OptimSection",
+    "ReportStage",
+    "RlStage",
+    "Section",
+    "SftStage",
+    "Stage",
+    "Study",
+    "Use",
+    "anchor",
+    "check_components",
+    "check_references",
+    "load_study",
+    "model_names",
+    "references",
+    "schema",
+    "split_reference",
+]

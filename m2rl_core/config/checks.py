@@ -1,0 +1,257 @@
+"""What the types of a study cannot say: names that must fit each other, and components that must exist.
+
+:func:`check_references` needs the study alone; :func:`check_components` needs the plugins too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
+
+from m2rl_core.config.sections import (
+    AnalyzeStage,
+    AnyStage,
+    EvalStage,
+    InitStage,
+    MergeStage,
+    ModelStage,
+    RlStage,
+    SftStage,
+    Study,
+)
+from m2rl_core.errors import ConfigError, UserError, boundary, nearest
+from m2rl_core.interfaces import Domain
+from m2rl_core.plugins import Registry
+from m2rl_core.registry import use_of
+
+__all__ = ["anchor", "check_components", "check_references", "model_names", "references", "split_reference"]
+
+BASE = "base"
+"""The name of ``model.base`` among the models of a study."""
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def model_names(study: Study) -> list[str]:
+    """The models of a study that a stage may name: ``base`` where there is one, then those of its stages."""
+    makers = ModelStage | InitStage | SftStage | RlStage | MergeStage
+    return [BASE] * bool(study.model.base) + [name for name, s in study.stages.items() if isinstance(s, makers)]
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """``"math@200"`` as ``("math", 200)``, ``"math"`` as ``("math", None)``.
+
+    Raises:
+        ValueError: what follows ``@`` is no step.
+    """
+    name, at, step = reference.partition("@")
+    if at and not re.fullmatch(r"[1-9][0-9]*", step):
+        raise ValueError(f"'{step}' is no step")
+    return name, int(step) if at else None
+
+
+def references(stage: AnyStage) -> Iterator[tuple[str, str]]:
+    """(key within the stage, model that it names) for every model that a stage reads; ``*`` stays ``*``."""
+    if isinstance(stage, SftStage | RlStage):
+        yield "init", stage.init
+    if isinstance(stage, RlStage):
+        yield from ((f"teachers.{domain}", model) for domain, model in stage.teachers.items())
+    if isinstance(stage, MergeStage):
+        yield from [("base", stage.base)] if stage.base else []
+        yield from ((f"experts[{i}]", model) for i, model in enumerate(stage.experts))
+    if isinstance(stage, EvalStage | AnalyzeStage):
+        yield from ((f"models[{i}]", model) for i, model in enumerate(stage.models))
+
+
+def anchor(study: Study, stage: MergeStage) -> str | None:
+    """The model that a merge departs from: its ``base`` or else the experts' common ``init``, if they have one."""
+    if stage.base:
+        return stage.base
+    experts = (study.stages.get(split_reference(name)[0]) for name in stage.experts)
+    inits = {expert.init if isinstance(expert, SftStage | RlStage) else None for expert in experts}
+    return inits.pop() if len(inits) == 1 else None
+
+
+# ── within the study ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_references(study: Study) -> None:
+    """Check all names within a study.
+
+    Raises:
+        ConfigError: one line per problem: an unsafe name, a model or domain that is not there, a step that is not kept,
+            a cycle, training samples drawn from a cut distribution.
+    """
+    found = [*_names(study), *(line for name, stage in study.stages.items() for line in _stage(study, name, stage))]
+    if not found:
+        found = list(_cycle(study))
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _names(study: Study) -> Iterator[str]:
+    for section in ("stages", "domains"):
+        for name in getattr(study, section):
+            if not _SAFE.fullmatch(name):
+                yield f"{section}.{name}: the name becomes a folder's. Allowed: letters, digits, '_', and inside '.' and '-'."
+    if BASE in study.stages and study.model.base:
+        yield f"stages.{BASE}: the name is taken by model.base."
+    if not study.stages:
+        yield "stages: there are none."
+
+
+def _stage(study: Study, name: str, stage: AnyStage) -> Iterator[str]:
+    for key, model in references(stage):
+        if model != "*" or not isinstance(stage, EvalStage | AnalyzeStage):
+            yield from (f"stages.{name}.{key}: {problem}" for problem in _reference(study, model))
+    if isinstance(stage, InitStage | SftStage | RlStage):
+        yield from (f"stages.{name}.{problem}" for problem in _domains(study, stage))
+    if isinstance(stage, RlStage):
+        yield from (f"stages.{name}.{problem}" for problem in _sampling(stage))
+    for key in ("experts", "models", "domains", "suites"):
+        values = getattr(stage, key, None)
+        if isinstance(values, list) and len(set(values)) < len(values):
+            yield f"stages.{name}.{key}: the same name stands here twice."
+    for key in ("experts", "models", "domains"):
+        if getattr(stage, key, None) in ([], {}):
+            yield f"stages.{name}.{key}: names none."
+
+
+def _reference(study: Study, reference: str) -> Iterator[str]:
+    known = model_names(study)
+    try:
+        name, step = split_reference(reference)
+    except ValueError as error:
+        yield f"{error}, in '{reference}'. A step of an rl stage reads STAGE@STEP."
+        return
+    stage = study.stages.get(name)
+    if name not in known:
+        what = f"stage '{name}' ({stage.kind}) makes no model." if stage else f"there is no model '{name}'."
+        yield f"{what}{nearest(name, known)} Models: {', '.join(known) or 'none'}."
+    elif step is None:
+        return
+    elif not isinstance(stage, RlStage):
+        yield f"only rl stages keep steps, and '{name}' is none."
+    elif stage.keep_every is None:
+        yield f"'{name}' keeps no steps. Set stages.{name}.keep_every."
+    elif step % stage.keep_every or step > stage.steps:
+        yield f"'{name}' keeps every {stage.keep_every} of {stage.steps} steps, and {step} is none of them."
+
+
+def _domains(study: Study, stage: InitStage | SftStage | RlStage) -> Iterator[str]:
+    for domain in stage.domains:
+        if domain not in study.domains:
+            hint = nearest(domain, study.domains)
+            yield f"domains: there is no domain '{domain}'.{hint} Domains: {', '.join(study.domains) or 'none'}."
+
+
+def _sampling(stage: RlStage) -> Iterator[str]:
+    if stage.top_p < 1:
+        yield f"top_p: {stage.top_p} would train on tokens of another distribution than the policy's. Allowed: 1."
+    for domain in stage.teachers:
+        if domain not in stage.domains:
+            yield f"teachers.{domain}: is no domain of this stage. Allowed: {', '.join(stage.domains)}."
+
+
+def _cycle(study: Study) -> Iterator[str]:
+    graph = {name: {split_reference(m)[0] for _, m in references(s)} for name, s in study.stages.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"stages: {' → '.join(reversed(error.args[1]))} is a cycle."
+
+
+# ── against the plugins ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_components(study: Study, registry: Registry) -> None:
+    """Check that every component of a study exists, takes its configuration, and gets what it needs.
+
+    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not.
+
+    Raises:
+        ComponentError, ConfigError: the problem, if there is one.
+        ConfigError: one line per problem, if there are several.
+    """
+    found: list[UserError] = []
+    with _gathered(found):
+        registry.configure("engine", study.engine, "engine")
+    domains: dict[str, Domain] = {}
+    for name, section in study.domains.items():
+        use, owner = {"use": section.use, **section.config}, f"domains.{name}"
+        with _gathered(found):
+            registry.configure("domain", use, owner, also=("use", "reasoning"))
+            domains[name] = registry.create("domain", use, owner)
+    for name, stage in study.stages.items():
+        with _gathered(found):
+            _components(study, registry, f"stages.{name}", stage)
+        if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
+            with _gathered(found):
+                _suites(stage, domains, f"stages.{name}.suites")
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigError("\n".join(map(str, found)))
+
+
+@contextmanager
+def _gathered(found: list[UserError]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        found.append(error)
+
+
+def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -> None:
+    if isinstance(stage, RlStage):
+        _algorithm(registry, stage, owner)
+        if stage.mixture is not None:
+            registry.configure("mixture", stage.mixture, f"{owner}.mixture")
+    elif isinstance(stage, MergeStage):
+        merger = registry.create("merger", stage.merger, f"{owner}.merger")
+        if merger.needs_base and anchor(study, stage) is None:
+            raise ConfigError(
+                f"{owner}.base: '{merger.name}' needs the model that the experts departed from; they share no 'init'",
+                allowed=model_names(study),
+            )
+    elif isinstance(stage, AnalyzeStage):
+        registry.create("analyzer", stage.analyzer, f"{owner}.analyzer")
+
+
+def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
+    """Check an algorithm with its parts, and that there are teachers exactly where they are needed."""
+    path = f"{owner}.algorithm"
+    parts = registry.create("algorithm", stage.algorithm, path).parts
+    advantage = registry.create("advantage", parts["advantage"] or {}, f"{path}.advantage")
+    loss = registry.create("loss", parts["loss"] or {}, f"{path}.loss")
+    rule = parts.get("importance")
+    importance = registry.create("importance", rule, f"{path}.importance") if rule else None
+    needs = advantage.needs | loss.needs | (importance.needs if importance else frozenset())
+    taught = "teacher_logps" in needs or getattr(loss, "divergence", None) is not None
+    name = use_of(stage.algorithm)[0]
+    if taught and (untaught := [domain for domain in stage.domains if domain not in stage.teachers]):
+        raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
+    if stage.teachers and not taught:
+        raise ConfigError(f"{owner}.teachers: algorithm '{name}' learns from no teacher")
+    if not loss.separable and stage.max_tokens > stage.tokens_per_device:
+        raise ConfigError(
+            f"{owner}.tokens_per_device: loss '{loss.name}' needs whole sequences of up to {stage.max_tokens} tokens",
+            found=stage.tokens_per_device,
+        )
+
+
+def _suites(stage: EvalStage, domains: Mapping[str, Domain], owner: str) -> None:
+    offers: dict[str, list[str]] = {}
+    for name, domain in domains.items():
+        with boundary(f"domain '{name}'", "listing its suites"):
+            for suite in domain.suites:
+                offers.setdefault(suite, []).append(name)
+    wanted: Sequence[str] = list(stage.suites) or list(offers)
+    if not wanted:
+        raise ConfigError(f"{owner}: no domain of this study has a suite")
+    for suite in wanted:
+        if suite not in offers:
+            raise ConfigError(f"{owner}: there is no suite '{suite}'.{nearest(suite, offers)}", allowed=sorted(offers))
+        if len(offers[suite]) > 1:
+            raise ConfigError(f"{owner}: suite '{suite}' is offered by several domains", found=", ".join(offers[suite]))

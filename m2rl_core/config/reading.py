@@ -1,0 +1,169 @@
+"""From a YAML file and ``--set`` overrides to a :class:`Study`, with every complaint at its line.
+
+YAML merge keys and top-level ``x-*`` blocks are the only means of sharing. Duplicate keys, which YAML parsers accept
+silently, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from m2rl_core.config.checks import check_references
+from m2rl_core.config.sections import Study
+from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.validation import Problem, dotted, problems
+
+__all__ = ["load_study"]
+
+Tree = Mapping[str, object]
+
+
+def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """The study in a file, with references between its parts checked; its components are not.
+
+    Args:
+        path: of the YAML file; its local ``plugins`` are found relative to it and made absolute.
+        overrides: ``KEY.KEY=VALUE`` with a YAML value, applied in order.
+
+    Raises:
+        ConfigError: one line per problem, each with its place.
+    """
+    path = Path(path)
+    file = _File(path)
+    tree: Tree = {key: value for key, value in file.tree.items() if not str(key).startswith("x-")}
+    given: list[_Override] = []
+    for text in overrides:
+        given.append(_Override.parse(text, tree))
+        tree = _updated(tree, given[-1])
+    try:
+        study = Study.model_validate(tree)
+    except ValidationError as error:
+        found = problems(error, Study, tree)
+        raise ConfigError("\n".join(f"{_place(p, file, given)}: {p}" for p in found)) from None
+    plugins = [str((path.parent / plugin).resolve()) for plugin in study.plugins]
+    study = study.model_copy(update={"plugins": plugins})
+    check_references(study)
+    return study
+
+
+class _File:
+    """A YAML file as data and, for line numbers, as nodes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+            self.root = loader.get_single_node()
+            if self.root is not None:
+                self._refuse_duplicates(self.root, set())
+                tree = loader.construct_document(self.root)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(self.root, yaml.MappingNode):
+            raise ConfigError(f"{path} is no study: it should hold keys such as 'name' and 'stages'")
+        self.tree: Tree = tree
+
+    def line(self, keys: Sequence[int | str]) -> int:
+        """The line of the key at ``keys``, or of the last of them that is there."""
+        node, line = self.root, 1
+        for key in keys:
+            if isinstance(node, yaml.MappingNode):
+                # constructing the data has put merged keys before a mapping's own, which win
+                found = next(((k, v) for k, v in reversed(node.value) if k.value == str(key)), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                found = node.value[key], node.value[key]
+            else:
+                found = None
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return line
+
+    def _refuse_duplicates(self, node: yaml.Node, seen: set[int]) -> None:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and (first := lines.setdefault((key.tag, key.value), line)) != line:
+                    raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {first}")
+        for child in _children(node):
+            self._refuse_duplicates(child, seen)
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    for item in node.value if isinstance(node, yaml.CollectionNode) else ():
+        yield from item if isinstance(item, tuple) else (item,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    """One ``--set``."""
+
+    text: str
+    keys: tuple[str, ...]
+    value: object
+
+    @classmethod
+    def parse(cls, text: str, tree: Tree) -> _Override:
+        """Read ``a.b=value`` against the tree that it will change, since its keys may contain dots."""
+        path, equals, value = text.partition("=")
+        keys = tuple(_split(path.strip(), tree))
+        if not equals or not all(keys):
+            raise ConfigError(f"--set {text}: should read KEY.KEY=VALUE")
+        try:
+            return cls(text, keys, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _split(path: str, tree: object) -> Iterator[str]:
+    known = [key for key in tree if isinstance(key, str)] if isinstance(tree, Mapping) else []
+    for key in sorted(known, key=len, reverse=True):
+        if path == key or path.startswith(f"{key}."):
+            yield key
+            if path != key:
+                yield from _split(path[len(key) + 1 :], tree[key] if isinstance(tree, Mapping) else None)
+            return
+    head, dot, rest = path.partition(".")
+    yield head
+    if dot:
+        yield from _split(rest, None)
+
+
+def _updated(tree: Tree, override: _Override) -> Tree:
+    """``tree`` with the override's value; copied along its path, since YAML aliases share what is below."""
+    match override.keys:
+        case ("stages" | "domains" as section, name, _, *_) if isinstance(known := tree.get(section), Mapping):
+            if name not in known:
+                place = f"--set {override.text}: {section} has no '{name}'"
+                raise ConfigError(f"{place}.{nearest(name, known)}", allowed=[str(key) for key in known])
+
+    def put(node: object, keys: tuple[str, ...]) -> object:
+        if not keys:
+            return override.value
+        node = {"use": node} if isinstance(node, str) else {} if node is None else node
+        if not isinstance(node, Mapping):
+            above = dotted(override.keys[: len(override.keys) - len(keys)])
+            raise ConfigError(f"--set {override.text}: {above} has no keys", found=node)
+        return {**node, keys[0]: put(node.get(keys[0]), keys[1:])}
+
+    result = put(tree, override.keys)
+    assert isinstance(result, dict)
+    return result
+
+
+def _place(problem: Problem, file: _File, overrides: Sequence[_Override]) -> str:
+    for override in reversed(overrides):
+        if problem.path[: len(override.keys)] == override.keys:
+            return f"--set {override.text}"
+    return f"{file.path}:{file.line(problem.path)}"

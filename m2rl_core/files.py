@@ -1,0 +1,231 @@
+"""Files that a crash cannot tear.
+
+Whatever must be whole is written under a temporary name beside its place, flushed to the disk and renamed; what is
+appended to (JSON lines) may lose its last line only. Temporary names start with a dot and hold :data:`MARK`, so that
+:func:`sweep` finds what a crash left behind. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from m2rl_core.errors import DataError, RunError
+
+__all__ = [
+    "append_jsonl",
+    "atomic_folder",
+    "content_hash",
+    "fsync_tree",
+    "locked",
+    "read_jsonl",
+    "room",
+    "sweep",
+    "write_text",
+]
+
+MARK = ".part-"
+
+
+def _temporary(path: Path, use: str = "") -> Path:
+    return path.with_name(f".{path.name}{MARK}{use}{os.getpid()}")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush every file and folder below ``folder``, and ``folder`` itself, to the disk."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            _fsync(path)
+    _fsync(folder)
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Name a full disk for what it is, whoever wrote.
+
+    Raises:
+        RunError: instead of any exception that a full disk at ``path`` explains.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full(error, path):
+            raise
+        raise RunError(
+            f"no space left on the disk that holds {path}",
+            found=f"{_free(path) >> 20} MiB free",
+            then="free some space and run the same command again; it continues from the last checkpoint",
+        ) from error
+
+
+def _is_full(error: Exception, path: Path) -> bool:
+    """safetensors puts the system's words into its own exception; torch says only that a write failed."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if "No space left on device" in str(error):
+        return True
+    return type(error) is RuntimeError and _free(path) < 1 << 20
+
+
+def _free(path: Path) -> int:
+    """Bytes left on the disk that holds ``path``."""
+    return shutil.disk_usage(next(p for p in path.absolute().parents if p.exists())).free
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that becomes ``path`` when the block ends, whole or not at all; an older ``path`` is replaced.
+
+    Raises:
+        RunError: the disk is full; nothing is left behind.
+    """
+    temporary, old = _temporary(path), _temporary(path, "old-")
+    with room(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            fsync_tree(temporary)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            _fsync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        RunError: the disk is full; an older file at ``path`` is untouched.
+    """
+    temporary = _temporary(path)
+    with room(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one line per row. Numbers that JSON does not know (NaN, ±∞) become ``null``.
+
+    Not flushed to the disk: a killed process loses nothing, a power cut may lose the newest lines.
+
+    Raises:
+        RunError: the disk is full; the file ends as it did before.
+    """
+    view = memoryview("".join(map(_line, rows)).encode("utf-8", "backslashreplace"))
+    with room(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        size = os.fstat(handle).st_size
+        try:
+            while view:
+                view = view[os.write(handle, view) :]
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+        finally:
+            os.close(handle)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON objects; a torn last line, still being written, is left out.
+
+    Raises:
+        DataError: a line that is no JSON object; it names the line.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise DataError(f"{path}, line {number}, is no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}, is no JSON object", found=type(row).__name__)
+            yield row
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a folder with their relative names; hidden files are left out."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    total = hashlib.sha256()
+    for name in names:
+        if not any(part.startswith(".") for part in name.split("/")):
+            total.update(f"{name}\0{content_hash(path / name)}\n".encode())
+    return total.hexdigest()
+
+
+def sweep(folder: Path, *, deep: bool = False) -> None:
+    """Remove the temporary files and folders that a crash left in ``folder``, and below it where ``deep``."""
+    for path in list((folder.rglob if deep else folder.glob)(f".*{MARK}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path``; the system frees it when the process ends, however it ends.
+
+    Raises:
+        RunError: another process holds it, and ``wait`` is False; it names that process.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise RunError(
+                f"{path.parent} is in use by process {file.read().strip() or 'unknown'}",
+                then="wait for it to end, or stop it",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,172 @@
+"""Finding plugins and loading them so that a broken one harms nobody who does not use it.
+
+A plugin is a distribution with an entry point in the group ``m2rl``, or a local file or folder that a study lists. A
+plugin that cannot be loaded stays in :attr:`Registry.plugins` with its problem; it becomes an error when a study uses
+what it should have offered. ``pluggy.load_setuptools_entrypoints`` does not do: one plugin that raises would take the
+command line down.
+
+Environment: ``M2RL_DISABLE_PLUGINS=a,b`` leaves out entry points or distributions; ``M2RL_STRICT_PLUGINS=1`` makes any
+broken plugin an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pluggy
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+import m2rl_core
+import m2rl_core.registry
+from m2rl_core.errors import ComponentError, M2rlError
+from m2rl_core.registry import Entry, Kind, Observer, Plugin, Registry, use_of
+
+__all__ = ["Entry", "Kind", "Observer", "Plugin", "Registry", "discover", "load_plugins", "use_of"]
+
+CORE = "m2rl-core"
+GROUP = "m2rl"
+_MACHINERY = (
+    "<frozen",
+    __file__,
+    m2rl_core.registry.__file__,
+    importlib.metadata.__file__,
+    str(Path(pluggy.__file__).parent),
+)
+_OWN: tuple[tuple[Kind, str, str], ...] = (
+    ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),
+    ("mixture", "fixed", "m2rl_core.rollout.mixture:Fixed"),
+)
+
+
+def discover() -> list[Plugin]:
+    """The core's own components and all installed plugins, sorted by name, from metadata alone: nothing is imported."""
+    return [*_own(), *(plugin for plugin, _ in _installed())]
+
+
+def load_plugins(local: Sequence[str | Path] = ()) -> Registry:
+    """A registry of the core's own components, of all installed plugins and of ``local`` files and folders.
+
+    Raises:
+        ComponentError: a local plugin that does not load, since the study asks for it; any broken plugin where
+            ``M2RL_STRICT_PLUGINS=1``.
+    """
+    registry = Registry()
+    for kind, name, target in _OWN:
+        registry.add(Entry(kind, name, CORE, m2rl_core.__version__, target))
+    registry.plugins += _own()
+    for plugin, entry_point in _installed():
+        loaded = plugin if plugin.status != "installed" else _load(registry, plugin, entry_point.load)
+        registry.plugins.append(loaded)
+    for path in local:
+        registry.plugins.append(_load_local(registry, Path(path)))
+    broken = [str(plugin) for plugin in registry.plugins if plugin.broken]
+    if broken and os.environ.get("M2RL_STRICT_PLUGINS") == "1":
+        raise ComponentError("Broken plugins are refused by M2RL_STRICT_PLUGINS=1:\n" + "\n".join(broken))
+    return registry
+
+
+def _own() -> list[Plugin]:
+    return [
+        Plugin(f"{kind}-{name}", target, CORE, m2rl_core.__version__, "loaded", components=(f"{kind} {name}",))
+        for kind, name, target in _OWN
+    ]
+
+
+def _installed() -> list[tuple[Plugin, EntryPoint]]:
+    """Entry points in a fixed order: the order in which metadata is found differs between machines."""
+    found = []
+    for entry_point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
+        dist = entry_point.dist
+        if dist is None:
+            continue
+        plugin = Plugin(entry_point.name, entry_point.value, dist.name, dist.version)
+        if {entry_point.name, canonicalize_name(dist.name)} & _disabled():
+            plugin = dataclasses.replace(plugin, status="disabled", problem="named in M2RL_DISABLE_PLUGINS")
+        elif problem := _misfit(dist):
+            plugin = dataclasses.replace(plugin, status="incompatible", problem=problem)
+        found.append((plugin, entry_point))
+    return found
+
+
+def _disabled() -> set[str]:
+    names = os.environ.get("M2RL_DISABLE_PLUGINS", "").split(",")
+    return {form for name in names if name.strip() for form in (name.strip(), canonicalize_name(name.strip()))}
+
+
+def _misfit(dist: Distribution) -> str:
+    """Why the distribution's own requirements exclude the running core, or nothing."""
+    for line in dist.requires or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            return f"its requirement '{line}' cannot be read"
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if canonicalize_name(requirement.name) == CORE and applies:
+            version = m2rl_core.__version__
+            if not requirement.specifier.contains(version, prereleases=True):
+                return f"it requires {CORE} {requirement.specifier}, but {version} is running"
+    return ""
+
+
+def _load(registry: Registry, plugin: Plugin, load: Callable[[], object]) -> Plugin:
+    """``plugin`` as it is after an attempt to load it. Nothing that its code raises passes, SystemExit included."""
+    try:
+        entries = registry.register(load(), distribution=plugin.distribution, version=plugin.version)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return dataclasses.replace(plugin, status="failed", problem=_cause(error))
+    components = tuple(f"{entry.kind} {entry.name}" for entry in entries)
+    return dataclasses.replace(plugin, status="loaded", components=components)
+
+
+def _load_local(registry: Registry, path: Path) -> Plugin:
+    plugin = _load(registry, Plugin(path.stem, str(path), str(path)), lambda: _import(path))
+    if plugin.broken:
+        raise ComponentError(f"plugins: {path} did not load: {plugin.problem}")
+    return plugin
+
+
+def _import(path: Path) -> object:
+    """The module in a file, or the package in a folder with ``__init__.py``, under a name that shadows no other."""
+    path = path.resolve()
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {file}")
+    digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
+    stem = re.sub(r"\W", "_", path.stem)
+    name = f"m2rl_local_{stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _cause(error: BaseException) -> str:
+    """One line: type, message, and the plugin's own line that led there."""
+    text = " ".join(str(error).split())
+    if isinstance(error, M2rlError):
+        return text
+    frames = (f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY))
+    where = next((f" ({'/'.join(Path(f.filename).parts[-2:])}:{f.lineno})" for f in frames), "")
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"

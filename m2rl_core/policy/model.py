@@ -1,0 +1,207 @@
+"""``Policy``: score tokens, accumulate gradients, step, hand out weights — the same code on one CPU and on many GPUs.
+
+Master weights and optimizer are float32; matrix products run in the study's dtype (autocast on one process, FSDP2's
+mixed precision on several). The model's own head is never called: log-probs come from hidden states through
+:mod:`m2rl_core.ops`, so that [tokens, vocabulary] is never built.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from m2rl_core.config import OptimSection
+from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.interfaces import Loss
+from m2rl_core.ops import token_logps
+from m2rl_core.policy import attention, sharding
+from m2rl_core.types import Batch
+
+_OWN = {"config.json", "model.safetensors.index.json"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The one place of the one-position shift: (indices of trained tokens, indices of the tokens that predict them)."""
+    trained = torch.nonzero(batch.trained_T)[:, 0]
+    return trained, trained - 1
+
+
+class TokenScorer(torch.nn.Module):
+    """From packed rows to log-probs of chosen tokens, head included: what FSDP2 sees as the root module."""
+
+    def __init__(self, lm: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.lm = lm
+        self.dtype = dtype
+
+    def forward(
+        self, ids_T: Tensor, shape: tuple[int, int], at: tuple[Tensor, Tensor], temperature: float, **context: Any
+    ) -> tuple[Tensor, Tensor]:
+        """(log-probs, entropies) of the tokens ``at[0]`` from the hidden states of the tokens ``at[1]``."""
+        with self._precision(ids_T.device):
+            out = self.lm.base_model(input_ids=ids_T.view(shape), **context, use_cache=False)
+        hidden_N = out.last_hidden_state.flatten(0, 1)[at[1]]
+        head = self.lm.get_output_embeddings().weight
+        return token_logps(hidden_N, head, ids_T[at[0]], temperature=temperature, dtype=self.dtype)
+
+    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if dist.is_initialized() or self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+
+class Policy:
+    """A causal language model with its optimizer.
+
+    Args:
+        model: a transformers causal LM with float32 parameters.
+        dtype: of matrix products.
+        optim: AdamW's settings; ``None`` for a policy that is only scored with.
+        temperature: of the log-probs, the same as the sampler's.
+    """
+
+    def __init__(self, model: Any, *, dtype: str, optim: OptimSection | None, temperature: float = 1.0) -> None:
+        self.model = model
+        self.scorer = TokenScorer(model, DTYPES[dtype])
+        self.optim = optim
+        self.temperature = temperature
+        self.device = next(model.parameters()).device
+        if dist.is_initialized():
+            sharding.shard(self.scorer, model.base_model.layers, self.scorer.dtype)
+        if optim is not None:
+            betas = (optim.beta1, optim.beta2)
+            parameters = [
+                {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": optim.weight_decay},
+                {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            ]
+            self.optimizer = torch.optim.AdamW(parameters, betas=betas, eps=optim.eps, fused=True)
+        self.source: Path | None = None
+        """The folder it was opened from."""
+        self._metrics: dict[str, float] = {}
+        self.skipped = 0
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        dtype: str,
+        optim: OptimSection | None = None,
+        temperature: float = 1.0,
+        checkpointing: bool = False,
+    ) -> Policy:
+        """Open a Hugging Face folder.
+
+        Raises:
+            DataError: no safetensors weights there, or an architecture whose attention cannot be packed.
+        """
+        if not list(folder.glob("*.safetensors")):
+            raise DataError(f"no safetensors weights in {folder}", then="convert the model with save_pretrained")
+        config = AutoConfig.from_pretrained(folder)
+        if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+            raise DataError(f"{folder}: layers with sliding-window attention cannot be trained on packed rows yet")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention.NAME)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        policy = cls(model.to(device).train(), dtype=dtype, optim=optim, temperature=temperature)
+        policy.source = folder
+        return policy
+
+    # ── scoring and training ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(indices of trained tokens, their log-probs, their entropies)."""
+        at = predictors(batch)
+        context: dict[str, Any] = {"position_ids": batch.position_T.view(batch.shape)}
+        if self.device.type == "cpu":
+            context["attention_mask"] = attention.dense_mask(batch.sequence_T.view(batch.shape))
+        else:
+            context["bounds"] = attention.sequence_bounds(batch.position_T)
+        logps, entropy = self.scorer(batch.ids_T, batch.shape, at, self.temperature, **context)
+        return at[0], logps, entropy
+
+    @torch.no_grad()
+    def logps(self, batch: Batch) -> Tensor:
+        """Log-probs [nats] as float32 [T]; 0 at tokens that are not trained."""
+        trained, logps, _ = self._score(batch)
+        return torch.zeros(len(batch.ids_T), device=self.device).index_copy_(0, trained, logps)
+
+    def backward(self, batch: Batch, loss: Loss) -> None:
+        """Add the gradient of Σ coef · loss over this batch's trained tokens."""
+        if loss.divergence is not None:
+            raise ConfigError(
+                f"loss '{loss.name}' needs a full-vocabulary divergence, which this version cannot compute"
+            )
+        trained, logps, entropy = self._score(batch)
+        view = batch.take(trained)
+        view.entropy_T = entropy
+        if view.old_logps_T is None:
+            view.old_logps_T = logps.detach()  # the first update after sampling: π_old is the policy itself
+        total = (view.coef_T * loss(logps, view)).sum()
+        torch.autograd.backward(total)
+        self._gather(loss=total.item(), entropy=(view.coef_T * entropy).sum().item())
+
+    def step(self, lr: float) -> None:
+        """Clip, guard, update. A non-finite gradient skips the update and is counted in :attr:`skipped`."""
+        assert self.optim is not None, "a policy opened for scoring has no optimizer"
+        norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)).item()
+        finite = norm == norm and norm not in (float("inf"), float("-inf"))
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.skipped = 0 if finite else self.skipped + 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self._gather(grad_norm=norm if finite else 0.0, skipped_updates=float(not finite), updates=1.0)
+
+    def _gather(self, **values: float) -> None:
+        for name, value in values.items():
+            self._metrics[name] = self._metrics.get(name, 0.0) + value
+
+    def metrics(self) -> dict[str, float]:
+        """What was gathered since the last call: loss, entropy and gradient norm are means over updates."""
+        gathered, self._metrics = self._metrics, {}
+        updates = gathered.pop("updates", 1.0)
+        return {k: v if k == "skipped_updates" else v / updates for k, v in gathered.items()}
+
+    # ── weights and state ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(Hugging Face name, whole tensor), a tied head once. Collective: every rank must drain it."""
+        for name, parameter in self.model.named_parameters():
+            yield sharding.plain_name(name), sharding.whole(parameter.detach())
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder: float32 weights, configuration, and the tokenizer this policy came with."""
+        state = {name: tensor.cpu() for name, tensor in self.named_tensors()}
+        if sharding.leads():
+            self.model.save_pretrained(folder, state_dict=state)
+            for asset in _assets(self.source):
+                shutil.copyfile(asset, folder / asset.name)
+
+    def save_state(self, folder: Path) -> None:
+        """Everything that a bit-identical continuation needs."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": self.skipped}
+        torch.save(state, folder / f"policy-{sharding.rank()}.pt")
+
+    def load_state(self, folder: Path) -> None:
+        state = torch.load(folder / f"policy-{sharding.rank()}.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.skipped = state["skipped"]
+
+
+def _assets(source: Path | None) -> list[Path]:
+    """Tokenizer, chat template and generation settings: what belongs to a model beside weights and configuration."""
+    files = sorted(source.glob("*.*")) if source else []
+    return [f for f in files if f.suffix in {".json", ".jinja", ".txt", ".model"} and f.name not in _OWN]

@@ -1,0 +1,59 @@
+"""What changes when several processes train together: FSDP2 through ``torch.distributed``.
+
+Without a process group every function here is the identity, so that one process needs no ports and no group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+_WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
+
+
+def shard(root: torch.nn.Module, layers: Iterable[torch.nn.Module], dtype: torch.dtype) -> None:
+    """Shard every decoder layer, then the rest; parameters are gathered in ``dtype``, gradients summed in float32."""
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+    # Casting the inputs would also round the rotary embeddings' tables.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for module in (*layers, root):
+        fully_shard(module, mp_policy=policy)
+        assert isinstance(module, FSDPModule)
+        module.set_gradient_divide_factor(1.0)  # coefficients already hold the global denominators: only sum
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor, on every rank."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def plain_name(name: str) -> str:
+    """A parameter's Hugging Face name."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over all ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def leads() -> bool:
+    """True on the one process that writes files."""
+    return rank() == 0

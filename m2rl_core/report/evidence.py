@@ -1,0 +1,209 @@
+"""What a study's folders say, read for the report: scores, metrics, seconds. Nothing here judges or draws."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from m2rl_core.config import AnyStage, RlStage, Study
+from m2rl_core.files import read_jsonl
+from m2rl_core.statistics import Grid, grid
+
+KINDS = ("rollout", "verify", "train", "sync", "idle")
+"""Kinds of work that device time is split into; what a stage spends on nothing of these is ``other``."""
+
+
+class Node(Protocol):
+    """One node of the stage graph, as :class:`m2rl_core.run.NodeView` has it."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Cost:
+    """Device time of some work: GPU-seconds where GPUs did it, else CPU-seconds."""
+
+    device: float = 0.0
+    wall: float = 0.0
+    """Seconds on the clock, one after the other."""
+    gpus: int = 0
+    kinds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Device-seconds by kind of work, ``other`` included."""
+
+    @property
+    def unit(self) -> str:
+        return "GPU" if self.gpus else "CPU"
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one line of ``times.jsonl``."""
+        wall: Mapping[str, float] = row["seconds"]
+        self.gpus = max(self.gpus, row.get("gpus", 0))
+        spent = {k: v * self.gpus for k, v in wall.items()} if self.gpus else dict(row["cpu_seconds"])
+        total = spent.pop("total", 0.0)
+        spent["other"] = max(0.0, total - sum(spent.values()))
+        for kind, seconds in spent.items():
+            self.kinds[kind if kind in KINDS else "other"] += seconds
+        self.device += sum(spent.values())
+        self.wall += wall.get("total", 0.0)
+
+    def __add__(self, other: Cost) -> Cost:
+        total = Cost(self.device + other.device, self.wall + other.wall, max(self.gpus, other.gpus))
+        for kinds in (self.kinds, other.kinds):
+            for kind, seconds in kinds.items():
+                total.kinds[kind] += seconds
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One finished evaluation of one model on one suite."""
+
+    model: str
+    suite: str
+    node: Node
+    scores: Mapping[str, Any]
+    """``scores.json``."""
+
+    def rewards(self) -> Iterator[tuple[str, float, float | None]]:
+        """(prompt, weight, reward) of every sample; the responses are read past."""
+        for row in read_jsonl(self.node.folder / "samples.jsonl"):
+            yield row["prompt"], row["weight"], row["reward"]
+
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """(prompt, reason) of every verdict that failed."""
+        if self.scores["failed"]:
+            for row in read_jsonl(self.node.folder / "samples.jsonl"):
+                if row["reward"] is None:
+                    yield row["prompt"], row["reason"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study and what its nodes have left on disk.
+
+    Args:
+        nodes: all nodes of the stage graph, finished or not.
+        out: folder of the report; links are relative to it.
+    """
+
+    study: Study
+    nodes: Sequence[Node]
+    out: Path
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(n.seed for n in self.nodes))
+
+    @cached_property
+    def missing(self) -> list[Node]:
+        """Nodes that are not done, those of the report left out."""
+        return [n for n in self.nodes if n.kind != "report" and not done(n)]
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """All finished evaluations; of two of one model, suite and seed the later stage's."""
+        found = {}
+        for node in self.nodes:
+            if node.kind == "eval" and done(node):
+                model, suite = node.folder.parts[-2:]
+                scores = json.loads((node.folder / "scores.json").read_text(encoding="utf-8"))
+                found[model, suite, node.seed] = Evaluation(model, suite, node, scores)
+        return list(found.values())
+
+    @cached_property
+    def planned(self) -> tuple[list[str], list[str]]:
+        """Models and suites that the study evaluates, in the order of its stages, whether finished or not."""
+        pairs = [n.folder.parts[-2:] for n in self.nodes if n.kind == "eval"]
+        order = {name: i for i, name in enumerate(["base", *self.study.stages])}
+        models = dict.fromkeys(sorted((m for m, _ in pairs), key=lambda m: (order.get(stage_of(m), len(order)), m)))
+        return list(models), list(dict.fromkeys(s for _, s in pairs))
+
+    @cached_property
+    def grids(self) -> dict[str, dict[str, Grid]]:
+        """Model → suite → rewards, over all seeds that are finished."""
+        rewards: dict[tuple[str, str], dict[int, Iterable[tuple[str, float, float | None]]]] = defaultdict(dict)
+        for one in self.evaluations:
+            rewards[one.model, one.suite][one.node.seed] = one.rewards()
+        grids: dict[str, dict[str, Grid]] = defaultdict(dict)
+        for (model, suite), by_seed in rewards.items():
+            grids[model][suite] = grid(by_seed)
+        return dict(grids)
+
+    @cached_property
+    def domain_of(self) -> dict[str, str]:
+        """Suite → domain, of suites that have been evaluated at least once."""
+        return {e.suite: e.scores["domain"] for e in self.evaluations}
+
+    def grid(self, model: str, suite: str) -> Grid | None:
+        return self.grids.get(model, {}).get(suite)
+
+    def stage(self, name: str) -> AnyStage | None:
+        """A stage's settings; ``None`` for the study's base model."""
+        return self.study.stages.get(stage_of(name))
+
+    def of_stage(self, name: str) -> list[Node]:
+        """The stage's nodes, one per seed."""
+        return [n for n in self.nodes if n.stage == name]
+
+    def metrics(self, stage: str) -> dict[int, list[dict[str, Any]]]:
+        """Seed → lines of ``metrics.jsonl``, also of a stage that is still running."""
+        return {n.seed: _lines(n.folder / "metrics.jsonl") for n in self.of_stage(stage)}
+
+    def cost(self, stage: str, until: int | None = None) -> Cost | None:
+        """Device time of a stage, the mean over its seeds; of its first ``until`` steps only, if given."""
+        costs = []
+        for node in self.of_stage(stage):
+            cost = Cost()
+            rows = _lines(node.folder / "times.jsonl")
+            for row in rows:
+                if until is None or (row["step"] is not None and row["step"] < until):
+                    cost.add(row)
+            if rows:
+                costs.append(cost)
+        return _mean(costs) if costs else None
+
+    def link(self, path: Path) -> str:
+        """``path`` as a URL relative to the report; empty where there is no such file."""
+        return quote(os.path.relpath(path, self.out)) if path.exists() else ""
+
+    def score_link(self, model: str, suite: str) -> str:
+        """The file behind a score; empty where several seeds are pooled."""
+        found = [e.node for e in self.evaluations if (e.model, e.suite) == (model, suite)]
+        return self.link(found[0].folder / "scores.json") if len(found) == 1 else ""
+
+    def rl_stages(self) -> dict[str, RlStage]:
+        return {name: stage for name, stage in self.study.stages.items() if isinstance(stage, RlStage)}
+
+
+def done(node: Node) -> bool:
+    """True where the node has finished."""
+    return (node.folder / "DONE").exists()
+
+
+def stage_of(model: str) -> str:
+    """The stage that made a model: ``math@200`` is a kept step of ``math``."""
+    return model.partition("@")[0]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return list(read_jsonl(path)) if path.exists() else []
+
+
+def _mean(costs: Sequence[Cost]) -> Cost:
+    total = sum(costs, Cost())
+    kinds = defaultdict(float, {kind: seconds / len(costs) for kind, seconds in total.kinds.items()})
+    return Cost(total.device / len(costs), total.wall / len(costs), total.gpus, kinds)

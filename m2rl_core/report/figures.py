@@ -1,0 +1,227 @@
+"""One :class:`~m2rl_core.types.Figure`, drawn as SVG by matplotlib.
+
+The drawings are read on light and on dark pages: lines and letters take ``currentColor``, data colours are mid-tones,
+and areas are shaded by opacity. Letters stay text, so that they are found, copied and scaled. The same data gives the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from m2rl_core.errors import UserError
+from m2rl_core.types import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PALETTE = ("#3f7fbf", "#d97f30", "#3a9b6b", "#c8566b", "#8a6fc4", "#2f9aa6", "#a57a4c", "#858b94")
+_INK = "#010203"
+"""Stands for ``currentColor`` while matplotlib draws."""
+_SIZE = (4.2, 2.7)
+"""Inches, at 100 units per inch in the page."""
+_HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_DEFAULTS = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
+_FONT = re.compile(r"font: (?:\w+ )*([\d.]+)px [^;\"]*")
+_DARK = (
+    "<style>svg{color:#1f2328;font-family:system-ui,sans-serif}"
+    "@media(prefers-color-scheme:dark){svg{color:#e6e8eb}}</style>"
+)
+
+
+def draw(figure: Figure, name: str) -> str:
+    """An ``<svg>`` element; ``name`` makes its ids unique within a page.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    with _style(name):
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure as Canvas
+
+        canvas = Canvas(figsize=_size(figure), layout="constrained")
+        FigureCanvasSVG(canvas)
+        axes = canvas.add_subplot()
+        _DRAW[figure.kind](axes, figure)
+        axes.set_xlabel(clean(figure.x_label))
+        axes.set_ylabel(clean(figure.y_label))
+        out = StringIO()
+        canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _portable(out.getvalue(), name, clean(figure.title))
+
+
+def standalone(svg: str) -> str:
+    """The same drawing as a file of its own that follows the viewer's light or dark setting."""
+    head, bracket, body = svg.partition(">")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head} width="{100 * _SIZE[0]:.0f}"{bracket}{_DARK}{body}\n'
+
+
+def clean(text: str) -> str:
+    """Text that XML can hold."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the report needs matplotlib and jinja2", found=str(error), then="pip install 'm2rl-core[report]'"
+        ) from error
+    with mpl.rc_context(_RC | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing")  # the viewer's own font draws it
+        yield
+
+
+_RC = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.prop_cycle": f"cycler('color', {list(PALETTE)!r})",
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.use_mathtext": False,
+    "font.size": 8.5,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+    "grid.color": _INK,
+    "grid.alpha": 0.14,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "legend.frameon": False,
+}
+
+
+def _size(figure: Figure) -> tuple[float, float]:
+    width, height = _SIZE
+    if figure.kind == "heatmap":
+        return width, max(1.6, 0.9 + 0.34 * len(figure.series))
+    if figure.kind == "bars":
+        return width, max(1.8, 0.9 + len(figure.x) * (0.1 + 0.16 * len(figure.series)))
+    return width, height
+
+
+# ── kinds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _lines(axes: Axes, figure: Figure) -> None:
+    x = _positions(figure.x)
+    for label, values in figure.series.items():
+        few = sum(v is not None for v in values) < 12
+        axes.plot(x, _floats(values), label=_label(label), marker="o" if few else None, markersize=3)
+    axes.grid(axis="y")
+    _ticks(axes, figure.x)
+    _legend(axes, len(figure.series))
+
+
+def _bars(axes: Axes, figure: Figure) -> None:
+    """Horizontal, so that long names stay readable; the first category on top."""
+    height = 0.8 / max(1, len(figure.series))
+    for i, (label, values) in enumerate(figure.series.items()):
+        y = [j + (i - (len(figure.series) - 1) / 2) * height for j in range(len(figure.x))]
+        axes.barh(y, _floats(values), height * 0.9, label=_label(label))
+    axes.set_yticks(range(len(figure.x)), [clean(str(x)) for x in figure.x])
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.axvline(0, color=_INK, linewidth=0.6)
+    _legend(axes, len(figure.series))
+
+
+def _heatmap(axes: Axes, figure: Figure) -> None:
+    """Opacity is the size of a value, blue above zero and orange below."""
+    from matplotlib.patches import Rectangle
+
+    cells = [_floats(values) for values in figure.series.values()]
+    largest = max((abs(v) for row in cells for v in row if math.isfinite(v)), default=0.0) or 1.0
+    for row, values in enumerate(cells):
+        for column, value in enumerate(values):
+            known = math.isfinite(value)
+            colour = PALETTE[0] if not known or value >= 0 else PALETTE[1]
+            shade = 0.08 + 0.62 * abs(value) / largest if known else 0.0
+            axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
+            axes.text(column, row, f"{value:.3g}".replace("-", "−") if known else "—", ha="center", va="center")
+    axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
+    axes.set_xticks(range(len(figure.x)), [clean(str(x)) for x in figure.x])
+    axes.set_yticks(range(len(cells)), [clean(name) for name in figure.series])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _scatter(axes: Axes, figure: Figure) -> None:
+    x = _positions(figure.x)
+    for (label, values), marker in zip(figure.series.items(), "osD^v<>P" * len(figure.series), strict=False):
+        axes.scatter(x, _floats(values), s=22, marker=marker, label=_label(label), linewidths=0)
+    axes.grid()
+    axes.set_axisbelow(True)
+    _legend(axes, len(figure.series))
+
+
+_DRAW: dict[str, Callable[[Axes, Figure], None]] = {
+    "lines": _lines,
+    "bars": _bars,
+    "heatmap": _heatmap,
+    "scatter": _scatter,
+}
+
+
+def _positions(x: Sequence[str | float]) -> list[float]:
+    return [float(v) if not isinstance(v, str) else float(i) for i, v in enumerate(x)]
+
+
+def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
+    if any(isinstance(v, str) for v in x):
+        axes.set_xticks(range(len(x)), [clean(str(v)) for v in x])
+
+
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if v is None else float(v) for v in values]
+
+
+def _label(text: str) -> str:
+    """matplotlib drops labels that begin with an underscore."""
+    text = clean(text)
+    return " " + text if text.startswith("_") else text
+
+
+def _legend(axes: Axes, series: int) -> None:
+    if series > 1:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=series if series <= 4 else 3, borderaxespad=0.2,
+            handlelength=1.2, handletextpad=0.5, columnspacing=1.2, alignment="left",
+        )  # fmt: skip
+
+
+# ── SVG ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _portable(svg: str, name: str, title: str) -> str:
+    """The bare element: own ids, no metadata, the page's font and colour, scaled by the page."""
+    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
+    svg = _DEFAULTS.sub("", _METADATA.sub("", _HEAD.sub("", svg))).strip()
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    svg = _FONT.sub(r"font-size: \1px", svg).replace(_INK, "currentColor")
+    head, bracket, body = svg.partition(">")
+    head = re.sub(r' (width|height|version)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{escape(title)}" stroke-linejoin="round"{bracket}{body}'

@@ -1,0 +1,1 @@
+"""From prompts to verified samples: quotas of the domains, episodes, verifiers."""

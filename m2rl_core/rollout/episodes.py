@@ -1,0 +1,220 @@
+"""Sampling and verifying episodes: from prompts to groups of samples.
+
+One :class:`Sampler` owns the event-loop thread on which the engine, the environments and the verifiers meet. Every
+context that is sampled from is a prefix of what is trained on: a multi-turn episode grows one list of token ids (or one
+per turn, where the environment drops earlier reasoning).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from m2rl_core.chat import Chat
+from m2rl_core.interfaces import Domain, Engine, Episode, SingleTurn
+from m2rl_core.reasoning import split
+from m2rl_core.rollout.verifiers import Spec, VerifierPool
+from m2rl_core.run import StageRun
+from m2rl_core.seeding import derive
+from m2rl_core.types import Group, Message, Prompt, Reasoning, Reward, Sample, Sampling, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Sampler", "open_sampler"]
+
+T = TypeVar("T")
+
+
+class Sampler:
+    """An engine with the domains' environments and verifiers around it.
+
+    Args:
+        engine: draws tokens; started here with ``model``.
+        chat: the model's tokenizer and chat template.
+        domains: by the name that prompts carry.
+        pool: verifies.
+        model: Hugging Face folder of the first weights.
+        context: longest context [tokens].
+        reasoning: format gate per domain.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chat: Chat,
+        domains: Mapping[str, Domain],
+        pool: VerifierPool,
+        *,
+        model: Path,
+        context: int,
+        reasoning: Mapping[str, Reasoning],
+    ) -> None:
+        self.engine, self.chat, self.domains, self.pool = engine, chat, domains, pool
+        self.reasoning = reasoning
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="m2rl-rollout", daemon=True)
+        self._thread.start()
+        self._run(engine.start(model, max_tokens=context))
+
+    def _run(self, work: Coroutine[None, None, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __enter__(self) -> Sampler:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self.engine.close())
+        self.pool.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Give the engine the policy's weights."""
+        self._run(self.engine.load_weights(tensors, version))
+
+    def rollout(self, prompts_P: Sequence[Prompt], sampling: Sampling, n: int) -> list[Group]:
+        """``n`` verified samples of every prompt, in the order of the prompts.
+
+        Noise depends on (``sampling.seed``, prompt, how often it occurred before in this call, sample, position).
+        """
+        seen: dict[tuple[str, str], int] = {}
+        groups = []
+        for prompt in prompts_P:
+            key = prompt.domain, prompt.id
+            seen[key] = seen.get(key, -1) + 1
+            seed = derive(sampling.seed, *key, seen[key])
+            groups.append(self._group(prompt, replace(sampling, seed=seed), n))
+
+        async def all_of_them() -> list[Group]:
+            return list(await asyncio.gather(*groups))
+
+        return self._run(all_of_them())
+
+    async def _group(self, prompt: Prompt, sampling: Sampling, n: int) -> Group:
+        """All samples share the prefill of the prompt; from then on each goes its own way."""
+        ids = self.chat.encode(prompt.messages, prompt.tools)
+        turns = await self.engine.generate(ids, replace(sampling, stop_ids=self.chat.stop_ids), n)
+        samples = await asyncio.gather(*(self._episode(prompt, i, ids, turn, sampling) for i, turn in enumerate(turns)))
+        return Group(prompt, list(samples))
+
+    async def _episode(self, prompt: Prompt, index: int, ids: list[int], first: Turn, sampling: Sampling) -> Sample:
+        """Play one episode to its end and verify it. A failing environment is a failed verdict, not a crash."""
+        track = _Track(ids)
+        said: list[Message] = []
+        trouble = ""
+        episode: Episode = SingleTurn()
+        turn = first
+        try:
+            episode = self.domains[prompt.domain].open(prompt)
+            for number in range(1, episode.max_turns + 1):
+                track.sampled(turn)
+                said.append({"role": "assistant", "content": self.chat.decode(turn.ids)})
+                if turn.finish != "stop" or not (reply := await episode.reply(said[-1]["content"])):
+                    break
+                said += reply
+                left = sampling.max_tokens - sum(track.sampled_L)
+                if number == episode.max_turns or left <= 0:
+                    break
+                if episode.history == "keep":
+                    track.given(self.chat.continuation(reply))
+                else:
+                    track.restart(self.chat.encode([*prompt.messages, *_without_reasoning(said)], prompt.tools))
+                again = replace(sampling, stop_ids=self.chat.stop_ids, sample=index, max_tokens=left)
+                [turn] = await self.engine.generate(track.context, again, 1)
+        except Exception as error:  # one bad rollout is data
+            trouble = f"the environment failed: {type(error).__name__}: {error}"
+        finally:
+            await episode.close()
+        reward, trajectory = await self._judge(prompt, said, turn, trouble)
+        return Sample(
+            prompt=prompt,
+            index=index,
+            ids_L=track.ids_L,
+            sampled_L=track.sampled_L,
+            logps_L=track.logps_L,
+            versions_L=track.versions_L,
+            trajectory=trajectory,
+            finish=turn.finish,
+            reward=reward,
+            starts=track.starts,
+        )
+
+    async def _judge(self, prompt: Prompt, said: list[Message], last: Turn, trouble: str) -> tuple[Reward, Trajectory]:
+        """The format gate, then the domain's verifier."""
+        text = next((m["content"] for m in reversed(said) if m["role"] == "assistant"), "")
+        answer, reason = split(text, self.reasoning[prompt.domain])
+        trajectory = Trajectory(prompt, tuple(said), answer or "", truncated=last.finish == "length")
+        if trouble or last.finish == "abort":
+            return Reward(None, trouble or "the engine gave up this sample"), trajectory
+        if answer is None:
+            return Reward(0.0, reason), trajectory
+        return (await self.pool.verify(prompt.domain, trajectory)).reward, trajectory
+
+
+def open_sampler(run: StageRun, model: Path, domains: Iterable[str], reasoning: Mapping[str, Reasoning]) -> Sampler:
+    """A sampler for these domains of the study, on the study's engine, starting from ``model``."""
+    specs = {}
+    for name in domains:
+        section = run.study.domains[name]
+        specs[name] = Spec(section.use, section.config, run.study.plugins, run.domain(name).verify_seconds)
+    config = json.loads((model / "config.json").read_text())
+    return Sampler(
+        run.engine(),
+        Chat.load(model),
+        {name: run.domain(name) for name in specs},
+        VerifierPool(specs),
+        model=model,
+        context=config["max_position_embeddings"],
+        reasoning=reasoning,
+    )
+
+
+def _without_reasoning(messages: Sequence[Message]) -> list[Message]:
+    kept: list[Message] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            message = {**message, "content": message["content"].rpartition("</think>")[2].lstrip("\n")}
+        kept.append(message)
+    return kept
+
+
+class _Track:
+    """The token stream of one episode."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids_L, self.sampled_L, self.logps_L, self.versions_L = (
+            list[int](),
+            list[bool](),
+            list[float](),
+            list[int](),
+        )
+        self.starts: list[int] = []
+        self.restart(ids)
+
+    @property
+    def context(self) -> list[int]:
+        """What the next turn is sampled from."""
+        return self.ids_L[self.starts[-1] :]
+
+    def restart(self, ids: list[int]) -> None:
+        self.starts.append(len(self.ids_L))
+        self.given(ids)
+
+    def given(self, ids: list[int]) -> None:
+        self.ids_L += ids
+        self.sampled_L += [False] * len(ids)
+        self.logps_L += [0.0] * len(ids)
+        self.versions_L += [-1] * len(ids)
+
+    def sampled(self, turn: Turn) -> None:
+        self.ids_L += turn.ids
+        self.sampled_L += [True] * len(turn.ids)
+        self.logps_L += turn.logps
+        self.versions_L += turn.versions

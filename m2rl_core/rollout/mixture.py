@@ -1,0 +1,120 @@
+"""Which prompts a step draws: exact quotas per domain, the same after a resume."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar
+
+from m2rl_core.config import RlStage
+from m2rl_core.errors import DataError
+from m2rl_core.interfaces import ComponentConfig, Mixture
+from m2rl_core.run import StageRun
+from m2rl_core.seeding import derive
+from m2rl_core.types import Group, Prompt
+
+__all__ = ["Fixed", "Source", "open_source"]
+
+MEMORY = 0.9
+"""Weight of the past in a domain's running mean reward."""
+
+
+class Fixed:
+    """The same shares in every step."""
+
+    name: ClassVar[str] = "fixed"
+    reference: ClassVar[str] = "design: weights per domain, realised exactly"
+
+    class Config(ComponentConfig):
+        shares: dict[str, float]
+        """Domain → weight, in any unit."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def weights(self, step: int, sizes: Mapping[str, int], rewards: Mapping[str, float]) -> Mapping[str, float]:
+        return self.config.shares
+
+
+class Source:
+    """Draws ``count`` prompts per step.
+
+    After any number of steps each domain has been drawn its exact share of all prompts to within one. Within a domain,
+    prompts come in an order shuffled anew for every epoch by a hash of (seed, domain, epoch).
+
+    Args:
+        prompts: domain → its training prompts.
+        mixture: the shares.
+        count: prompts per step.
+        seed: of the stage.
+    """
+
+    def __init__(self, prompts: Mapping[str, Sequence[Prompt]], mixture: Mixture, count: int, seed: int) -> None:
+        for domain, found in prompts.items():
+            if not found:
+                raise DataError(f"domain '{domain}' has no training prompts")
+        self.prompts, self.mixture, self.count, self.seed = prompts, mixture, count, seed
+        self.owed = {domain: Fraction(0) for domain in prompts}
+        self.drawn = dict.fromkeys(prompts, 0)
+        self.rewards: dict[str, float] = {}
+        self._orders: dict[str, tuple[int, list[int]]] = {}
+
+    def next(self, step: int) -> list[Prompt]:
+        """The prompts of ``step``, domain by domain."""
+        return [self._draw(domain) for domain, quota in self._quotas(step).items() for _ in range(quota)]
+
+    def observe(self, groups_P: Sequence[Group]) -> None:
+        """Follow each domain's mean reward, for mixtures that adapt."""
+        for domain in self.prompts:
+            values = [s.reward.value for g in groups_P if g.prompt.domain == domain for s in g.usable]
+            if known := [v for v in values if v is not None]:
+                mean = sum(known) / len(known)
+                self.rewards[domain] = MEMORY * self.rewards.get(domain, mean) + (1 - MEMORY) * mean
+
+    def _quotas(self, step: int) -> dict[str, int]:
+        """Whole prompts per domain: what is owed, largest remainders first; the rest stays owed."""
+        sizes = {domain: len(found) for domain, found in self.prompts.items()}
+        weights = self.mixture.weights(step, sizes, self.rewards)
+        total = sum(Fraction(weights[d]) for d in self.prompts)
+        for domain in self.prompts:
+            self.owed[domain] += Fraction(weights[domain]) / total * self.count
+        quotas = {d: max(0, int(owed)) for d, owed in self.owed.items()}
+        by_remainder = sorted(self.prompts, key=lambda d: quotas[d] - self.owed[d])
+        for domain in by_remainder[: self.count - sum(quotas.values())]:
+            quotas[domain] += 1
+        for domain, quota in quotas.items():
+            self.owed[domain] -= quota
+        return quotas
+
+    def _draw(self, domain: str) -> Prompt:
+        found = self.prompts[domain]
+        epoch, at = divmod(self.drawn[domain], len(found))
+        if self._orders.get(domain, (-1,))[0] != epoch:
+            order = list(range(len(found)))
+            random.Random(derive(self.seed, "order", domain, epoch)).shuffle(order)
+            self._orders[domain] = epoch, order
+        self.drawn[domain] += 1
+        return found[self._orders[domain][1][at]]
+
+    def save_state(self, folder: Path) -> None:
+        owed = {domain: [value.numerator, value.denominator] for domain, value in self.owed.items()}
+        state = {"owed": owed, "drawn": self.drawn, "rewards": self.rewards}
+        (folder / "source.json").write_text(json.dumps(state))
+
+    def load_state(self, folder: Path) -> None:
+        state = json.loads((folder / "source.json").read_text())
+        self.owed = {domain: Fraction(*value) for domain, value in state["owed"].items()}
+        self.drawn, self.rewards = state["drawn"], state["rewards"]
+
+
+def open_source(run: StageRun, stage: RlStage) -> Source:
+    """The source of an RL stage's prompts."""
+    prompts = {name: list(run.domain(name).prompts("train")) for name in stage.domains}
+    shares = dict(stage.domains) if isinstance(stage.domains, dict) else dict.fromkeys(stage.domains, 1.0)
+    mixture = run.registry.create(
+        "mixture", stage.mixture or {"use": "fixed", "shares": shares}, f"stages.{run.name}.mixture"
+    )
+    return Source(prompts, mixture, stage.prompts, run.seed)

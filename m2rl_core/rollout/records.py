@@ -1,0 +1,83 @@
+"""A step in numbers and in JSON: what ``metrics.jsonl`` and ``rollouts.jsonl`` hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from m2rl_core.types import Group, Message, Prompt, Reward, Sample, Trajectory
+
+__all__ = ["from_record", "summarise", "to_record"]
+
+
+def summarise(groups_P: Sequence[Group]) -> dict[str, float]:
+    """Reward, length and health of a step, of all domains together and of each (``reward/math``).
+
+    Rewards are means over samples with a verdict; shares are of groups or of samples. Sums run in sample order, so that
+    a resumed run repeats them bit for bit.
+    """
+    metrics: dict[str, float] = {}
+    domains = list(dict.fromkeys(g.prompt.domain for g in groups_P))
+    for suffix, groups in [
+        ("", list(groups_P)),
+        *((f"/{d}", [g for g in groups_P if g.prompt.domain == d]) for d in domains),
+    ]:
+        samples = [s for g in groups for s in g.samples_G]
+        rewards = [s.reward.value for s in samples if s.reward.value is not None]
+        if rewards:
+            metrics["reward" + suffix] = fmean(rewards)
+        metrics["tokens" + suffix] = fmean(s.length for s in samples)
+        metrics["truncated" + suffix] = fmean(s.finish == "length" for s in samples)
+        metrics["zero_variance" + suffix] = fmean(g.zero_variance for g in groups)
+        metrics["verifier_failures" + suffix] = fmean(s.reward.value is None for s in samples)
+        metrics["samples" + suffix] = len(samples)
+    return metrics
+
+
+def to_record(sample: Sample, step: int) -> dict[str, Any]:
+    """One sample as plain JSON; :func:`from_record` reads it back."""
+    return {
+        "step": step,
+        "domain": sample.prompt.domain,
+        "prompt": sample.prompt.id,
+        "sample": sample.index,
+        "reward": sample.reward.value,
+        "verdict": sample.reward.verdict,
+        "reason": sample.reward.reason,
+        "finish": sample.finish,
+        "question": list(sample.prompt.messages),
+        "ground_truth": sample.prompt.ground_truth,
+        "metadata": dict(sample.prompt.metadata),
+        "messages": list(sample.trajectory.messages),
+        "answer": sample.trajectory.answer,
+        "ids": sample.ids_L,
+        "sampled": [int(s) for s in sample.sampled_L],
+        "logps": sample.logps_L,
+        "versions": sample.versions_L,
+        "starts": sample.starts,
+    }
+
+
+def from_record(record: dict[str, Any]) -> Sample:
+    """The sample that :func:`to_record` wrote."""
+    question: tuple[Message, ...] = tuple(record["question"])
+    prompt = Prompt(record["prompt"], record["domain"], question, record["ground_truth"], record["metadata"])
+    truncated = record["finish"] == "length"
+    return Sample(
+        prompt=prompt,
+        index=record["sample"],
+        ids_L=record["ids"],
+        sampled_L=[bool(s) for s in record["sampled"]],
+        logps_L=record["logps"],
+        versions_L=record["versions"],
+        trajectory=Trajectory(prompt, tuple(record["messages"]), record["answer"], truncated),
+        finish=record["finish"],
+        reward=Reward(record["reward"], record["reason"]),
+        starts=record["starts"],
+    )
+
+
+def records(groups_P: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
+    """All samples of a step, in order."""
+    return (to_record(sample, step) for group in groups_P for sample in group.samples_G)

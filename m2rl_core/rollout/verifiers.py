@@ -1,0 +1,228 @@
+"""Verifiers run in child processes that are killed at their limits: three verdicts, and training goes on.
+
+A verifier that hangs cannot be stopped within its process (a thread cannot be reclaimed, SIGALRM only reaches the main
+thread and can be caught), so it runs in a worker that is killed with its process group. A failed verdict is a
+``Reward(None, reason)``, never a reward of 0. The clock of a verification starts when a worker takes the trajectory up,
+not when it was queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from m2rl_core.config import DomainSection
+from m2rl_core.interfaces import Domain
+from m2rl_core.rollout.process import Task, Verdicts, WorkerProcess
+from m2rl_core.rollout.worker import Recipe, describe, frame
+from m2rl_core.types import Reward, Trajectory
+
+__all__ = ["Spec", "Verdicts", "VerifierPool"]
+
+RECYCLE = 10_000
+"""Verifications after which a worker is replaced, since libraries leak memory."""
+AHEAD, DEPTH = 0.02, 64
+"""A worker is handed work for so many seconds, and at most so many tasks: fast verifiers wait for no round trip."""
+STARTS = 3
+"""Workers that may die in a row before they are ready; then all that is queued fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """How to build the verifier of one domain, in another process."""
+
+    use: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    plugins: Sequence[str] = ()
+    """Local files that offer components, as in the study."""
+    seconds: float = 10.0
+    """Limit of one verification: CPU seconds, rounded up to whole ones, and doubled, wall seconds."""
+    remote: Domain | None = None
+    """The domain itself where it asks a service: awaited in the caller's event loop, under the wall limit."""
+
+    @classmethod
+    def of(cls, domain: Domain, section: DomainSection, plugins: Sequence[str] = ()) -> Spec:
+        """Of a domain as a study describes it."""
+        return cls(section.use, section.config, plugins, domain.verify_seconds, domain if domain.remote else None)
+
+
+class VerifierPool:
+    """Verifies trajectories in worker processes, which are started when there is work.
+
+    The pool lives on an event-loop thread of its own; callers wait for futures.
+
+    Args:
+        specs: domains by the name that prompts carry.
+        workers: processes that verify at the same time.
+        recycle: verifications after which a process is replaced.
+    """
+
+    def __init__(self, specs: Mapping[str, Spec], workers: int = 1, *, recycle: int = RECYCLE) -> None:
+        self._specs, self._size, self._recycle = dict(specs), workers, recycle
+        self._recipes: dict[str, Recipe] = {n: ({"use": s.use, **s.config}, s.seconds) for n, s in specs.items()}
+        self._plugins = tuple(dict.fromkeys(path for spec in specs.values() for path in spec.plugins))
+        self._numbers = itertools.count()
+        self._queue: deque[Task] = deque()
+        self._workers: list[WorkerProcess] = []
+        self._partings: set[asyncio.Task[None]] = set()
+        self._pace: dict[str, float] = {}  # running mean of the seconds of each domain that has been in use
+        self._stillborn = 0
+        self._closed = False
+        self._gate = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="m2rl-verifiers", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> VerifierPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def verify(self, domain: str, trajectory: Trajectory) -> Verdicts:
+        """Judge one trajectory; may be awaited in any event loop.
+
+        Raises:
+            KeyError: no such domain.
+            RuntimeError: the pool is closed.
+        """
+        spec = self._specs[domain]
+        if spec.remote is not None:
+            return await _ask(spec.remote, domain, trajectory, 2 * spec.seconds)
+        number = next(self._numbers)
+        try:
+            message = frame(pickle.dumps((number, domain, trajectory)))
+        except Exception as error:  # a rollout that holds more than plain data is data, not a crash
+            return Verdicts(Reward(None, describe(error, domain)), 0.0)
+        task = Task(number, domain, message, Future())
+        task.answer.set_running_or_notify_cancel()  # a caller that stops waiting does not take it back
+        with self._gate:
+            if self._closed:
+                raise RuntimeError("the verifier pool is closed")
+            self._loop.call_soon_threadsafe(self._accept, task)
+        return await asyncio.wrap_future(task.answer)
+
+    def verify_all(self, items: Iterable[tuple[str, Trajectory]]) -> list[Verdicts]:
+        """Judge pairs of a domain and a trajectory, in their order. Not for use inside a running event loop."""
+
+        async def judge() -> list[Verdicts]:
+            return await asyncio.gather(*(self.verify(domain, trajectory) for domain, trajectory in items))
+
+        return asyncio.run(judge())
+
+    def close(self) -> None:
+        """Kill the workers; what is still waiting fails. May be called again."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # ── on the pool's thread ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def answered(self, task: Task, verdicts: Verdicts) -> None:
+        """A worker has verified ``task``."""
+        pace = self._pace.setdefault(task.domain, verdicts.seconds)
+        self._pace[task.domain] = 0.9 * pace + 0.1 * verdicts.seconds
+        task.answer.set_result(verdicts)
+
+    def changed(self) -> None:
+        """Give work to the workers, and see that there are enough of them.
+
+        One more is started where a worker is worn or takes suspiciously long, so that a replacement is ready when it
+        goes.
+        """
+        if self._closed:
+            return
+        busy = sum(bool(worker.tasks) for worker in self._workers)
+        wanted = min(self._size, busy + len(self._queue)) + any(w.slow or self._worn(w) for w in self._workers)
+        while len(self._workers) < wanted and self._start():
+            pass
+        ready = sorted((w for w in self._workers if w.ready), key=lambda w: w.slow or self._worn(w))
+        for worker in ready[: self._size]:
+            while self._queue and self._has_room(worker):
+                worker.take(self._queue.popleft())
+        for worker in ready[self._size :]:
+            if self._worn(worker) and not worker.tasks:
+                self.lost(worker)
+
+    def lost(self, worker: WorkerProcess) -> None:
+        """Part from a worker, whatever state it is in."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            parting = self._loop.create_task(self._part(worker))
+            self._partings.add(parting)
+            parting.add_done_callback(self._partings.discard)
+
+    def _accept(self, task: Task) -> None:
+        self._queue.append(task)
+        self.changed()
+
+    def _worn(self, worker: WorkerProcess) -> bool:
+        return worker.answered >= self._recycle
+
+    def _has_room(self, worker: WorkerProcess) -> bool:
+        expected = sum(self._pace.get(task.domain, AHEAD) for task in worker.tasks)
+        return len(worker.tasks) < DEPTH and expected < AHEAD
+
+    def _start(self) -> bool:
+        try:
+            self._workers.append(WorkerProcess(self, self._recipes, self._plugins, warm=self._pace))
+        except OSError as error:
+            self._fail_queue(f"no verifier worker can be started: {error}")
+            return False
+        return True
+
+    async def _part(self, worker: WorkerProcess) -> None:
+        """The task that a worker was on fails or is tried once more; those behind it go back to the queue."""
+        seconds = worker.elapsed
+        trouble = await worker.end()
+        if worker.tasks:
+            task = worker.tasks.popleft()
+            self._queue.extendleft(reversed(worker.tasks))
+            if worker.overran or task.retried:
+                task.answer.set_result(Verdicts(Reward(None, f"{trouble} (domain {task.domain})"), seconds))
+            else:
+                task.retried = True
+                self._queue.appendleft(task)
+        self._stillborn = 0 if worker.ready else self._stillborn + 1
+        if self._stillborn == STARTS:
+            self._stillborn = 0
+            self._fail_queue(f"no verifier worker gets ready: {trouble}")
+        self.changed()
+
+    def _fail_queue(self, reason: str) -> None:
+        while self._queue:
+            task = self._queue.popleft()
+            task.answer.set_result(Verdicts(Reward(None, f"{reason} (domain {task.domain})"), 0.0))
+
+    async def _shut_down(self) -> None:
+        for worker in list(self._workers):
+            self.lost(worker)
+        if self._partings:
+            await asyncio.wait(self._partings)
+        self._fail_queue("the verifier pool was closed")
+
+
+async def _ask(domain: Domain, name: str, trajectory: Trajectory, limit: float) -> Verdicts:
+    """Await a remote verifier for at most ``limit`` wall seconds."""
+    started = time.perf_counter()
+    clock = asyncio.timeout(limit)
+    try:
+        async with clock:
+            reward = await domain.verify_remote(trajectory)
+    except Exception as error:
+        late = clock.expired()
+        reward = Reward(None, f"verifier exceeded {limit:g} s (domain {name})" if late else describe(error, name))
+    return Verdicts(reward, time.perf_counter() - started)

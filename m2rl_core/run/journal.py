@@ -1,0 +1,144 @@
+"""What a stage writes down, step by step.
+
+``metrics.jsonl`` and ``rollouts.jsonl`` hold deterministic fields only, so that an interrupted and resumed stage
+writes the same bytes as an uninterrupted one. Seconds go to ``times.jsonl`` beside them, scalars also to
+``tensorboard/`` where the package ``tensorboard`` is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2rl_core.files import append_jsonl
+
+if TYPE_CHECKING:
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+__all__ = ["Clock", "Journal"]
+
+METRICS, ROLLOUTS, TIMES = "metrics.jsonl", "rollouts.jsonl", "times.jsonl"
+
+
+class Clock:
+    """Wall and CPU seconds by kind of work. CPU seconds are those of this process and of children that have ended."""
+
+    def __init__(self) -> None:
+        self.before = (0.0, 0.0)
+        """(wall, CPU) seconds of earlier attempts at the stage, up to the state that was restored."""
+        self._start = self._lap = self._now()
+        self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        spent = os.times()
+        return time.perf_counter(), spent.user + spent.system + spent.children_user + spent.children_system
+
+    @contextmanager
+    def measure(self, kind: str) -> Iterator[None]:
+        """Charge the block's seconds to ``kind``."""
+        wall, cpu = self._now()
+        try:
+            yield
+        finally:
+            now = self._now()
+            self.charge(kind, now[0] - wall, now[1] - cpu)
+
+    def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
+        """Add seconds that were measured elsewhere, e.g. in verifier processes."""
+        self._spent[kind][0] += seconds
+        self._spent[kind][1] += cpu_seconds
+
+    def lap(self) -> dict[str, dict[str, float]]:
+        """What was charged since the last lap, and the ``total`` that passed; starts the next lap."""
+        now = self._now()
+        laps = {"total": [now[0] - self._lap[0], now[1] - self._lap[1]], **self._spent}
+        self._lap, self._spent = now, defaultdict(lambda: [0.0, 0.0])
+        return {
+            "seconds": {kind: round(spent[0], 6) for kind, spent in laps.items()},
+            "cpu_seconds": {kind: round(spent[1], 6) for kind, spent in laps.items()},
+        }
+
+    @property
+    def total(self) -> tuple[float, float]:
+        """(wall, CPU) seconds that the stage has cost so far, lost attempts left out."""
+        now = self._now()
+        return self.before[0] + now[0] - self._start[0], self.before[1] + now[1] - self._start[1]
+
+
+class Journal:
+    """The lines of one stage, in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self._first = 0
+        self._board: EventFileWriter | None = None
+
+    def write(self, step: int, metrics: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> None:
+        """One line of metrics and of times, and one line per sample."""
+        append_jsonl(self.folder / ROLLOUTS, ({"step": step, **sample} for sample in samples))
+        append_jsonl(self.folder / METRICS, [{"step": step, **metrics}])
+        append_jsonl(self.folder / TIMES, [{"step": step, **self.clock.lap()}])
+        self._draw(step, metrics)
+
+    def end(self) -> None:
+        """Write down what the stage spent after its last step, and close the event file."""
+        append_jsonl(self.folder / TIMES, [{"step": None, **self.clock.lap()}])
+        if self._board is not None:
+            self._board.close()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file, all of them flushed to the disk."""
+        return {name: _flushed_size(self.folder / name) for name in (METRICS, ROLLOUTS, TIMES)}
+
+    def too_short(self, sizes: Mapping[str, int]) -> str:
+        """Which file holds fewer bytes than it had, as a sentence; or nothing."""
+        short = [name for name, size in sizes.items() if _size(self.folder / name) < size]
+        return f"{short[0]} is shorter than it was" if short else ""
+
+    def cut(self, step: int, sizes: Mapping[str, int]) -> None:
+        """Forget everything after ``step`` steps, when the files had ``sizes`` bytes, and go on from there."""
+        for name in (METRICS, ROLLOUTS, TIMES):
+            path = self.folder / name
+            if path.exists():
+                os.truncate(path, sizes.get(name, 0))
+        self._first = step
+        if step == 0:
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+
+    def _draw(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show the numbers in TensorBoard. Its writer is used without torch's wrapper, which would import torch."""
+        if find_spec("tensorboard") is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        if self._board is None:
+            self._board = EventFileWriter(str(self.folder / "tensorboard"))
+            # tells readers that events from this step on, of an attempt that was killed, are void
+            start = SessionLog(status=SessionLog.START)
+            self._board.add_event(Event(wall_time=time.time(), step=self._first, session_log=start))
+        values = [Summary.Value(tag=k, simple_value=v) for k, v in metrics.items() if isinstance(v, int | float)]
+        self._board.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._board.flush()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _flushed_size(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size

@@ -1,0 +1,206 @@
+"""The one argument of every stage function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
+
+from m2rl_core.config import AnyStage, Study
+from m2rl_core.errors import StageError
+from m2rl_core.files import atomic_folder
+from m2rl_core.interfaces import Domain, Engine
+from m2rl_core.plugins import Registry
+from m2rl_core.run.journal import Journal
+from m2rl_core.run.states import Part, States
+
+__all__ = ["NodeView", "StageRun"]
+
+S = TypeVar("S", default=AnyStage)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A finished node of the study, as later nodes see it."""
+
+    id: str
+    stage: str
+    """Its stage's name in the study."""
+    kind: str
+    folder: Path
+    seed: int
+    """The study's seed that it ran with."""
+    inputs: tuple[str, ...]
+    """Ids of the nodes that it came from."""
+    key: str
+    """Hash of all that could change its results."""
+
+
+def _discard(fields: Mapping[str, Any]) -> None:
+    """Progress that nobody watches."""
+
+
+class StageRun(Generic[S]):
+    """One run of one stage.
+
+    A stage with steps calls :meth:`restore` once, then :meth:`log` and :meth:`checkpoint` after every step, and
+    :meth:`finish` at the end. Steps are counted from 0; :meth:`checkpoint` and :meth:`keep` take the number of steps
+    done.
+
+    Args:
+        name: the stage's name in the study.
+        stage: its section.
+        study: the study, reduced to what the stage's key covers: its own domains and its own section.
+        seed: seed of the stage, to be hashed on with what each random draw is for.
+        folder: where it writes.
+        models: input models as Hugging Face folders, by the names that its section uses.
+        registry: builds components.
+        suite: what an ``eval`` node measures.
+        nodes: everything that it came from, in topological order; for a report, everything.
+        inputs: keys of ``models``, by the same names.
+        key: hash of all that could change the results; a state of another key is never restored.
+        send: takes progress to whoever watches.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        stage: S,
+        study: Study,
+        seed: int,
+        folder: Path,
+        models: Mapping[str, Path],
+        registry: Registry,
+        suite: str = "",
+        nodes: Sequence[NodeView] = (),
+        inputs: Mapping[str, str] | None = None,
+        key: str = "",
+        send: Callable[[Mapping[str, Any]], None] = _discard,
+    ) -> None:
+        self.name, self.stage, self.study, self.seed = name, stage, study, seed
+        self.folder, self.models, self.registry = folder, models, registry
+        self.suite, self.nodes, self.inputs, self.key = suite, nodes, inputs or {}, key
+        self._send = send
+        self._journal = Journal(folder)
+        self._states = States(folder / "state", self._unusable, self.note)
+        self._observers = list(registry.observers)
+        self._domains: dict[str, Domain] = {}
+        self._begun = False
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # ── components ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def domain(self, name: str) -> Domain:
+        """The domain that the study calls ``name``; built once."""
+        if name not in self._domains:
+            section = self.study.domains[name]
+            self._domains[name] = self.registry.create(
+                "domain", {"use": section.use, **section.config}, f"domains.{name}"
+            )
+        return self._domains[name]
+
+    def engine(self) -> Engine:
+        """A new engine, not started."""
+        return self.registry.create("engine", self.study.engine, "engine")
+
+    # ── progress ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def report(self, **fields: Any) -> None:
+        """Show progress to whoever watches: ``step``, ``steps``, ``reward``, ``tokens_per_second``, ``text``, …"""
+        self._send(fields)
+
+    def note(self, text: str) -> None:
+        """Say something that the user must not miss."""
+        self._send({"note": text})
+
+    def clock(self, kind: str) -> AbstractContextManager[None]:
+        """Charge the block's wall and CPU seconds to ``kind``: rollout, verify, train, sync, idle, … Not nested."""
+        return self._journal.clock.measure(kind)
+
+    def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
+        """Charge seconds that were measured elsewhere, e.g. in verifier processes, to ``kind``."""
+        self._journal.clock.charge(kind, seconds, cpu_seconds)
+
+    @property
+    def spent(self) -> tuple[float, float]:
+        """(wall, CPU) seconds that the stage has cost so far; work that a kill undid is left out."""
+        return self._journal.clock.total
+
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float | int | str | None],
+        *,
+        samples: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        """Write down a finished step and show it to the observers.
+
+        Args:
+            metrics: deterministic numbers, for ``metrics.jsonl``.
+            samples: records for ``rollouts.jsonl``; deterministic too.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        if not self._begun:
+            self.restore()
+        self._journal.write(step, metrics, samples)
+        for observer in list(self._observers):
+            try:
+                observer(self.name, step, metrics)
+            except StageError as error:
+                self._observers.remove(observer)
+                self.note(f"{error} It is not called again.")
+        self._send({"steps": getattr(self.stage, "steps", None), **metrics, "step": step + 1})
+
+    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def checkpoint(self, step: int, *parts: Part, every: int | None = 1) -> None:
+        """Save a state to resume from, where ``step`` is a multiple of ``every``.
+
+        Raises:
+            RunError: the disk is full; the earlier states are whole.
+        """
+        if every and step % every == 0:
+            seconds, cpu_seconds = self.spent
+            facts = {"key": self.key, "seconds": seconds, "cpu_seconds": cpu_seconds, "sizes": self._journal.sizes()}
+            self._states.save(step, parts, facts)
+
+    def restore(self, *parts: Part) -> int:
+        """Load the newest state that is whole, and cut the journal to what it was then.
+
+        Returns:
+            The first step still to do; 0 where nothing can be resumed.
+        """
+        self._begun = True
+        step, facts = self._states.load(parts) or (0, {})
+        self._journal.clock.before = (facts.get("seconds", 0.0), facts.get("cpu_seconds", 0.0))
+        self._journal.cut(step, facts.get("sizes", {}))
+        return step
+
+    def _unusable(self, facts: Mapping[str, Any]) -> str:
+        return "made with other settings" if facts["key"] != self.key else self._journal.too_short(facts["sizes"])
+
+    def keep(self, step: int, save: Callable[[Path], None], *, every: int | None = 1) -> None:
+        """Keep the model after ``step`` steps for good, as ``NAME@STEP``, where ``step`` is a multiple of ``every``."""
+        if every and step % every == 0:
+            self._write(f"kept/{step:06d}", save)
+
+    def finish(self, save: Callable[[Path], None]) -> None:
+        """Write the stage's model to ``checkpoint/``."""
+        self._write("checkpoint", save)
+
+    def _write(self, name: str, save: Callable[[Path], None]) -> None:
+        with atomic_folder(self.folder / name) as folder:
+            save(folder)
+
+    def close(self) -> None:
+        """Write down what was spent after the last step. Called once, after the stage function has returned."""
+        if not self._begun:
+            self.restore()
+        self._journal.end()

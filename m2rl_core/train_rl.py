@@ -1,0 +1,88 @@
+"""``kind: rl`` — reinforcement learning from verifiable rewards. One step reads on one screen.
+
+What differs from textbook GRPO is in the parts, not in the loop: samples without a verdict leave their group, domains
+are drawn by exact quotas, and every denominator is counted before the first backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from m2rl_core.algorithm import assemble, correct, credit, score
+from m2rl_core.config import RlStage
+from m2rl_core.errors import VerifierError
+from m2rl_core.packing import pack
+from m2rl_core.policy import Policy
+from m2rl_core.rollout.episodes import open_sampler
+from m2rl_core.rollout.mixture import open_source
+from m2rl_core.rollout.records import records, summarise
+from m2rl_core.run import StageRun
+from m2rl_core.schedule import lr_at
+from m2rl_core.seeding import derive
+from m2rl_core.types import Group, Reasoning, Sample, Sampling
+
+__all__ = ["train_rl"]
+
+
+def train_rl(run: StageRun) -> None:
+    """Train the model of ``run.stage`` (an :class:`~m2rl_core.config.RlStage`)."""
+    stage, start = run.stage, run.models[run.stage.init]
+    assert isinstance(stage, RlStage)
+    parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
+    source = open_source(run, stage)
+    policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim, temperature=stage.temperature)
+    with open_sampler(run, start, source.prompts, reasoning(run)) as sampler:
+        for step in range(run.restore(policy, source), stage.steps):
+            with run.clock("sync"):
+                sampler.load_weights(policy.named_tensors(), version=step)
+            with run.clock("rollout"):
+                groups_P = sampler.rollout(source.next(step), sampling(run.seed, stage, step), stage.group)
+            samples_S = usable(groups_P, stage.verifier_failures)
+            with run.clock("train"):
+                score(policy, samples_S, parts, stage.tokens_per_device)
+                credit(groups_P, parts.advantage)
+                for minibatch in split(samples_S, stage.updates):
+                    batches = pack(minibatch, stage.tokens_per_device, policy.device)
+                    corrected = correct(batches, parts, len(minibatch))
+                    for batch in batches:
+                        policy.backward(batch, parts.loss)
+                    policy.step(lr_at(stage, step, stage.steps))
+            source.observe(groups_P)
+            run.log(step, summarise(groups_P) | corrected | policy.metrics(), samples=records(groups_P, step))
+            run.keep(step + 1, policy.save, every=stage.keep_every)
+            run.checkpoint(step + 1, policy, source, every=stage.checkpoint_every)
+    run.finish(policy.save)
+
+
+def reasoning(run: StageRun) -> dict[str, Reasoning]:
+    """The reward's format gate of every domain."""
+    return {name: section.reasoning for name, section in run.study.domains.items()}
+
+
+def sampling(seed: int, stage: RlStage, step: int) -> Sampling:
+    """How step ``step`` draws its tokens."""
+    return Sampling(stage.max_tokens, stage.temperature, stage.top_p, seed=derive(seed, "rollout", step))
+
+
+def usable(groups_P: Sequence[Group], limit: float) -> list[Sample]:
+    """The samples with a verdict, group by group.
+
+    Raises:
+        VerifierError: where more than ``limit`` of all verdicts failed.
+    """
+    samples_S = [sample for group in groups_P for sample in group.usable]
+    drawn = sum(len(group.samples_G) for group in groups_P)
+    if drawn - len(samples_S) > limit * drawn:
+        first = next(s for g in groups_P for s in g.samples_G if s.reward.value is None)
+        raise VerifierError(
+            f"{drawn - len(samples_S)} of {drawn} verdicts failed, the first in domain '{first.prompt.domain}', "
+            f"prompt {first.prompt.id}: {first.reward.reason}",
+            allowed=f"verifier_failures = {limit:.0%}",
+            then="mend the verifier, then run the same command again to resume",
+        )
+    return samples_S
+
+
+def split(samples_S: Sequence[Sample], updates: int) -> list[Sequence[Sample]]:
+    """Minibatches of (nearly) equal size, each with samples of every group where groups are large enough."""
+    return [samples_S[i::updates] for i in range(min(updates, len(samples_S)))]

@@ -1,0 +1,126 @@
+"""``kind: sft`` — supervised fine-tuning on the domains' demonstrations, with the loss on what the assistant says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from m2rl_core.chat import Chat
+from m2rl_core.config import SftStage
+from m2rl_core.errors import DataError
+from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.packing import pack
+from m2rl_core.policy import Policy, sharding
+from m2rl_core.run import StageRun
+from m2rl_core.schedule import lr_at
+from m2rl_core.seeding import derive
+from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Trajectory
+
+__all__ = ["train_sft"]
+
+
+def train_sft(run: StageRun) -> None:
+    """Train the model of ``run.stage`` (an :class:`~m2rl_core.config.SftStage`)."""
+    stage, start = run.stage, run.models[run.stage.init]
+    assert isinstance(stage, SftStage)
+    run.report(text="tokenising demonstrations")
+    samples = demonstrations(run, Chat.load(start))
+    policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim)
+    updates = stage.epochs * stage.conversations // stage.batch
+    loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
+    for step in range(run.restore(policy), updates):
+        with run.clock("train"):
+            minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
+            batches = pack(minibatch, stage.tokens_per_device, policy.device)
+            share_tokens(batches)
+            for batch in batches:
+                policy.backward(batch, loss)
+            policy.step(lr_at(stage, step, updates))
+        tokens = sum(sample.length for sample in minibatch)
+        run.log(step, {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()})
+        if (step + 1) % stage.checkpoint_every == 0 and step + 1 < updates:
+            run.checkpoint(step + 1, policy)
+    run.finish(policy.save)
+
+
+class NegativeLogLikelihood:
+    """−log p of every token that the assistant says."""
+
+    name: ClassVar[str] = "nll"
+    reference: ClassVar[str] = "maximum likelihood"
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+    separable = True
+    needs: frozenset[str] = frozenset()
+    divergence: Divergence | None = None
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        return -logps
+
+
+def share_tokens(batches: Sequence[Batch]) -> None:
+    """Every token that is trained counts the same: one over their number, over all batches and ranks."""
+    tokens = sharding.total(torch.stack([batch.trained_T.sum() for batch in batches]).sum())
+    for batch in batches:
+        batch.coef_T = batch.trained_T / tokens.clamp_min(1)
+
+
+def order(seed: int, size: int, step: int, batch: int) -> list[int]:
+    """Which demonstrations update ``step`` takes: every epoch is shuffled anew by a hash of (seed, epoch)."""
+    epochs = range(step * batch // size, ((step + 1) * batch - 1) // size + 1)
+    sequence: list[int] = []
+    for epoch in epochs:
+        part = list(range(size))
+        random.Random(derive(seed, "sft", epoch)).shuffle(part)
+        sequence += part
+    begin = step * batch - epochs.start * size
+    return sequence[begin : begin + batch]
+
+
+def demonstrations(run: StageRun, chat: Chat) -> list[Sample]:
+    """The tokenised conversations of one epoch, each domain with its share.
+
+    Raises:
+        DataError: a domain without enough demonstrations, or a conversation that is too long.
+    """
+    stage = run.stage
+    assert isinstance(stage, SftStage)
+    found: list[Sample] = []
+    for name, count in counts(stage.domains, stage.conversations).items():
+        taken = list(islice(run.domain(name).demonstrations(), count))
+        if len(taken) < count:
+            raise DataError(
+                f"domain '{name}' has too few demonstrations",
+                found=len(taken),
+                allowed=f"at least {count}",
+                then=f"lower stages.{run.name}.conversations or the domain's share",
+            )
+        found += [_sample(conversation, chat, stage.max_length) for conversation in taken]
+    return found
+
+
+def counts(domains: list[str] | Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole conversations per domain that add up to ``total``; the first domains take the remainder."""
+    weights = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains, 1.0)
+    exact = {name: total * weight / sum(weights.values()) for name, weight in weights.items()}
+    whole = {name: int(value) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda n: whole[n] - exact[n])[: total - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def _sample(conversation: Conversation, chat: Chat, max_length: int) -> Sample:
+    ids, said = chat.conversation(conversation)
+    if len(ids) > max_length:
+        where = f"conversation {conversation.id} of '{conversation.domain}'"
+        raise DataError(f"{where} is too long", found=f"{len(ids)} tokens", allowed=f"max_length = {max_length}")
+    prompt = Prompt(conversation.id, conversation.domain, conversation.messages)
+    unsampled = [0.0] * len(ids)
+    return Sample(prompt, 0, ids, said, unsampled, [-1] * len(ids), Trajectory(prompt, (), ""), "stop")

@@ -1,0 +1,120 @@
+"""pydantic's complaints in the user's words: the full path of a key, what was found and the nearest valid name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from reprlib import Repr
+from typing import Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from m2rl_core.errors import nearest
+
+__all__ = ["Problem", "problems"]
+
+Path = tuple[int | str, ...]
+
+_short = Repr()
+_short.maxstring = _short.maxother = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a piece of configuration."""
+
+    path: Path
+    """Keys and list indices from the top of what was validated."""
+    text: str
+    """What is wrong, as one sentence or more without the path."""
+
+    def __str__(self) -> str:
+        return f"{dotted(self.path)}: {self.text}"
+
+
+def dotted(path: Path) -> str:
+    """``("stages", "math", "models", 0)`` as ``stages.math.models[0]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def problems(
+    error: ValidationError, model: type[BaseModel], data: object, *, owner: str = "", also: Sequence[str] = ()
+) -> list[Problem]:
+    """One :class:`Problem` for each key that ``model`` refuses in ``data``.
+
+    Args:
+        owner: dotted path of ``data`` within its file; it starts every path.
+        also: names that the owner accepts beside ``model``'s own, to be suggested too.
+    """
+    texts: dict[Path, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        path, text = _explain(detail, model, data, also)
+        found = texts.setdefault(path, [])
+        if text not in found:  # the branches of a union complain one by one
+            found.append(text)
+    top: Path = (owner,) if owner else ()
+    return [Problem(top + path, " Or: ".join(found)) for path, found in texts.items()]
+
+
+def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: Sequence[str]) -> tuple[Path, str]:
+    kind, context = detail["type"], detail.get("ctx", {})
+    path = _keys(detail["loc"], data, missing=kind == "missing")
+    if kind == "extra_forbidden":
+        known = [name for owner in _owners(model, detail["loc"][:-1]) for name in owner.model_fields]
+        known += also if len(detail["loc"]) == 1 else ()
+        return path, "unknown key." + (nearest(str(path[-1]), known) or f" Allowed: {', '.join(dict.fromkeys(known))}.")
+    if kind == "missing":
+        return path, "this key is required."
+    if kind in {"union_tag_not_found", "union_tag_invalid"}:
+        key = str(context["discriminator"]).strip("'")
+        if kind == "union_tag_not_found":
+            tags = [tag for owner in _owners(model, detail["loc"]) for tag in _tags(owner)]
+            return (*path, key), f"this key is required. Allowed: {', '.join(tags)}."
+        tags = str(context["expected_tags"]).replace("'", "").split(", ")
+        tag = str(context["tag"])
+        return (*path, key), f"'{tag}' is not known.{nearest(tag, tags)} Allowed: {', '.join(tags)}."
+    text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    hint = ""
+    if kind == "literal_error" and isinstance(detail["input"], str):
+        hint = nearest(detail["input"], str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
+    return path, f"{text}, found {_short.repr(detail['input'])}.{hint}"
+
+
+def _keys(location: Path, data: object, *, missing: bool) -> Path:
+    """``location`` without the names of union branches that pydantic puts between the keys."""
+    kept: list[int | str] = []
+    for position, part in enumerate(location):
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(data, list | tuple) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        elif not (missing and position == len(location) - 1):
+            continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _owners(model: type[BaseModel], location: Path) -> list[type[BaseModel]]:
+    """The models that may stand at ``location`` below ``model``; several where a union is undecided."""
+    owners = [model]
+    for part in location:
+        fields = [owner.model_fields[str(part)] for owner in owners if part in owner.model_fields]
+        below = [found for field in fields for found in _models(field.annotation)]
+        tagged = [owner for owner in owners if part == owner.__name__ or part in _tags(owner)]
+        owners = below or tagged or owners
+    return owners
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Every model named in a type, e.g. both of ``dict[str, A | B]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _tags(model: type[BaseModel]) -> list[str]:
+    """The values by which a discriminated union tells ``model`` from others."""
+    literals = (get_args(f.annotation) for f in model.model_fields.values() if get_origin(f.annotation) is Literal)
+    return [str(values[0]) for values in literals if len(values) == 1]

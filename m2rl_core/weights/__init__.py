@@ -1,0 +1,23 @@
+"""Weights on disk: Hugging Face folders of safetensors, read and written piece by piece.
+
+A :class:`Checkpoint` knows where every tensor lies and reads any range of it into a buffer that the caller reuses; a
+:class:`Writer` lays the shards out first and is then filled in place, in any order and by any thread. Neither maps
+files, so memory holds what the caller's buffers hold and no more. Only safetensors are accepted: a pickle can run code.
+"""
+
+from m2rl_core.weights.checkpoint import DTYPES, Checkpoint, Stored, stream_named
+from m2rl_core.weights.hashing import LEAF, WeightsHash, leaves, weights_hash
+from m2rl_core.weights.writer import Layout, Writer
+
+__all__ = [
+    "DTYPES",
+    "LEAF",
+    "Checkpoint",
+    "Layout",
+    "Stored",
+    "WeightsHash",
+    "Writer",
+    "leaves",
+    "stream_named",
+    "weights_hash",
+]

@@ -1,0 +1,144 @@
+"""The policy against plain transformers and autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from m2rl_core.config import OptimSection
+from m2rl_core.errors import DataError
+from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.packing import pack
+from m2rl_core.policy import Policy
+from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
+from m2rl_core.types import Sample
+
+Make = Callable[..., Sample]
+LOSS = NegativeLogLikelihood(ComponentConfig())
+
+
+def reference_logps(folder: Path, sample: Sample) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([sample.ids_L])
+    logp = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    return torch.cat([torch.zeros(1), logp]) * torch.tensor(sample.sampled_L)
+
+
+def test_log_probs_equal_transformers(tiny_model: Path, tiny_policy: Policy, make_sample: Make) -> None:
+    for seed in range(3):
+        sample = make_sample(40, 30, seed)
+        [batch] = pack([sample], 64, tiny_policy.device)
+        mine = tiny_policy.logps(batch)[:40]
+        torch.testing.assert_close(mine, reference_logps(tiny_model, sample).detach(), rtol=0, atol=1e-5)
+
+
+def test_gradients_equal_plain_autograd(tiny_model: Path, tiny_policy: Policy, make_sample: Make) -> None:
+    samples = [make_sample(20 + 3 * i, 9, i) for i in range(5)]
+    batches = pack(samples, 64, tiny_policy.device)
+    assert len(batches) > 1
+    share_tokens(batches)
+    for batch in batches:
+        tiny_policy.backward(batch, LOSS)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    total = torch.zeros(())
+    for sample in samples:
+        ids, said = torch.tensor([sample.ids_L]), torch.tensor(sample.sampled_L[1:])
+        logp = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        total = total - logp[said].sum() / (5 * 9)
+    total.backward()
+    expected = dict(model.named_parameters())
+    for name, parameter in tiny_policy.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-6)
+    assert tiny_policy.metrics()["loss"] == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_a_step_is_clipped_adamw(tiny_policy: Policy, make_sample: Make) -> None:
+    before = {n: p.detach().clone() for n, p in tiny_policy.model.named_parameters()}
+    [batch] = pack([make_sample(20, 9)], 64, tiny_policy.device)
+    share_tokens([batch])
+    tiny_policy.backward(batch, LOSS)
+    gradients = {n: p.grad.clone() for n, p in tiny_policy.model.named_parameters() if p.grad is not None}
+    norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+    tiny_policy.step(lr=0.01)
+    name = "model.layers.0.mlp.up_proj.weight"
+    clipped = gradients[name] * min(1.0, 1.0 / (norm.item() + 1e-6))
+    update = clipped / (clipped.abs() + 1e-8)  # AdamW's first step: m / sqrt(v) is the sign
+    expected = before[name] * (1 - 0.01 * 0.1) - 0.01 * update
+    torch.testing.assert_close(dict(tiny_policy.model.named_parameters())[name].detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_non_finite_gradient_skips_the_update(tiny_policy: Policy, make_sample: Make) -> None:
+    before = {n: p.detach().clone() for n, p in tiny_policy.model.named_parameters()}
+    [batch] = pack([make_sample(20, 9)], 64, tiny_policy.device)
+    batch.coef_T = batch.trained_T * float("nan")
+    tiny_policy.backward(batch, LOSS)
+    tiny_policy.step(lr=0.1)
+    assert tiny_policy.metrics()["skipped_updates"] == 1
+    for name, parameter in tiny_policy.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+def test_a_saved_state_continues_bit_for_bit(tiny_model: Path, tmp_path: Path, make_sample: Make) -> None:
+    def train(policy: Policy, steps: range) -> None:
+        for step in steps:
+            batches = pack([make_sample(20, 9, step)], 64, policy.device)
+            share_tokens(batches)
+            policy.backward(batches[0], LOSS)
+            policy.step(lr=0.003)
+
+    def fresh() -> Policy:
+        return Policy.load(tiny_model, dtype="bfloat16", optim=OptimSection())
+
+    whole, first, second = fresh(), fresh(), fresh()
+    train(whole, range(6))
+    train(first, range(3))
+    first.save_state(tmp_path)
+    second.load_state(tmp_path)
+    train(second, range(3, 6))
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_saved_model_opens_in_transformers(tiny_policy: Policy, tmp_path: Path) -> None:
+    tiny_policy.save(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for one, other in zip(tiny_policy.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.chat_template
+    out = model.generate(torch.tensor([tokenizer.encode("12 + 34")]), max_new_tokens=4, do_sample=False)
+    assert out.shape[1] > 4
+
+
+def test_a_tied_head_is_handed_out_once(tiny_policy: Policy) -> None:
+    names = [name for name, _ in tiny_policy.named_tensors()]
+    assert len(names) == len(set(names))
+    assert "lm_head.weight" not in names
+    assert "model.embed_tokens.weight" in names
+
+
+def test_bfloat16_products_stay_close(tiny_model: Path, tiny_policy: Policy, make_sample: Make) -> None:
+    sample = make_sample(40, 30)
+    rounded = Policy.load(tiny_model, dtype="bfloat16")
+    [batch] = pack([sample], 64, rounded.device)
+    assert (rounded.logps(batch) - tiny_policy.logps(batch)).abs().max() < 0.1
+
+
+def test_the_temperature_divides_logits(tiny_model: Path, make_sample: Make) -> None:
+    policy = Policy.load(tiny_model, dtype="float32", temperature=0.5)
+    sample = make_sample(20, 1)
+    [batch] = pack([sample], 32, policy.device)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    logits = model(torch.tensor([sample.ids_L])).logits[0, -2] / 0.5
+    expected = logits.log_softmax(-1)[sample.ids_L[-1]].item()
+    assert policy.logps(batch)[19].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_weights_other_than_safetensors_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(DataError, match="no safetensors"):
+        Policy.load(tmp_path, dtype="float32")
