@@ -40,15 +40,16 @@ class Parts:
 def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
     """Build the stage's algorithm; ``owner`` is its path in the study, for messages."""
     algorithm: Algorithm = registry.create("algorithm", stage.algorithm, owner)
-    uses = algorithm.parts
-    advantage: Advantage = registry.create("advantage", uses["advantage"], f"{owner}.advantage")
-    loss: Loss = registry.create("loss", uses["loss"], f"{owner}.loss")
-    rule = uses.get("importance")
-    importance: Importance | None = registry.create("importance", rule, f"{owner}.importance") if rule else None
+    made = algorithm.compose()
+    advantage: Advantage = registry.create("advantage", made.advantage, f"{owner}.advantage")
+    loss: Loss = registry.create("loss", made.loss, f"{owner}.loss")
+    importance: Importance | None = None
+    if made.importance is not None:
+        importance = registry.create("importance", made.importance, f"{owner}.importance")
     needs = advantage.needs | (importance.needs if importance else frozenset())
     # With one update per step the policy that is updated is still the one before the update: backward fills it in.
     needs |= loss.needs if stage.updates > 1 else loss.needs - {"old_logps"}
-    return Parts(advantage, importance, loss, algorithm.reduction, needs - {"entropy"}, stage.max_tokens)
+    return Parts(advantage, importance, loss, made.reduction, needs - {"entropy"}, stage.max_tokens)
 
 
 def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> None:

@@ -38,9 +38,8 @@ CHAT_TEMPLATE = """\
 {% endif %}"""
 
 
-def init(run: StageRun) -> None:
-    """Write the model of ``run.stage`` (an :class:`~m2rl_core.config.InitStage`)."""
-    assert isinstance(run.stage, InitStage)
+def init(run: StageRun[InitStage]) -> None:
+    """Write the stage's model: random weights, a tokenizer, a chat template."""
     tokenizer = fresh_tokenizer(_corpus(run), run.stage.vocab, run.stage.context)
     model = fresh_model(run.stage, tokenizer, seed=derive(run.seed, "init"))
 
@@ -51,8 +50,7 @@ def init(run: StageRun) -> None:
     run.finish(save)
 
 
-def _corpus(run: StageRun) -> Iterator[str]:
-    assert isinstance(run.stage, InitStage)
+def _corpus(run: StageRun[InitStage]) -> Iterator[str]:
     for name in run.stage.domains:
         for conversation in islice(run.domain(name).demonstrations(), CORPUS):
             yield from (message["role"] + "\n" + message["content"] for message in conversation.messages)

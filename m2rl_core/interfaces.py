@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from m2rl_core.types import (
     Batch,
     Block,
+    Composition,
     Conversation,
     Correction,
     Divergence,
     Findings,
     Message,
     Prompt,
-    Reduction,
     Reward,
     Sample,
     Sampling,
@@ -211,17 +211,13 @@ class Loss(Component, Protocol):
 
 
 class Algorithm(Component, Protocol):
-    """A named composition. Its ``Config`` has the fields ``advantage``, ``importance``, ``loss`` and ``reduction``.
+    """A named composition, so that a study uses an algorithm by name or takes it apart.
 
-    The first three hold ``{use: NAME, ...}`` (``importance`` may be ``None``: no correction), so that a study uses an
-    algorithm by name or takes it apart: ``algorithm: {use: grpo, advantage: {std: false}}``.
+    By convention its ``Config`` has the fields of :class:`~m2rl_core.types.Composition`, each holding changes to the
+    default part: ``algorithm: {use: grpo, advantage: {std: false}}``.
     """
 
-    @property
-    def parts(self) -> Mapping[Literal["advantage", "importance", "loss"], Mapping[str, Any] | None]: ...
-
-    @property
-    def reduction(self) -> Reduction: ...
+    def compose(self) -> Composition: ...
 
 
 class Mixture(Component, Protocol):

@@ -54,12 +54,14 @@ def discover() -> list[Plugin]:
     return [*_own(), *(plugin for plugin, _ in _installed())]
 
 
-def load_plugins(local: Sequence[str | Path] = ()) -> Registry:
+def load_plugins(local: Sequence[str | Path] = (), *, strict: bool | None = None) -> Registry:
     """A registry of the core's own components, of all installed plugins and of ``local`` files and folders.
 
+    Args:
+        strict: whether a broken plugin is an error; ``None``: where ``M2RL_STRICT_PLUGINS=1``.
+
     Raises:
-        ComponentError: a local plugin that does not load, since the study asks for it; any broken plugin where
-            ``M2RL_STRICT_PLUGINS=1``.
+        ComponentError: a local plugin that does not load, since the study asks for it; any broken plugin if ``strict``.
     """
     registry = Registry()
     for kind, name, target in _OWN:
@@ -70,8 +72,9 @@ def load_plugins(local: Sequence[str | Path] = ()) -> Registry:
         registry.plugins.append(loaded)
     for path in local:
         registry.plugins.append(_load_local(registry, Path(path)))
+    strict = os.environ.get("M2RL_STRICT_PLUGINS") == "1" if strict is None else strict
     broken = [str(plugin) for plugin in registry.plugins if plugin.broken]
-    if broken and os.environ.get("M2RL_STRICT_PLUGINS") == "1":
+    if broken and strict:
         raise ComponentError("Broken plugins are refused by M2RL_STRICT_PLUGINS=1:\n" + "\n".join(broken))
     return registry
 

@@ -24,12 +24,11 @@ from m2rl_core.types import Group, Reasoning, Sample, Sampling
 __all__ = ["train_rl"]
 
 
-def train_rl(run: StageRun) -> None:
-    """Train the model of ``run.stage`` (an :class:`~m2rl_core.config.RlStage`)."""
+def train_rl(run: StageRun[RlStage]) -> None:
+    """Train ``run.stage.init`` on what it says itself; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
-    assert isinstance(stage, RlStage)
     parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
-    source = open_source(run, stage)
+    source = open_source(run)
     policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim, temperature=stage.temperature)
     with open_sampler(run, start, source.prompts, reasoning(run)) as sampler:
         for step in range(run.restore(policy, source), stage.steps):
@@ -54,7 +53,7 @@ def train_rl(run: StageRun) -> None:
     run.finish(policy.save)
 
 
-def reasoning(run: StageRun) -> dict[str, Reasoning]:
+def reasoning(run: StageRun[RlStage]) -> dict[str, Reasoning]:
     """The reward's format gate of every domain."""
     return {name: section.reasoning for name, section in run.study.domains.items()}
 

@@ -24,10 +24,9 @@ from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Tra
 __all__ = ["train_sft"]
 
 
-def train_sft(run: StageRun) -> None:
-    """Train the model of ``run.stage`` (an :class:`~m2rl_core.config.SftStage`)."""
+def train_sft(run: StageRun[SftStage]) -> None:
+    """Train ``run.stage.init`` on demonstrations; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
-    assert isinstance(stage, SftStage)
     run.report(text="tokenising demonstrations")
     samples = demonstrations(run, Chat.load(start))
     policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim)
@@ -43,8 +42,7 @@ def train_sft(run: StageRun) -> None:
             policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
         run.log(step, {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()})
-        if (step + 1) % stage.checkpoint_every == 0 and step + 1 < updates:
-            run.checkpoint(step + 1, policy)
+        run.checkpoint(step + 1, policy, every=stage.checkpoint_every)
     run.finish(policy.save)
 
 
@@ -84,14 +82,13 @@ def order(seed: int, size: int, step: int, batch: int) -> list[int]:
     return sequence[begin : begin + batch]
 
 
-def demonstrations(run: StageRun, chat: Chat) -> list[Sample]:
+def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
     """The tokenised conversations of one epoch, each domain with its share.
 
     Raises:
         DataError: a domain without enough demonstrations, or a conversation that is too long.
     """
     stage = run.stage
-    assert isinstance(stage, SftStage)
     found: list[Sample] = []
     for name, count in counts(stage.domains, stage.conversations).items():
         taken = list(islice(run.domain(name).demonstrations(), count))

@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "Block",
     "Claim",
+    "Composition",
     "Conversation",
     "Correction",
     "Divergence",
@@ -225,6 +226,19 @@ class Group:
     def zero_variance(self) -> bool:
         """True where all rewards are exactly equal: such a group carries no group-relative signal."""
         return len({s.reward.value for s in self.usable}) < 2
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What an algorithm is made of. Parts are ``{use: NAME, ...}``, as in a study."""
+
+    advantage: Mapping[str, Any]
+    loss: Mapping[str, Any]
+    importance: Mapping[str, Any] | None = None
+    """``None``: no correction."""
+    reduction: Reduction = "sequence"
+    """Denominator of the loss: each sample's tokens and the samples (the released code), all tokens (DAPO), or a
+    constant per sample (Dr. GRPO)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from pydantic_core import ErrorDetails
 
 from m2rl_core.errors import nearest
 
-__all__ = ["Problem", "problems"]
+__all__ = ["Keys", "Problem", "dotted", "problems"]
 
-Path = tuple[int | str, ...]
+Keys = tuple[int | str, ...]
+"""Keys and list indices that lead to a value."""
 
 _short = Repr()
 _short.maxstring = _short.maxother = 60
@@ -24,8 +25,8 @@ _short.maxstring = _short.maxother = 60
 class Problem:
     """One thing that is wrong with a piece of configuration."""
 
-    path: Path
-    """Keys and list indices from the top of what was validated."""
+    path: Keys
+    """From the top of what was validated."""
     text: str
     """What is wrong, as one sentence or more without the path."""
 
@@ -33,7 +34,7 @@ class Problem:
         return f"{dotted(self.path)}: {self.text}"
 
 
-def dotted(path: Path) -> str:
+def dotted(path: Keys) -> str:
     """``("stages", "math", "models", 0)`` as ``stages.math.models[0]``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
@@ -47,17 +48,17 @@ def problems(
         owner: dotted path of ``data`` within its file; it starts every path.
         also: names that the owner accepts beside ``model``'s own, to be suggested too.
     """
-    texts: dict[Path, list[str]] = {}
+    texts: dict[Keys, list[str]] = {}
     for detail in error.errors(include_url=False):
         path, text = _explain(detail, model, data, also)
         found = texts.setdefault(path, [])
         if text not in found:  # the branches of a union complain one by one
             found.append(text)
-    top: Path = (owner,) if owner else ()
+    top: Keys = (owner,) if owner else ()
     return [Problem(top + path, " Or: ".join(found)) for path, found in texts.items()]
 
 
-def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: Sequence[str]) -> tuple[Path, str]:
+def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: Sequence[str]) -> tuple[Keys, str]:
     kind, context = detail["type"], detail.get("ctx", {})
     path = _keys(detail["loc"], data, missing=kind == "missing")
     if kind == "extra_forbidden":
@@ -75,13 +76,15 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
         tag = str(context["tag"])
         return (*path, key), f"'{tag}' is not known.{nearest(tag, tags)} Allowed: {', '.join(tags)}."
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    if kind in {"dict_type", "model_type", "model_attributes_type"}:
+        text = "should be a mapping"
     hint = ""
     if kind == "literal_error" and isinstance(detail["input"], str):
         hint = nearest(detail["input"], str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
     return path, f"{text}, found {_short.repr(detail['input'])}.{hint}"
 
 
-def _keys(location: Path, data: object, *, missing: bool) -> Path:
+def _keys(location: Keys, data: object, *, missing: bool) -> Keys:
     """``location`` without the names of union branches that pydantic puts between the keys."""
     kept: list[int | str] = []
     for position, part in enumerate(location):
@@ -95,7 +98,7 @@ def _keys(location: Path, data: object, *, missing: bool) -> Path:
     return tuple(kept)
 
 
-def _owners(model: type[BaseModel], location: Path) -> list[type[BaseModel]]:
+def _owners(model: type[BaseModel], location: Keys) -> list[type[BaseModel]]:
     """The models that may stand at ``location`` below ``model``; several where a union is undecided."""
     owners = [model]
     for part in location:

@@ -111,7 +111,9 @@ def test_a_failing_advantage_is_named(make_sample: Make) -> None:
 
     sample = make_sample(8, 3)
     sample.reward = Reward(1.0)
-    with pytest.raises(StageError, match="advantage 'broken' failed while crediting prompt p0: ZeroDivisionError: oops"):
+    with pytest.raises(
+        StageError, match="advantage 'broken' failed while crediting prompt p0: ZeroDivisionError: oops"
+    ):
         credit([Group(sample.prompt, [sample])], Broken())
 
 

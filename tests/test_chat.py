@@ -59,7 +59,9 @@ def test_tools_reach_the_prompt(chat: Chat) -> None:
     assert "lookup" in chat.tokenizer.decode(chat.encode([USER], [{"name": "lookup"}]))
 
 
-@pytest.mark.parametrize("messages", [(USER,), (USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"})])
+@pytest.mark.parametrize(
+    "messages", [(USER,), (USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"})]
+)
 def test_conversations_that_teach_nothing_are_refused(chat: Chat, messages: tuple[Message, ...]) -> None:
     with pytest.raises(DataError, match="conversation c of 'math'"):
         chat.conversation(Conversation("c", "math", messages))

@@ -22,7 +22,13 @@ def source(shares: dict[str, float], count: int, sizes: dict[str, int] | None = 
 
 @pytest.mark.parametrize("count", [1, 7, 16, 128])
 def test_quotas_are_exact_at_every_step(count: int) -> None:
-    shares = {"math": 25.1, "coding": 21.9, "science": 22.4, "if": 18.9, "agent": 11.7}  # the paper's mixture, in percent
+    shares = {
+        "math": 25.1,
+        "coding": 21.9,
+        "science": 22.4,
+        "if": 18.9,
+        "agent": 11.7,
+    }  # the paper's mixture, in percent
     mixed, drawn = source(shares, count), dict.fromkeys(shares, 0)
     for step in range(100):
         taken = mixed.next(step)

@@ -99,5 +99,5 @@ def test_a_rank_without_samples_gets_filling_only(make_sample: Make) -> None:
 
 
 def test_a_sequence_that_does_not_fit_is_refused(make_sample: Make) -> None:
-    with pytest.raises(ConfigError, match="100 tokens.*tokens_per_device = 64"):
+    with pytest.raises(ConfigError, match=r"100 tokens.*tokens_per_device = 64"):
         pack([make_sample(100, 5)], 64, CPU)

@@ -68,7 +68,9 @@ def test_a_step_is_clipped_adamw(tiny_policy: Policy, make_sample: Make) -> None
     clipped = gradients[name] * min(1.0, 1.0 / (norm.item() + 1e-6))
     update = clipped / (clipped.abs() + 1e-8)  # AdamW's first step: m / sqrt(v) is the sign
     expected = before[name] * (1 - 0.01 * 0.1) - 0.01 * update
-    torch.testing.assert_close(dict(tiny_policy.model.named_parameters())[name].detach(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        dict(tiny_policy.model.named_parameters())[name].detach(), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_a_non_finite_gradient_skips_the_update(tiny_policy: Policy, make_sample: Make) -> None:

@@ -25,12 +25,13 @@ from m2rl_core.errors import ConfigError, UserError, boundary, nearest
 from m2rl_core.interfaces import Domain
 from m2rl_core.plugins import Registry
 from m2rl_core.registry import use_of
+from m2rl_core.validation import Keys, Problem
 
 __all__ = ["anchor", "check_components", "check_references", "model_names", "references", "split_reference"]
 
 BASE = "base"
 """The name of ``model.base`` among the models of a study."""
-_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SAFE = re.compile(r"(?!seed-\d+$|study\.yaml$)[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def model_names(study: Study) -> list[str]:
@@ -51,17 +52,17 @@ def split_reference(reference: str) -> tuple[str, int | None]:
     return name, int(step) if at else None
 
 
-def references(stage: AnyStage) -> Iterator[tuple[str, str]]:
-    """(key within the stage, model that it names) for every model that a stage reads; ``*`` stays ``*``."""
+def references(stage: AnyStage) -> Iterator[tuple[Keys, str]]:
+    """(path within the stage, model that it names) for every model that a stage reads; ``*`` stays ``*``."""
     if isinstance(stage, SftStage | RlStage):
-        yield "init", stage.init
+        yield ("init",), stage.init
     if isinstance(stage, RlStage):
-        yield from ((f"teachers.{domain}", model) for domain, model in stage.teachers.items())
+        yield from ((("teachers", domain), model) for domain, model in stage.teachers.items())
     if isinstance(stage, MergeStage):
-        yield from [("base", stage.base)] if stage.base else []
-        yield from ((f"experts[{i}]", model) for i, model in enumerate(stage.experts))
+        yield from [(("base",), stage.base)] if stage.base else []
+        yield from ((("experts", i), model) for i, model in enumerate(stage.experts))
     if isinstance(stage, EvalStage | AnalyzeStage):
-        yield from ((f"models[{i}]", model) for i, model in enumerate(stage.models))
+        yield from ((("models", i), model) for i, model in enumerate(stage.models))
 
 
 def anchor(study: Study, stage: MergeStage) -> str | None:
@@ -80,42 +81,51 @@ def check_references(study: Study) -> None:
     """Check all names within a study.
 
     Raises:
-        ConfigError: one line per problem: an unsafe name, a model or domain that is not there, a step that is not kept,
-            a cycle, training samples drawn from a cut distribution.
+        ConfigError: one line for each of :func:`reference_problems`.
     """
-    found = [*_names(study), *(line for name, stage in study.stages.items() for line in _stage(study, name, stage))]
-    if not found:
-        found = list(_cycle(study))
-    if found:
-        raise ConfigError("\n".join(found))
+    if found := list(reference_problems(study)):
+        raise ConfigError("\n".join(map(str, found)))
 
 
-def _names(study: Study) -> Iterator[str]:
+def reference_problems(study: Study) -> list[Problem]:
+    """Unsafe names, models and domains that are not there, steps that are not kept, cycles, and training samples drawn
+    from a cut distribution."""
+    found = list(_names(study))
+    for name, stage in study.stages.items():
+        found += [Problem(("stages", name, *problem.path), problem.text) for problem in _stage(study, stage)]
+    return found or list(_cycle(study))
+
+
+def _names(study: Study) -> Iterator[Problem]:
     for section in ("stages", "domains"):
         for name in getattr(study, section):
             if not _SAFE.fullmatch(name):
-                yield f"{section}.{name}: the name becomes a folder's. Allowed: letters, digits, '_', and inside '.' and '-'."
+                text = "cannot name a folder. Allowed: letters, digits, '.', '_', '-', but not 'seed-NUMBER' or 'study.yaml'."
+                yield Problem((section, name), text)
     if BASE in study.stages and study.model.base:
-        yield f"stages.{BASE}: the name is taken by model.base."
+        yield Problem(("stages", BASE), "the name is taken by model.base.")
     if not study.stages:
-        yield "stages: there are none."
+        yield Problem(("stages",), "there are none.")
 
 
-def _stage(study: Study, name: str, stage: AnyStage) -> Iterator[str]:
+def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
+    """Problems of one stage, with paths that start within it."""
     for key, model in references(stage):
         if model != "*" or not isinstance(stage, EvalStage | AnalyzeStage):
-            yield from (f"stages.{name}.{key}: {problem}" for problem in _reference(study, model))
+            yield from (Problem(key, text) for text in _reference(study, model))
     if isinstance(stage, InitStage | SftStage | RlStage):
-        yield from (f"stages.{name}.{problem}" for problem in _domains(study, stage))
+        for domain in stage.domains:
+            if domain not in study.domains:
+                hint = f"{nearest(domain, study.domains)} Domains: {', '.join(study.domains) or 'none'}."
+                yield Problem(("domains",), f"there is no domain '{domain}'.{hint}")
     if isinstance(stage, RlStage):
-        yield from (f"stages.{name}.{problem}" for problem in _sampling(stage))
-    for key in ("experts", "models", "domains", "suites"):
-        values = getattr(stage, key, None)
-        if isinstance(values, list) and len(set(values)) < len(values):
-            yield f"stages.{name}.{key}: the same name stands here twice."
-    for key in ("experts", "models", "domains"):
-        if getattr(stage, key, None) in ([], {}):
-            yield f"stages.{name}.{key}: names none."
+        yield from _rl(stage)
+    for field in ("experts", "models", "domains", "suites"):
+        names = getattr(stage, field, None)
+        if names is not None and len(set(names)) < len(names):
+            yield Problem((field,), "the same name stands here twice.")
+        if names is not None and not names and field != "suites":
+            yield Problem((field,), "there are none.")
 
 
 def _reference(study: Study, reference: str) -> Iterator[str]:
@@ -139,27 +149,22 @@ def _reference(study: Study, reference: str) -> Iterator[str]:
         yield f"'{name}' keeps every {stage.keep_every} of {stage.steps} steps, and {step} is none of them."
 
 
-def _domains(study: Study, stage: InitStage | SftStage | RlStage) -> Iterator[str]:
-    for domain in stage.domains:
-        if domain not in study.domains:
-            hint = nearest(domain, study.domains)
-            yield f"domains: there is no domain '{domain}'.{hint} Domains: {', '.join(study.domains) or 'none'}."
-
-
-def _sampling(stage: RlStage) -> Iterator[str]:
+def _rl(stage: RlStage) -> Iterator[Problem]:
     if stage.top_p < 1:
-        yield f"top_p: {stage.top_p} would train on tokens of another distribution than the policy's. Allowed: 1."
+        text = f"would train on tokens of another distribution than the policy's, found {stage.top_p}. Allowed: 1."
+        yield Problem(("top_p",), text)
     for domain in stage.teachers:
         if domain not in stage.domains:
-            yield f"teachers.{domain}: is no domain of this stage. Allowed: {', '.join(stage.domains)}."
+            yield Problem(("teachers", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
 
 
-def _cycle(study: Study) -> Iterator[str]:
+def _cycle(study: Study) -> Iterator[Problem]:
     graph = {name: {split_reference(m)[0] for _, m in references(s)} for name, s in study.stages.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        yield f"stages: {' → '.join(reversed(error.args[1]))} is a cycle."
+        path = error.args[1]
+        yield Problem(("stages", path[0]), f"{' needs '.join(reversed(path))}: a cycle.")
 
 
 # ── against the plugins ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from m2rl_core.config.checks import check_references
+from m2rl_core.config.checks import reference_problems
 from m2rl_core.config.sections import Study
 from m2rl_core.errors import ConfigError, nearest
 from m2rl_core.validation import Problem, dotted, problems
@@ -43,12 +43,10 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
-        found = problems(error, Study, tree)
-        raise ConfigError("\n".join(f"{_place(p, file, given)}: {p}" for p in found)) from None
-    plugins = [str((path.parent / plugin).resolve()) for plugin in study.plugins]
-    study = study.model_copy(update={"plugins": plugins})
-    check_references(study)
-    return study
+        raise _refusal(problems(error, Study, tree), file, given) from None
+    if found := reference_problems(study):
+        raise _refusal(found, file, given)
+    return study.model_copy(update={"plugins": [str((path.parent / name).resolve()) for name in study.plugins]})
 
 
 class _File:
@@ -65,7 +63,9 @@ class _File:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            mark = getattr(error, "problem_mark", None)
+            place = f"{path}:{mark.line + 1}" if mark else str(path)
+            raise ConfigError(f"{place}: no YAML: {getattr(error, 'problem', None) or error}") from None
         if not isinstance(self.root, yaml.MappingNode):
             raise ConfigError(f"{path} is no study: it should hold keys such as 'name' and 'stages'")
         self.tree: Tree = tree
@@ -92,10 +92,11 @@ class _File:
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             lines: dict[tuple[str, str], int] = {}
-            for key, _ in node.value:
-                line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode) and (first := lines.setdefault((key.tag, key.value), line)) != line:
-                    raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {first}")
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                line, same = key.start_mark.line + 1, (key.tag, key.value)
+                if same in lines:
+                    raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {lines[same]}")
+                lines[same] = line
         for child in _children(node):
             self._refuse_duplicates(child, seen)
 
@@ -123,7 +124,7 @@ class _Override:
         try:
             return cls(text, keys, yaml.safe_load(value))
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"--set {text}: the value is no YAML: {getattr(error, 'problem', error)}") from None
 
 
 def _split(path: str, tree: object) -> Iterator[str]:
@@ -160,6 +161,14 @@ def _updated(tree: Tree, override: _Override) -> Tree:
     result = put(tree, override.keys)
     assert isinstance(result, dict)
     return result
+
+
+def _refusal(found: Sequence[Problem], file: _File, overrides: Sequence[_Override]) -> ConfigError:
+    """All problems, each after its place; those of a block that several stages merge stand together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for problem in found:
+        together.setdefault((_place(problem, file, overrides), problem.text), []).append(dotted(problem.path))
+    return ConfigError("\n".join(f"{place}: {', '.join(paths)}: {text}" for (place, text), paths in together.items()))
 
 
 def _place(problem: Problem, file: _File, overrides: Sequence[_Override]) -> str:

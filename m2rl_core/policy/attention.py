@@ -6,7 +6,7 @@ On CUDA: variable-length attention of torch over the sequences of one long row; 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ def packed_attention(
 
         q, k, v = (s.transpose(1, 2).flatten(0, 1) for s in (query, key, value))
         k, v = (_grouped(s, q.shape[1] // s.shape[1]) for s in (k, v))
-        out = varlen_attn(q, k, v, bounds[0], bounds[0], bounds[1], bounds[1], scale=scaling, window_size=(-1, 0))
+        packed = varlen_attn(q, k, v, bounds[0], bounds[0], bounds[1], bounds[1], scale=scaling, window_size=(-1, 0))
+        out = cast(Tensor, packed)
         return out.view(query.shape[0], query.shape[2], *out.shape[1:]), None
     times = query.shape[1] // key.shape[1]
     with torch.autocast(query.device.type, enabled=False):

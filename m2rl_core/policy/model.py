@@ -19,12 +19,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from m2rl_core.config import OptimSection
-from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.errors import ConfigError, DataError, DivergedError
 from m2rl_core.interfaces import Loss
 from m2rl_core.ops import token_logps
 from m2rl_core.policy import attention, sharding
 from m2rl_core.types import Batch
 
+SKIPS = 5
+"""Updates with a non-finite gradient, one after the other, that stop a run."""
 _OWN = {"config.json", "model.safetensors.index.json"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -152,7 +154,11 @@ class Policy:
         self._gather(loss=total.item(), entropy=(view.coef_T * entropy).sum().item())
 
     def step(self, lr: float) -> None:
-        """Clip, guard, update. A non-finite gradient skips the update and is counted in :attr:`skipped`."""
+        """Clip, guard, update. A non-finite gradient skips the update and is counted.
+
+        Raises:
+            DivergedError: several updates in a row were skipped.
+        """
         assert self.optim is not None, "a policy opened for scoring has no optimizer"
         norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)).item()
         finite = norm == norm and norm not in (float("inf"), float("-inf"))
@@ -161,6 +167,11 @@ class Policy:
                 group["lr"] = lr
             self.optimizer.step()
         self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped == SKIPS:
+            raise DivergedError(
+                f"{SKIPS} updates in a row had a non-finite gradient",
+                then="lower lr, or look at the batch that began it",
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self._gather(grad_norm=norm if finite else 0.0, skipped_updates=float(not finite), updates=1.0)
 

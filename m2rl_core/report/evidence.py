@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from m2rl_core.config import AnyStage, RlStage, Study
+from m2rl_core.config import AnyStage, RlStage, Study, split_reference
 from m2rl_core.files import read_jsonl
 from m2rl_core.statistics import Grid, grid
 
@@ -66,6 +66,10 @@ class Cost:
             for kind, seconds in kinds.items():
                 total.kinds[kind] += seconds
         return total
+
+    def __truediv__(self, n: int) -> Cost:
+        kinds = defaultdict(float, {kind: seconds / n for kind, seconds in self.kinds.items()})
+        return Cost(self.device / n, self.wall / n, self.gpus, kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +169,12 @@ class Evidence:
 
     def cost(self, stage: str, until: int | None = None) -> Cost | None:
         """Device time of a stage, the mean over its seeds; of its first ``until`` steps only, if given."""
-        costs = []
+        costs: dict[int, Cost] = defaultdict(Cost)
         for node in self.of_stage(stage):
-            cost = Cost()
-            rows = _lines(node.folder / "times.jsonl")
-            for row in rows:
+            for row in _lines(node.folder / "times.jsonl"):
                 if until is None or (row["step"] is not None and row["step"] < until):
-                    cost.add(row)
-            if rows:
-                costs.append(cost)
-        return _mean(costs) if costs else None
+                    costs[node.seed].add(row)
+        return sum(costs.values(), Cost()) / len(costs) if costs else None
 
     def link(self, path: Path) -> str:
         """``path`` as a URL relative to the report; empty where there is no such file."""
@@ -196,14 +196,8 @@ def done(node: Node) -> bool:
 
 def stage_of(model: str) -> str:
     """The stage that made a model: ``math@200`` is a kept step of ``math``."""
-    return model.partition("@")[0]
+    return split_reference(model)[0]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return list(read_jsonl(path)) if path.exists() else []
-
-
-def _mean(costs: Sequence[Cost]) -> Cost:
-    total = sum(costs, Cost())
-    kinds = defaultdict(float, {kind: seconds / len(costs) for kind, seconds in total.kinds.items()})
-    return Cost(total.device / len(costs), total.wall / len(costs), total.gpus, kinds)

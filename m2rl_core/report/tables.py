@@ -101,9 +101,7 @@ def markdown(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Full precision; a column with intervals is followed by ``… low`` and ``… high``; missing cells are empty."""
-    wide = [
-        any(isinstance(row[i], Measured) and row[i].interval for row in table.rows) for i in range(len(table.columns))
-    ]
+    wide = [any(_around(row[i]) for row in table.rows) for i in range(len(table.columns))]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -173,12 +171,16 @@ def _headers(column: str, wide: bool) -> list[str]:
 
 
 def _values(cell: Cell, wide: bool) -> list[str]:
-    around = cell.interval if isinstance(cell, Measured) else None
+    around = _around(cell)
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         value = ""
     else:
         value = _unformula(cell) if isinstance(cell, str) else repr(float(cell)).removesuffix(".0")
     return [value, *(map(repr, around) if around else ("", ""))] if wide else [value]
+
+
+def _around(cell: Cell) -> tuple[float, float] | None:
+    return cell.interval if isinstance(cell, Measured) else None
 
 
 def _unformula(text: str) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from m2rl_core.chat import Chat
 from m2rl_core.interfaces import Domain, Engine, Episode, SingleTurn
@@ -21,7 +21,7 @@ from m2rl_core.reasoning import split
 from m2rl_core.rollout.verifiers import Spec, VerifierPool
 from m2rl_core.run import StageRun
 from m2rl_core.seeding import derive
-from m2rl_core.types import Group, Message, Prompt, Reasoning, Reward, Sample, Sampling, Trajectory, Turn
+from m2rl_core.types import Finish, Group, Message, Prompt, Reasoning, Reward, Sample, Sampling, Trajectory, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class Sampler:
         model: Hugging Face folder of the first weights.
         context: longest context [tokens].
         reasoning: format gate per domain.
+        charge: told what verification costs, as (``verify/DOMAIN``, seconds in the verifier).
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Sampler:
         model: Path,
         context: int,
         reasoning: Mapping[str, Reasoning],
+        charge: Callable[[str, float], None] = lambda kind, seconds: None,
     ) -> None:
         self.engine, self.chat, self.domains, self.pool = engine, chat, domains, pool
-        self.reasoning = reasoning
+        self.reasoning, self.charge = reasoning, charge
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="m2rl-rollout", daemon=True)
         self._thread.start()
@@ -110,17 +112,19 @@ class Sampler:
         said: list[Message] = []
         trouble = ""
         episode: Episode = SingleTurn()
-        turn = first
+        turn, finish = first, first.finish
         try:
             episode = self.domains[prompt.domain].open(prompt)
             for number in range(1, episode.max_turns + 1):
                 track.sampled(turn)
+                finish = turn.finish
                 said.append({"role": "assistant", "content": self.chat.decode(turn.ids)})
-                if turn.finish != "stop" or not (reply := await episode.reply(said[-1]["content"])):
+                if finish != "stop" or not (reply := await episode.reply(said[-1]["content"])):
                     break
                 said += reply
                 left = sampling.max_tokens - sum(track.sampled_L)
                 if number == episode.max_turns or left <= 0:
+                    finish = "length"  # cut off by a limit: verified as it stands
                     break
                 if episode.history == "keep":
                     track.given(self.chat.continuation(reply))
@@ -132,7 +136,7 @@ class Sampler:
             trouble = f"the environment failed: {type(error).__name__}: {error}"
         finally:
             await episode.close()
-        reward, trajectory = await self._judge(prompt, said, turn, trouble)
+        reward, trajectory = await self._judge(prompt, said, finish, trouble)
         return Sample(
             prompt=prompt,
             index=index,
@@ -141,38 +145,43 @@ class Sampler:
             logps_L=track.logps_L,
             versions_L=track.versions_L,
             trajectory=trajectory,
-            finish=turn.finish,
+            finish=finish,
             reward=reward,
             starts=track.starts,
         )
 
-    async def _judge(self, prompt: Prompt, said: list[Message], last: Turn, trouble: str) -> tuple[Reward, Trajectory]:
+    async def _judge(
+        self, prompt: Prompt, said: list[Message], finish: Finish, trouble: str
+    ) -> tuple[Reward, Trajectory]:
         """The format gate, then the domain's verifier."""
         text = next((m["content"] for m in reversed(said) if m["role"] == "assistant"), "")
         answer, reason = split(text, self.reasoning[prompt.domain])
-        trajectory = Trajectory(prompt, tuple(said), answer or "", truncated=last.finish == "length")
-        if trouble or last.finish == "abort":
+        trajectory = Trajectory(prompt, tuple(said), answer or "", truncated=finish == "length")
+        if trouble or finish == "abort":
             return Reward(None, trouble or "the engine gave up this sample"), trajectory
         if answer is None:
             return Reward(0.0, reason), trajectory
-        return (await self.pool.verify(prompt.domain, trajectory)).reward, trajectory
+        verdict = await self.pool.verify(prompt.domain, trajectory)
+        self.charge(f"verify/{prompt.domain}", verdict.seconds)
+        return verdict.reward, trajectory
 
 
-def open_sampler(run: StageRun, model: Path, domains: Iterable[str], reasoning: Mapping[str, Reasoning]) -> Sampler:
+def open_sampler(
+    run: StageRun[Any], model: Path, domains: Iterable[str], reasoning: Mapping[str, Reasoning]
+) -> Sampler:
     """A sampler for these domains of the study, on the study's engine, starting from ``model``."""
-    specs = {}
-    for name in domains:
-        section = run.study.domains[name]
-        specs[name] = Spec(section.use, section.config, run.study.plugins, run.domain(name).verify_seconds)
+    built = {name: run.domain(name) for name in domains}
+    specs = {name: Spec.of(d, run.study.domains[name], run.study.plugins) for name, d in built.items()}
     config = json.loads((model / "config.json").read_text())
     return Sampler(
         run.engine(),
         Chat.load(model),
-        {name: run.domain(name) for name in specs},
+        built,
         VerifierPool(specs),
         model=model,
         context=config["max_position_embeddings"],
         reasoning=reasoning,
+        charge=run.charge,
     )
 
 

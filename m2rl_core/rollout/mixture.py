@@ -110,8 +110,9 @@ class Source:
         self.drawn, self.rewards = state["drawn"], state["rewards"]
 
 
-def open_source(run: StageRun, stage: RlStage) -> Source:
+def open_source(run: StageRun[RlStage]) -> Source:
     """The source of an RL stage's prompts."""
+    stage = run.stage
     prompts = {name: list(run.domain(name).prompts("train")) for name in stage.domains}
     shares = dict(stage.domains) if isinstance(stage.domains, dict) else dict.fromkeys(stage.domains, 1.0)
     mixture = run.registry.create(

@@ -18,9 +18,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from m2rl_core.rollout.worker import BUILD_SECONDS, MAX_RESULT, Recipe, frame, frames
 from m2rl_core.types import Reward
@@ -93,17 +93,9 @@ class WorkerProcess(asyncio.Protocol):
         self._built: set[str] = set()
         self._fault = ""
         self._buffer = bytearray()
-        self._errors = tempfile.TemporaryFile()
+        self._process, channel, self._errors = _spawn()
         self._loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = _spawn(theirs.fileno(), self._errors.fileno())
-        except OSError:
-            ours.close()
-            self._errors.close()
-            raise
-        self._connection = self._loop.create_task(self._loop.create_unix_connection(lambda: self, sock=ours))
+        self._connection = self._loop.create_task(self._loop.create_unix_connection(lambda: self, sock=channel))
         self._restart_clock()
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(TICK, self._look)
 
@@ -152,6 +144,8 @@ class WorkerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Verdicts, or news of a domain that was built."""
+        if self._fault:  # too late
+            return
         self._buffer += data
         try:
             for payload in frames(self._buffer, MAX_RESULT):
@@ -231,20 +225,27 @@ class WorkerProcess(asyncio.Protocol):
         return f" ({tail.splitlines()[-1][-300:]})" if tail else ""
 
 
-def _spawn(channel: int, errors: int) -> subprocess.Popen[bytes]:
-    """Start the worker in a session of its own, so that all its descendants can be killed together.
+def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket, BinaryIO]:
+    """Start a worker: its process, our end of the socket, and the file that holds its standard error.
 
-    Its parent-death signal follows the thread that calls this, so that thread must live as long as the worker.
+    It gets a session of its own, so that all its descendants can be killed together. Its parent-death signal follows
+    the thread that calls this, so that thread must live as long as the worker.
     """
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "m2rl_core.rollout.worker", str(channel), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        pass_fds=[channel],
-        env=_environment(),
-        start_new_session=True,
-    )
+    with ExitStack() as cleanup:
+        ours, theirs = map(cleanup.enter_context, socket.socketpair())
+        errors = cleanup.enter_context(tempfile.TemporaryFile())
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "m2rl_core.rollout.worker", str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=[theirs.fileno()],
+            env=_environment(),
+            start_new_session=True,
+        )
+        cleanup.pop_all()
+        theirs.close()
+    return process, ours, errors
 
 
 def _environment() -> dict[str, str]:

@@ -57,8 +57,6 @@ class Spec:
 class VerifierPool:
     """Verifies trajectories in worker processes, which are started when there is work.
 
-    The pool lives on an event-loop thread of its own; callers wait for futures.
-
     Args:
         specs: domains by the name that prompts carry.
         workers: processes that verify at the same time.
@@ -66,18 +64,12 @@ class VerifierPool:
     """
 
     def __init__(self, specs: Mapping[str, Spec], workers: int = 1, *, recycle: int = RECYCLE) -> None:
-        self._specs, self._size, self._recycle = dict(specs), workers, recycle
-        self._recipes: dict[str, Recipe] = {n: ({"use": s.use, **s.config}, s.seconds) for n, s in specs.items()}
-        self._plugins = tuple(dict.fromkeys(path for spec in specs.values() for path in spec.plugins))
+        self._specs = dict(specs)
         self._numbers = itertools.count()
-        self._queue: deque[Task] = deque()
-        self._workers: list[WorkerProcess] = []
-        self._partings: set[asyncio.Task[None]] = set()
-        self._pace: dict[str, float] = {}  # running mean of the seconds of each domain that has been in use
-        self._stillborn = 0
         self._closed = False
         self._gate = threading.Lock()
         self._loop = asyncio.new_event_loop()
+        self._dispatcher = _Dispatcher(self._specs, workers, recycle)
         self._thread = threading.Thread(target=self._loop.run_forever, name="m2rl-verifiers", daemon=True)
         self._thread.start()
 
@@ -107,7 +99,7 @@ class VerifierPool:
         with self._gate:
             if self._closed:
                 raise RuntimeError("the verifier pool is closed")
-            self._loop.call_soon_threadsafe(self._accept, task)
+            self._loop.call_soon_threadsafe(self._dispatcher.accept, task)
         return await asyncio.wrap_future(task.answer)
 
     def verify_all(self, items: Iterable[tuple[str, Trajectory]]) -> list[Verdicts]:
@@ -124,17 +116,37 @@ class VerifierPool:
             if self._closed:
                 return
             self._closed = True
-        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._dispatcher.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    # ── on the pool's thread ─────────────────────────────────────────────────────────────────────────────────────────
+
+class _Dispatcher:
+    """The queue and the workers; lives on the pool's event-loop thread. It owns the :class:`WorkerProcess` es."""
+
+    def __init__(self, specs: Mapping[str, Spec], size: int, recycle: int) -> None:
+        self.recipes: dict[str, Recipe] = {n: ({"use": s.use, **s.config}, s.seconds) for n, s in specs.items()}
+        self.plugins = tuple(dict.fromkeys(path for spec in specs.values() for path in spec.plugins))
+        self.size, self.recycle = size, recycle
+        self.queue: deque[Task] = deque()
+        self.workers: list[WorkerProcess] = []
+        self.partings: set[asyncio.Task[None]] = set()
+        self.pace: dict[str, float] = {}
+        """Running mean of the seconds that a verification takes, for each domain that has been in use."""
+        self.stillborn = 0
+        """Workers in a row that died before they were ready."""
+        self.closed = False
+
+    def accept(self, task: Task) -> None:
+        """Put ``task`` in the queue."""
+        self.queue.append(task)
+        self.changed()
 
     def answered(self, task: Task, verdicts: Verdicts) -> None:
         """A worker has verified ``task``."""
-        pace = self._pace.setdefault(task.domain, verdicts.seconds)
-        self._pace[task.domain] = 0.9 * pace + 0.1 * verdicts.seconds
+        pace = self.pace.setdefault(task.domain, verdicts.seconds)
+        self.pace[task.domain] = 0.9 * pace + 0.1 * verdicts.seconds
         task.answer.set_result(verdicts)
 
     def changed(self) -> None:
@@ -143,42 +155,50 @@ class VerifierPool:
         One more is started where a worker is worn or takes suspiciously long, so that a replacement is ready when it
         goes.
         """
-        if self._closed:
+        if self.closed:
             return
-        busy = sum(bool(worker.tasks) for worker in self._workers)
-        wanted = min(self._size, busy + len(self._queue)) + any(w.slow or self._worn(w) for w in self._workers)
-        while len(self._workers) < wanted and self._start():
+        busy = sum(bool(worker.tasks) for worker in self.workers)
+        wanted = min(self.size, busy + len(self.queue)) + any(map(self._doubtful, self.workers))
+        while len(self.workers) < wanted and self._start():
             pass
-        ready = sorted((w for w in self._workers if w.ready), key=lambda w: w.slow or self._worn(w))
-        for worker in ready[: self._size]:
-            while self._queue and self._has_room(worker):
-                worker.take(self._queue.popleft())
-        for worker in ready[self._size :]:
+        ready = sorted((worker for worker in self.workers if worker.ready), key=self._doubtful)
+        for worker in ready[: self.size]:
+            while self.queue and self._has_room(worker):
+                worker.take(self.queue.popleft())
+        for worker in ready[self.size :]:
             if self._worn(worker) and not worker.tasks:
                 self.lost(worker)
 
     def lost(self, worker: WorkerProcess) -> None:
         """Part from a worker, whatever state it is in."""
-        if worker in self._workers:
-            self._workers.remove(worker)
-            parting = self._loop.create_task(self._part(worker))
-            self._partings.add(parting)
-            parting.add_done_callback(self._partings.discard)
+        if worker in self.workers:
+            self.workers.remove(worker)
+            parting = asyncio.create_task(self._part(worker))
+            self.partings.add(parting)
+            parting.add_done_callback(self.partings.discard)
 
-    def _accept(self, task: Task) -> None:
-        self._queue.append(task)
-        self.changed()
+    async def close(self) -> None:
+        """Part from all workers."""
+        self.closed = True
+        for worker in list(self.workers):
+            self.lost(worker)
+        if self.partings:
+            await asyncio.wait(self.partings)
+        self._fail_queue("the verifier pool was closed")
 
     def _worn(self, worker: WorkerProcess) -> bool:
-        return worker.answered >= self._recycle
+        return worker.answered >= self.recycle
+
+    def _doubtful(self, worker: WorkerProcess) -> bool:
+        return worker.slow or self._worn(worker)
 
     def _has_room(self, worker: WorkerProcess) -> bool:
-        expected = sum(self._pace.get(task.domain, AHEAD) for task in worker.tasks)
+        expected = sum(self.pace.get(task.domain, AHEAD) for task in worker.tasks)
         return len(worker.tasks) < DEPTH and expected < AHEAD
 
     def _start(self) -> bool:
         try:
-            self._workers.append(WorkerProcess(self, self._recipes, self._plugins, warm=self._pace))
+            self.workers.append(WorkerProcess(self, self.recipes, self.plugins, warm=self.pace))
         except OSError as error:
             self._fail_queue(f"no verifier worker can be started: {error}")
             return False
@@ -190,29 +210,22 @@ class VerifierPool:
         trouble = await worker.end()
         if worker.tasks:
             task = worker.tasks.popleft()
-            self._queue.extendleft(reversed(worker.tasks))
+            self.queue.extendleft(reversed(worker.tasks))
             if worker.overran or task.retried:
                 task.answer.set_result(Verdicts(Reward(None, f"{trouble} (domain {task.domain})"), seconds))
             else:
                 task.retried = True
-                self._queue.appendleft(task)
-        self._stillborn = 0 if worker.ready else self._stillborn + 1
-        if self._stillborn == STARTS:
-            self._stillborn = 0
+                self.queue.appendleft(task)
+        self.stillborn = 0 if worker.ready else self.stillborn + 1
+        if self.stillborn == STARTS:
+            self.stillborn = 0
             self._fail_queue(f"no verifier worker gets ready: {trouble}")
         self.changed()
 
     def _fail_queue(self, reason: str) -> None:
-        while self._queue:
-            task = self._queue.popleft()
+        while self.queue:
+            task = self.queue.popleft()
             task.answer.set_result(Verdicts(Reward(None, f"{reason} (domain {task.domain})"), 0.0))
-
-    async def _shut_down(self) -> None:
-        for worker in list(self._workers):
-            self.lost(worker)
-        if self._partings:
-            await asyncio.wait(self._partings)
-        self._fail_queue("the verifier pool was closed")
 
 
 async def _ask(domain: Domain, name: str, trajectory: Trajectory, limit: float) -> Verdicts:

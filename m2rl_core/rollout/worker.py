@@ -1,9 +1,8 @@
 """The process that verifiers run in: ``python -m m2rl_core.rollout.worker SOCKET PARENT``.
 
-It is started by :class:`m2rl_core.rollout.verifiers.VerifierPool`, which kills it together with its process group when a
-verification oversteps its limits. Both sides speak frames over one socket: a length of four bytes and that many bytes.
-What the worker receives is pickled, what it sends is JSON, so that a worker under somebody else's control cannot run
-code in its parent:
+Its parent (:mod:`m2rl_core.rollout.process`) kills it with its process group when a verification oversteps its limits.
+Both speak frames over one socket: a length of four bytes and that many bytes. What the worker receives is pickled, what
+it sends is JSON, so that a worker under somebody else's control cannot run code in its parent:
 
 * first, the parent says how to build the domains;
 * ``{"built": [domain, ...]}``: ready, with these domains built; later, one more domain was built;

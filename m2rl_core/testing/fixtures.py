@@ -27,9 +27,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from m2rl_core.init import fresh_model, fresh_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny")
-    stage = InitStage(
-        kind="init", domains=[], vocab=384, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=256
-    )
+    stage = InitStage(kind="init", domains=[], vocab=384, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=256)
     tokenizer = fresh_tokenizer(iter(CORPUS), stage.vocab, stage.context)
     fresh_model(stage, tokenizer, seed=1).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.types import Reduction
+from m2rl_core.types import Composition, Reduction
 
 if TYPE_CHECKING:
     from m2rl_core.interfaces import Advantage, Algorithm, Loss
@@ -34,17 +34,13 @@ class Grpo:
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    @property
-    def parts(self) -> Mapping[Literal["advantage", "importance", "loss"], Part | None]:
-        return {
-            "advantage": {"use": "group", **self.config.advantage},
-            "importance": self.config.importance,
-            "loss": {"use": "ppo-clip", **self.config.loss},
-        }
-
-    @property
-    def reduction(self) -> Reduction:
-        return self.config.reduction
+    def compose(self) -> Composition:
+        return Composition(
+            advantage={"use": "group", **self.config.advantage},
+            loss={"use": "ppo-clip", **self.config.loss},
+            importance=self.config.importance,
+            reduction=self.config.reduction,
+        )
 
 
 @hookimpl

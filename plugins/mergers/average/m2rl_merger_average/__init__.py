@@ -1,1 +1,50 @@
-"""Placeholder."""
+"""Weight averaging: ``Σ wᵢ xᵢ / Σ wᵢ`` over the experts; the base is not part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from m2rl_core.hookspecs import hookimpl
+from m2rl_core.interfaces import ComponentConfig, Merger
+from m2rl_core.types import Block, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Average(Merger):
+    """Element by element, so that any block will do."""
+
+    name: ClassVar[str] = "average"
+    reference: ClassVar[str] = "the paper's section 3.2; model soups, https://arxiv.org/abs/2203.05482 section 2"
+    granularity = "block"
+    needs_base = False
+
+    class Config(ComponentConfig):
+        weights: list[Annotated[float, Field(gt=0.0)]] | None = None
+        """A share for each expert, in their order; the sum does not matter. Default: equal shares, as in the paper."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """Sums one expert after another, so that no weight depends on the block around it.
+
+        Raises:
+            ValueError: not one share per expert.
+        """
+        weights = self.config.weights or [1.0] * len(block.experts_E)
+        if len(weights) != len(block.experts_E):
+            raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
+        total = block.experts_E[0] * weights[0]
+        for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
+            total += expert * weight
+        return [total.div_(sum(weights))]
+
+
+@hookimpl
+def m2rl_mergers() -> Iterable[type[Merger]]:
+    return [Average]

@@ -1,1 +1,52 @@
-"""Placeholder."""
+"""Task arithmetic: the sum of the task vectors, added to the base, ``b + λ Σ wᵢ (xᵢ − b)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from m2rl_core.hookspecs import hookimpl
+from m2rl_core.interfaces import ComponentConfig, Merger
+from m2rl_core.types import Block, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TaskArithmetic(Merger):
+    """Element by element, so that any block will do."""
+
+    name: ClassVar[str] = "task-arithmetic"
+    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2212.04089 section 2"
+    granularity = "block"
+    needs_base = True
+
+    class Config(ComponentConfig):
+        scale: float = 1.0
+        """λ. Paper silent; the released code's value."""
+        weights: list[float] | None = None
+        """A factor for each expert, in their order. Default: 1 each, as in the paper."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """Sums one task vector after another, so that no weight depends on the block around it.
+
+        Raises:
+            ValueError: no base, or not one factor per expert.
+        """
+        if block.base is None:
+            raise ValueError("task vectors need a base")
+        weights = self.config.weights or [1.0] * len(block.experts_E)
+        if len(weights) != len(block.experts_E):
+            raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
+        total = (block.experts_E[0] - block.base).mul_(weights[0])
+        for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
+            total += (expert - block.base).mul_(weight)
+        return [total.mul_(self.config.scale).add_(block.base)]
+
+
+@hookimpl
+def m2rl_mergers() -> Iterable[type[Merger]]:
+    return [TaskArithmetic]

@@ -1,0 +1,113 @@
+r"""What a final answer claims.
+
+Two forms **state** a claim and must all agree: ``\boxed{X}`` and ``Answer: X``. Only where neither occurs does the
+sentence "the answer is X" count. There is no last resort such as "the last number of the text", which would reward
+guessing, and X is always the whole box or the whole rest of the line: "204 or maybe 205" is not 204.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["Claims", "UnreadableError", "claims"]
+
+LONGEST_TEXT = 100_000
+"""Characters of a final answer, reasoning excluded."""
+LONGEST_CLAIM = 1_000
+"""Characters of one claim."""
+MOST_CLAIMS = 64
+
+
+class UnreadableError(ValueError):
+    """The model's text makes no claim that could be right. A verifier answers *wrong* to it, not *failed*."""
+
+
+class Claims(NamedTuple):
+    """What a text puts forward as its result, in order and without repetitions."""
+
+    stated: tuple[str, ...]
+    r"""From ``\boxed{X}`` and ``Answer: X``."""
+    said: tuple[str, ...]
+    """From "the answer is X". A denial ("is not X") claims nothing."""
+
+
+class _Box(NamedTuple):
+    start: int
+    stop: int
+    content: str
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_LABEL = re.compile(r"\banswer\b[ \t*_]*(?:(?:is[ \t*_]*)?(?P<stated>[:：])|is\b)", re.IGNORECASE)
+_DENIAL = re.compile(r"(?:not|neither|never|none|no)\b", re.IGNORECASE)
+_HEDGE = re.compile(r"[\s$.,;)\]\\*]{0,16}\b(?:or(?!\s+equivalently\b)|maybe|perhaps|possibly)\b", re.IGNORECASE)
+
+_DENIED = re.compile(r"(?:\bnot|n't|\bnever|\bneither)[\s$*:(\[\\]*$", re.IGNORECASE)
+
+
+def claims(text: str) -> Claims:
+    r"""Every claim of ``text``.
+
+    Raises:
+        UnreadableError: a ``\boxed`` that is malformed, hedged ("or maybe ...") or denied ("not ..."), or a text beyond the limits.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise UnreadableError(f"an answer of {len(text)} characters")
+    boxes = list(_boxes(text))
+    stated = [box.content for box in boxes]
+    said: list[str] = []
+    for label, stop in _labels(text):
+        claim = text[label.end() : stop].strip(" \t\r*`")
+        if not claim or any(label.end() <= box.start < stop or box.start < label.start() < box.stop for box in boxes):
+            continue
+        if label["stated"]:
+            stated.append(claim)
+        elif not _DENIAL.match(claim):
+            said.append(claim)
+    if any(len(claim) > LONGEST_CLAIM for claim in stated + said):
+        raise UnreadableError(f"a claim of more than {LONGEST_CLAIM} characters")
+    return Claims(tuple(dict.fromkeys(stated)), tuple(dict.fromkeys(said)))
+
+
+def _labels(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Every label with the position where its claim ends: the next label or the end of the line."""
+    found = list(_LABEL.finditer(text))
+    if len(found) > MOST_CLAIMS:
+        raise UnreadableError(f"{len(found)} answers")
+    for index, label in enumerate(found):
+        following = found[index + 1].start() if index + 1 < len(found) else len(text)
+        newline = text.find("\n", label.end(), following)
+        yield label, following if newline < 0 else newline
+
+
+def _boxes(text: str) -> Iterator[_Box]:
+    """Every outermost box. A box that is the whole content of another box counts as that box."""
+    at = 0
+    for _ in range(MOST_CLAIMS):
+        if not (box := _BOX.search(text, at)):
+            return
+        at, content = _closing(text, box.end())
+        if nested := _BOX.search(content):
+            stop, inner = _closing(content, nested.end())
+            if content[: nested.start()].strip() or content[stop:].strip() or _BOX.search(inner):
+                raise UnreadableError("a box within a box")
+            content = inner
+        if _HEDGE.match(text, at) or _DENIED.search(text, max(0, box.start() - 16), box.start()):
+            raise UnreadableError("a hedged or denied box")
+        yield _Box(box.start(), at, content.strip())
+    raise UnreadableError(f"more than {MOST_CLAIMS - 1} boxes")
+
+
+def _closing(text: str, at: int) -> tuple[int, str]:
+    """Where the group that opens at ``at`` ends, and its content."""
+    if not text.startswith("{", at):
+        raise UnreadableError("a box without braces")
+    depth = 0
+    for brace in _BRACE.finditer(text, at):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return brace.end(), text[at + 1 : brace.start()]
+    raise UnreadableError("an unclosed box")

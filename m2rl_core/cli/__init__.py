@@ -1,0 +1,134 @@
+"""The command line: ``m2rl COMMAND``.
+
+Importing this module must stay cheap: what a command needs is imported when it runs, so that ``m2rl --help`` and
+``m2rl plugins`` answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import m2rl_core
+from m2rl_core.cli.errors import Group
+
+if TYPE_CHECKING:
+    from m2rl_core.config import Study
+    from m2rl_core.registry import Registry
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="m2rl",
+    cls=Group,
+    help="Mix, merge or distil? Multi-domain reinforcement learning, answered by experiment.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a value of the study; may be repeated."),
+]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where studies keep what they made.")]
+
+
+def main() -> None:
+    """The entry point of the ``m2rl`` command."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"m2rl {m2rl_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _m2rl(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = (
+        False
+    ),
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage and what it needs.")] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Run a study, or go on with it: finished stages are kept, an interrupted one resumes."""
+    from rich.console import Console
+
+    from m2rl_core.files import room
+    from m2rl_core.progress import open_progress
+    from m2rl_core.study import run_study
+
+    loaded, _ = _checked(study, overrides)
+    with room(runs), open_progress(Console()) as progress:
+        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress)
+    typer.echo(f"Done: {folder}")
+
+
+@app.command()
+def check(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Check a study without running it, and show its stages: what is done and what is to be run."""
+    from m2rl_core.cli.tables import show, stages
+    from m2rl_core.study import plan
+
+    loaded, registry = _checked(study, overrides)
+    show(stages(loaded, plan(loaded, registry, runs)))
+
+
+@app.command()
+def plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Load them, too; exit code 2 if one is broken.")] = False,
+) -> None:
+    """List the installed plugins, broken ones included."""
+    from m2rl_core.plugins import discover, load_plugins
+
+    found = load_plugins(strict=False).plugins if check else discover()
+    if as_json:
+        from dataclasses import asdict
+
+        typer.echo(json.dumps([asdict(plugin) for plugin in found], indent=2))
+    else:
+        from m2rl_core.cli.tables import plugins as table
+        from m2rl_core.cli.tables import show
+
+        show(table(found))
+        for plugin in found:
+            if plugin.problem:
+                typer.echo(plugin)
+    if check and any(plugin.broken for plugin in found):
+        raise typer.Exit(2)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of study files, for editors."""
+    from m2rl_core.config import schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+def _checked(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
+    """A study that can be run as far as one can tell without running it, and the plugins."""
+    from m2rl_core.config import check_components, load_study
+    from m2rl_core.plugins import load_plugins
+
+    study = load_study(file, overrides or ())
+    registry = load_plugins(study.plugins)
+    for plugin in registry.plugins:
+        if plugin.broken:
+            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)
+    check_components(study, registry)
+    return study, registry

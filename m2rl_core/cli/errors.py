@@ -1,0 +1,27 @@
+"""What a user sees instead of a traceback."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import typer
+from typer.core import TyperGroup
+
+from m2rl_core.errors import M2rlError
+
+__all__ = ["Group"]
+
+
+class Group(TyperGroup):
+    """Commands whose expected failures end in one message and an exit code; all others keep their traceback."""
+
+    def invoke(self, ctx: object) -> object:
+        """Run the chosen command."""
+        try:
+            return super().invoke(cast("typer.Context", ctx))
+        except M2rlError as error:
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. Run the same command again to resume.", err=True)
+            raise typer.Exit(130) from None

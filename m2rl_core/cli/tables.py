@@ -1,0 +1,94 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from m2rl_core.registry import KINDS, Plugin
+
+if TYPE_CHECKING:
+    from m2rl_core.config import AnyStage, Study
+    from m2rl_core.study import Node
+
+__all__ = ["plugins", "show", "stages"]
+
+PIPE_WIDTH = 160
+"""Columns where nobody's window limits them."""
+_COLOURS = {"loaded": "green", "disabled": "dim", "incompatible": "red", "failed": "red"}
+
+
+def show(table: Table) -> None:
+    """Print a table to standard output."""
+    console = Console()
+    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+
+
+def plugins(found: Iterable[Plugin]) -> Table:
+    """One row per component of a loaded plugin, or one per plugin."""
+    table = _table("kind", "name", "distribution", "version", "status")
+    for plugin in found:
+        offers = [component.split(" ", 1) for component in plugin.components]
+        for kind, name in offers or [_of_name(plugin.name)]:
+            status = Text(plugin.status, style=_COLOURS.get(plugin.status, ""))
+            table.add_row(kind, name, plugin.distribution, plugin.version, status)
+    return table
+
+
+def _of_name(name: str) -> list[str]:
+    """``domain-math`` as kind and name: a convention that needs no import."""
+    kind, _, rest = name.partition("-")
+    return [kind, rest] if kind in KINDS and rest else ["", name]
+
+
+def stages(study: Study, nodes: Sequence[Node]) -> Table:
+    """The stages of a study in the order of their work. A stage of several nodes (seeds, evaluations) is one row."""
+    table = _table("stage", "kind", "from", "steps", "state")
+    for name in dict.fromkeys(node.stage for node in nodes):
+        own = [node for node in nodes if node.stage == name]
+        done = sum(node.done for node in own)
+        state = Text("done", "green") if done == len(own) else Text("to run", "yellow")
+        if len(own) > 1:
+            state.append(f" ({done} of {len(own)} done)" if done < len(own) else f" ({len(own)})")
+        stage = study.stages.get(name) or own[0].config
+        table.add_row(Text(name, "bold"), own[0].kind, ", ".join(_sources(stage)), _steps(stage), state)
+    return table
+
+
+def _sources(stage: AnyStage) -> list[str]:
+    from m2rl_core.config import AnalyzeStage, EvalStage, InitStage, ModelStage, ReportStage, references
+
+    match stage:
+        case ModelStage():
+            return [stage.path]
+        case InitStage():
+            return [f"domain {domain}" for domain in stage.domains]
+        case ReportStage():
+            return ["everything"]
+        case EvalStage() | AnalyzeStage() if "*" in stage.models:
+            return ["all models"]
+    return list(dict.fromkeys(model for _, model in references(stage)))
+
+
+def _steps(stage: AnyStage) -> str:
+    from m2rl_core.config import RlStage, SftStage
+
+    match stage:
+        case RlStage():
+            return f"{stage.steps} × {stage.prompts} × {stage.group}"
+        case SftStage():
+            return f"{math.ceil(stage.conversations / stage.batch) * stage.epochs} × {stage.batch}"
+    return ""
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,171 @@
+"""``Decoder``: the steps of continuous batching, without asyncio.
+
+A step admits waiting jobs (prefill, first token), then draws one more token for every running row. Both are one forward
+pass over a flat list of tokens; the head is computed only where a token is drawn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m2rl_core.engine.attention import Decode, Lane, Plan, Prefill, Segment
+from m2rl_core.engine.cache import SLACK, Cache, capacity
+from m2rl_core.engine.rows import Job, Row
+from m2rl_core.engine.sampler import draw, uniforms
+from m2rl_core.errors import StageError
+
+PREFILL_TOKENS = 4096
+"""Most prompt tokens of one forward pass, unless one prompt alone is longer."""
+MULTIPLE = 8
+"""Tokens of a pass are filled up to a multiple of this: with fewer than four, BLAS takes kernels that round differently,
+and with an odd number of elements the last ones leave the vectorised loops."""
+
+
+class Decoder:
+    """Draws the rows of all jobs together.
+
+    Args:
+        model: a transformers causal LM that was loaded with :data:`m2rl_core.engine.attention.NAME`.
+        context: longest context [tokens].
+        rows: most rows that run together.
+        cache_bytes: most bytes of keys and values.
+    """
+
+    def __init__(self, model: Any, *, context: int, rows: int, cache_bytes: float) -> None:
+        self.model = model
+        self.device: torch.device = model.device
+        self.context = context
+        self.rows = rows
+        self.cache_bytes = cache_bytes
+        self.version = 0
+        self.cache = Cache()
+        self.waiting: deque[Job] = deque()
+        self.running: list[Job] = []
+
+    @property
+    def busy(self) -> bool:
+        """True while there is something to draw."""
+        return bool(self.waiting or self.running)
+
+    def bytes(self, job: Job) -> int:
+        """Most memory that a row of ``job`` may come to hold."""
+        longest = min(len(job.ids) + job.sampling.max_tokens, self.context)
+        return SLACK * capacity(longest) * self.cache.bytes_per_token
+
+    def add(self, job: Job) -> None:
+        """Queue a job; its prompt leaves room for at least one token."""
+        self.waiting.append(job)
+
+    def drop(self, job: Job) -> None:
+        """Forget a job that nobody waits for any more."""
+        if job in self.waiting:
+            self.waiting.remove(job)
+        elif job in self.running:
+            self.running.remove(job)
+            for row in job.rows:
+                row.finish = row.finish or "abort"
+            self.cache.tidy()
+
+    def reset(self) -> None:
+        """Forget all jobs and all keys and values."""
+        self.waiting.clear()
+        self.running.clear()
+        self.cache.shelves.clear()
+
+    @torch.inference_mode()
+    def step(self) -> list[Job]:
+        """Draw one token for every row; returns the jobs that are done.
+
+        Raises:
+            StageError: the model's logits are not finite.
+        """
+        while jobs := self._admit():
+            self._prefill(jobs)
+        if self.cache.shelves:
+            self._decode()
+        done = [job for job in self.running if job.done]
+        self.running = [job for job in self.running if not job.done]
+        return done
+
+    def _admit(self) -> list[Job]:
+        """The waiting jobs, in order of arrival, that fit into rows, memory and one forward pass."""
+        free_rows = self.rows - len(self.cache)
+        free_bytes = self.cache_bytes - sum(self.bytes(row.job) for row in self.cache.rows())
+        free_tokens = PREFILL_TOKENS
+        jobs: list[Job] = []
+        while self.waiting:
+            job = self.waiting[0]
+            free_rows -= len(job.rows)
+            free_bytes -= self.bytes(job) * len(job.rows)
+            free_tokens -= len(job.ids)
+            if free_rows < 0 or free_bytes < 0 or (free_tokens < 0 and jobs):
+                break
+            jobs.append(self.waiting.popleft())
+        self.running += jobs
+        return jobs
+
+    def _prefill(self, jobs: list[Job]) -> None:
+        jobs = sorted(jobs, key=lambda job: len(job.ids))
+        segments: list[Segment] = []
+        ids: list[int] = []
+        for length, group in groupby(jobs, key=lambda job: len(job.ids)):
+            segments.append(self._segment(len(ids), length, members := list(group)))
+            ids += [token for job in members for token in job.ids]
+        positions = [position for job in jobs for position in range(len(job.ids))]
+        last = [start + s.length - 1 for s in segments for start in range(s.start, s.start + s.prompts * s.length, s.length)]
+        logits = self._forward(ids, positions, Prefill(segments), last)
+        if not self.cache.bytes_per_token:
+            self.cache.measure()
+        owner = [index for index, job in enumerate(jobs) for _ in job.rows]
+        self._record([row for job in jobs for row in job.rows], logits[owner])
+
+    def _segment(self, start: int, length: int, jobs: list[Job]) -> Segment:
+        shelf = self.cache.shelf(length + 1)
+        first = len(shelf.rows)
+        shelf.rows += [row for job in jobs for row in job.rows]
+        slots = torch.arange(first, len(shelf.rows), device=self.device)
+        prompt = [index for index, job in enumerate(jobs) for _ in job.rows]
+        return Segment(start, len(jobs), length, shelf, slots, torch.tensor(prompt, device=self.device))
+
+    def _decode(self) -> None:
+        rows = list(self.cache.rows())
+        positions = [row.context - 1 for row in rows]
+        lanes: list[Lane] = []
+        start = 0
+        for shelf in self.cache.shelves.values():
+            stop = start + len(shelf.rows)
+            lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
+            start = stop
+        logits = self._forward([row.ids[-1] for row in rows], positions, Decode(lanes), None)
+        self._record(rows, logits[: len(rows)])
+
+    def _forward(self, ids: list[int], positions: list[int], plan: Plan, keep: list[int] | None) -> Tensor:
+        """Float32 logits of the tokens in ``keep``, or of all: [tokens and filling, V]."""
+        out = self.model(
+            input_ids=self._filled(ids).unsqueeze(0),
+            position_ids=self._filled(positions).unsqueeze(0),
+            use_cache=False,
+            logits_to_keep=0 if keep is None else self._filled(keep),
+            plan=plan,
+        )
+        logits: Tensor = out.logits[0].float()
+        return logits
+
+    def _filled(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor([*numbers, *[0] * (-len(numbers) % MULTIPLE)], device=self.device)
+
+    def _record(self, rows: list[Row], logits: Tensor) -> None:
+        """Draw a token for each row and tidy the shelves."""
+        noise = uniforms([row.key for row in rows], [row.context for row in rows])
+        tokens, logps = draw(logits, [row.job.sampling for row in rows], noise)
+        for row, token, logp in zip(rows, tokens, logps, strict=True):
+            if logp != logp:
+                raise StageError(f"the policy's logits are not finite (version {self.version})")
+            row.add(token, logp, self.version, self.context)
+        self.cache.tidy()

@@ -1,0 +1,76 @@
+"""From logits to one token per row, by the inverse of the cumulative distribution.
+
+Every number here depends on its own row alone, so that a row may be drawn in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2rl_core.types import Sampling
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def uniforms(keys: Sequence[int], positions: Sequence[int]) -> NDArray[np.float64]:
+    """A number in [0, 1) with 53 random bits for each (key, position): element ``position`` of SplitMix64's stream.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17.
+    """
+    z = np.array(keys, dtype=np.uint64) + (np.array(positions, dtype=np.uint64) + np.uint64(1)) * _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _MIX_1
+    z = (z ^ (z >> np.uint64(27))) * _MIX_2
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def draw(logits: Tensor, samplings: Sequence[Sampling], noise: NDArray[np.float64]) -> tuple[list[int], list[float]]:
+    """One token per row and its log-prob [nats] under the distribution that it was drawn from.
+
+    Args:
+        logits: float32 [rows, V].
+        samplings: of each row; temperature 0 takes the likeliest token, with its log-prob at temperature 1.
+        noise: a uniform number per row.
+    """
+    greedy = [s.temperature == 0.0 for s in samplings]
+    temperatures = [1.0 if g else s.temperature for g, s in zip(greedy, samplings, strict=True)]
+    if any(t != 1.0 for t in temperatures):
+        logits = logits / torch.tensor(temperatures, device=logits.device).unsqueeze(1)
+    probs = torch.softmax(logits, dim=-1)
+    cut = [i for i, s in enumerate(samplings) if not greedy[i] and (s.top_k > 0 or s.top_p < 1.0)]
+    if cut:
+        probs[cut] = _restrict(probs[cut], [samplings[i] for i in cut])
+    cumulative = torch.cumsum(probs, dim=-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    # u·total < total holds in floating point too, so the token found has a probability above 0; NaN finds V.
+    threshold = torch.from_numpy(noise).to(logits.device).unsqueeze(1) * total
+    tokens = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=logits.shape[1] - 1)
+    if any(greedy):
+        likeliest = logits.argmax(dim=-1, keepdim=True)
+        tokens = torch.where(torch.tensor(greedy, device=logits.device).unsqueeze(1), likeliest, tokens)
+    logps = (probs.gather(1, tokens) / total).log()
+    return tokens[:, 0].tolist(), logps[:, 0].tolist()
+
+
+def _restrict(probs: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    """Zero what lies outside the ``top_k`` likeliest tokens and, of these, outside the nucleus ``top_p``.
+
+    The nucleus is the smallest set of likeliest tokens with a share of at least ``top_p`` (Holtzman et al.,
+    https://arxiv.org/abs/1904.09751, section 3.1). Ties go to the smaller id.
+    """
+    device = probs.device
+    top_k = torch.tensor([s.top_k or probs.shape[1] for s in samplings], device=device).unsqueeze(1)
+    top_p = torch.tensor([s.top_p for s in samplings], device=device, dtype=torch.float64).unsqueeze(1)
+    ranked, ids = probs.sort(dim=-1, descending=True, stable=True)
+    ranked = ranked.masked_fill(torch.arange(probs.shape[1], device=device) >= top_k, 0.0)
+    cumulative = torch.cumsum(ranked, dim=-1, dtype=torch.float64)
+    before = cumulative - ranked
+    ranked = ranked.masked_fill((before >= top_p * cumulative[:, -1:]) & (top_p < 1.0), 0.0)
+    return torch.zeros_like(probs).scatter_(1, ids, ranked)

@@ -1,0 +1,237 @@
+"""Do these models belong together? Everything that can be told before the weights are merged.
+
+Other tools pass over most of this in silence and write a model that loads and is wrong: extra tensors, another rotary
+base, another tokenizer, tied beside untied embeddings, an expert that never left its anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2rl_core.errors import DataError
+from m2rl_core.weights import LEAF, Checkpoint
+
+HEAD = "lm_head.weight"
+_FREE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
+"""Fields of config.json that say nothing about the function that the weights compute."""
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+_TIED = "tie_word_embeddings"
+
+
+@dataclass(slots=True)
+class Model:
+    """An open input of a merge."""
+
+    label: str
+    """``the base`` or ``expert 'math'``."""
+    checkpoint: Checkpoint
+    config: Mapping[str, Any]
+    names: list[str] = field(init=False)
+    """Tensors in file order, without an output layer that only repeats the embeddings."""
+
+    def __post_init__(self) -> None:
+        self.names = list(self.checkpoint.tensors)
+        if self.config.get(_TIED) and HEAD in self.names:
+            if not self.head_repeats_embeddings():
+                raise DataError(
+                    f"{self.label}: its config ties the embeddings, but tensor '{HEAD}' differs from them",
+                    found=self.checkpoint.folder,
+                    then=f"set {_TIED} to false in its config.json, or remove the tensor",
+                )
+            self.names.remove(HEAD)
+
+    def head_repeats_embeddings(self) -> bool:
+        """Whether the stored output layer equals the input embeddings: a tensor of its shape with its values."""
+        shape = self.checkpoint.tensors[HEAD].shape
+        others = [t.name for t in self.checkpoint.tensors.values() if t.shape == shape and t.name != HEAD]
+        return any(_equal(self.checkpoint, HEAD, self.checkpoint, other) for other in others)
+
+
+@contextmanager
+def opened(folders: Mapping[str, Path]) -> Iterator[list[Model]]:
+    """Model folders by label, open for a while.
+
+    Raises:
+        DataError: no safetensors, no configuration, or tied embeddings that differ.
+    """
+    with ExitStack() as stack:
+        yield [
+            Model(label, stack.enter_context(Checkpoint.open(folder)), _read_json(folder / "config.json", label))
+            for label, folder in folders.items()
+        ]
+
+
+def agree(anchor: Model, models: Sequence[Model]) -> None:
+    """Refuse models that do not share the anchor's function, tensors and tokens.
+
+    Raises:
+        DataError: naming the model, the tensor or field, and both values.
+    """
+    for model in models:
+        _same_function(anchor, model)
+        _same_tensors(anchor, model)
+        _same_tokens(anchor, model)
+
+
+def distinct(models: Sequence[Model]) -> None:
+    """Refuse two models with the same weights, as an expert beside its own anchor; stops reading where they differ.
+
+    Raises:
+        DataError: naming both.
+    """
+    for left, right in combinations(models, 2):
+        if all(_equal(left.checkpoint, name, right.checkpoint, name) for name in left.names):
+            raise DataError(
+                f"{right.label} has the same weights as {left.label}: it would count twice, or for nothing",
+                found=f"{right.checkpoint.folder} and {left.checkpoint.folder}",
+                then="name another checkpoint, or leave it out",
+            )
+
+
+# ── function ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _same_function(anchor: Model, model: Model) -> None:
+    differences = list(_differences(anchor.config, model.config))
+    if differences:  # perhaps only in how two versions of transformers write the same thing
+        ours, theirs = _normalised(anchor), _normalised(model)
+        differences = list(_differences(ours, theirs)) if ours and theirs else differences
+    if differences:
+        key, mine, other = differences[0]
+        raise DataError(
+            f"{model.label} computes another function than {anchor.label}: their config.json differ in '{key}'",
+            found=f"{other!r}, against {mine!r}",
+            then="merge checkpoints of one architecture",
+        )
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*ours, *theirs} - _FREE - {*_SPECIAL, _TIED}):
+        if ours.get(key) != theirs.get(key):
+            yield key, ours.get(key), theirs.get(key)
+
+
+def _normalised(model: Model) -> dict[str, Any]:
+    """The configuration as this version of transformers understands it; empty where it does not."""
+    from transformers import AutoConfig
+
+    try:
+        found: dict[str, Any] = AutoConfig.from_pretrained(model.checkpoint.folder).to_dict()
+    except (ValueError, OSError):  # a model type of someone's own code
+        return {}
+    return found
+
+
+# ── tensors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _same_tensors(anchor: Model, model: Model) -> None:
+    flags = {model.config.get(_TIED), anchor.config.get(_TIED)} - {None}
+    if HEAD in model.names and HEAD not in anchor.names and model.head_repeats_embeddings():
+        model.names.remove(HEAD)
+    elif (HEAD in model.names) != (HEAD in anchor.names) or len(flags) > 1:
+        raise DataError(
+            f"{model.label} and {anchor.label}: one ties its output layer to the embeddings, the other has a '{HEAD}'",
+            found=f"{model.checkpoint.folder} and {anchor.checkpoint.folder}",
+            then="merge models that are all tied, or all untied",
+        )
+    ours, theirs = set(anchor.names), set(model.names)
+    for missing, lacking, having in ((ours - theirs, model, anchor), (theirs - ours, anchor, model)):
+        if missing:
+            raise DataError(
+                f"{lacking.label} lacks tensor '{min(missing)}' of {having.label}", found=f"{len(missing)} such"
+            )
+    for name in anchor.names:
+        wanted, found = anchor.checkpoint.tensors[name].shape, model.checkpoint.tensors[name].shape
+        if wanted != found:
+            raise DataError(
+                f"{model.label}: tensor '{name}' has another shape than in {anchor.label}",
+                found=list(found),
+                allowed=str(list(wanted)),
+                then="resize its vocabulary first" if wanted[1:] == found[1:] else "",
+            )
+
+
+def _equal(left: Checkpoint, left_name: str, right: Checkpoint, right_name: str) -> bool:
+    """Whether two tensors hold the same numbers; reads only up to the first difference."""
+    mine, other = left.tensors[left_name], right.tensors[right_name]
+    for offset in range(0, mine.size, LEAF):
+        count = min(LEAF, mine.size - offset)
+        a, b = torch.empty(count, dtype=mine.dtype), torch.empty(count, dtype=other.dtype)
+        left.read(left_name, offset, a)
+        right.read(right_name, offset, b)
+        if not torch.equal(a.float(), b.float()):
+            return False
+    return True
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _same_tokens(anchor: Model, model: Model) -> None:
+    ours, theirs = anchor.checkpoint.folder, model.checkpoint.folder
+    hashes = tokenizer_hash(ours), tokenizer_hash(theirs)
+    if None not in hashes and hashes[0] != hashes[1]:
+        raise DataError(
+            f"{model.label} has another tokenizer than {anchor.label}",
+            found=f"{theirs}, against {ours}",
+            then="merge models that share a tokenizer",
+        )
+    mine, other = _special_tokens(anchor), _special_tokens(model)
+    for name in sorted(mine.keys() & other.keys()):
+        if mine[name] != other[name]:
+            raise DataError(
+                f"{model.label} has another special token than {anchor.label}: '{name}'",
+                found=f"{other[name]!r}, against {mine[name]!r}",
+                then="make their config.json and tokenizer_config.json agree",
+            )
+
+
+def tokenizer_hash(folder: Path) -> str | None:
+    """Hash of how text becomes tokens, however it is spelled; None without a tokenizer."""
+    file = folder / "tokenizer.json"
+    if file.exists():
+        found = _read_json(file, str(folder))
+        model = found.get("model") or {}
+        merges = [m.split(" ") if isinstance(m, str) else m for m in model.get("merges") or ()]
+        said = [
+            found.get("added_tokens"),
+            found.get("normalizer"),
+            found.get("pre_tokenizer"),
+            model.get("vocab"),
+            merges,
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    parts = [p for name in ("vocab.json", "merges.txt", "tokenizer.model") if (p := folder / name).exists()]
+    return hashlib.sha256(b"\0".join(p.read_bytes() for p in parts)).hexdigest() if parts else None
+
+
+def _special_tokens(model: Model) -> dict[str, Any]:
+    """Special tokens that the model's files set, by name."""
+    file = model.checkpoint.folder / "tokenizer_config.json"
+    tokens = _read_json(file, model.label) if file.exists() else {}
+    texts = {name: tokens.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    plain = {name: token["content"] if isinstance(token, dict) else token for name, token in texts.items()}
+    ids = {name: model.config.get(name) for name in _SPECIAL}
+    return {name: value for name, value in {**plain, **ids}.items() if value is not None}
+
+
+def _read_json(file: Path, label: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{label} has no {file.name}", found=file.parent) from error
+    except ValueError as error:
+        raise DataError(f"{label}: {file} is no JSON", found=error) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{label}: {file} is no JSON object", found=type(found).__name__)
+    return found

@@ -1,0 +1,244 @@
+"""The engine of every merge: all passes, then the merge itself, over blocks, in bounded memory.
+
+Blocks are worked on by several threads; results are taken in block order, so that nothing depends on their number. One
+*reading* of the inputs serves any number of tensor-wide passes and then one model-wide pass, or the merge: the former
+are finished tensor by tensor, while its data is still in the page cache.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m2rl_core.errors import DataError, StageError, boundary
+from m2rl_core.interfaces import Merger, Pass
+from m2rl_core.merge.inputs import Inputs, Piece
+from m2rl_core.merge.survey import Survey, survey
+from m2rl_core.types import Block, Stats
+from m2rl_core.weights import WeightsHash, leaves
+
+Write = Callable[[Piece, list[Tensor]], None]
+"""Takes the outputs of one block; called from several threads."""
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One visit to every block: passes that are finished with their tensor, then a model-wide pass or the merge."""
+
+    local: Sequence[Pass]
+    last: Pass | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One block to work on with what is known so far; its survey is taken too on the very first visit."""
+
+    piece: Piece
+    stats: Stats
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the first visit to a block found beside the merger's own business."""
+
+    survey: Survey
+    leaves: list[list[bytes]]
+    """Of each input's hash."""
+
+
+class Stream:
+    """One merge over open inputs.
+
+    Args:
+        merger: what to do with each block.
+        inputs: cut into blocks of the merger's granularity.
+        write: takes the results.
+        threads: work on so many blocks at once; a merger of whole tensors uses them within its tensor instead.
+        progress: is told the bytes that were read, as they are.
+    """
+
+    def __init__(
+        self,
+        merger: Merger,
+        inputs: Inputs,
+        write: Write,
+        *,
+        threads: int = 1,
+        progress: Callable[[int], None] = lambda read: None,
+    ) -> None:
+        self._merger, self._inputs, self._write, self._progress = merger, inputs, write, progress
+        self._threads = threads
+        self._survey: Survey | None = None
+        self._hashes = [WeightsHash(source.tensors) for source in inputs.sources]
+        self._model: dict[str, Any] = {}
+        self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
+
+    @property
+    def survey(self) -> Survey:
+        """Of all blocks; known after :meth:`run`."""
+        if self._survey is None:
+            raise DataError("the models hold no weights")
+        return self._survey
+
+    @property
+    def hashes(self) -> list[str]:
+        """Of each input's weights; known after :meth:`run` where the inputs' blocks are whole leaves."""
+        return [found.hexdigest() for found in self._hashes]
+
+    def run(self) -> None:
+        """Read everything as often as the merger's passes need, and write the results.
+
+        Raises:
+            DataError: a weight that is not a finite number; it names tensor, position and model.
+            StageError: the merger's own code failed or broke its contract.
+        """
+        whole = self._inputs.granularity == "tensor"
+        readings = list(_readings(self._merger.passes()))
+        with _torch_threads(self._threads if whole else 1), ThreadPoolExecutor(1 if whole else self._threads) as pool:
+            for index, reading in enumerate(readings):
+                tasks = self._tasks(pool, reading, first=index == 0, keep=index < len(readings) - 1)
+                if reading.last is None:
+                    for _ in self._results(pool, self._merge, tasks):
+                        pass
+                else:
+                    self._model[reading.last.name] = self._combined(pool, reading.last, tasks)
+
+    # ── one reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tasks(self, pool: ThreadPoolExecutor, reading: _Reading, *, first: bool, keep: bool) -> Iterator[_Task]:
+        """The blocks for a reading's last step; each tensor's own statistics are complete before its blocks come."""
+        for name in self._inputs.tensors:
+            pieces = list(self._inputs.pieces(name))
+            stats = {**self._model, **self._tensor[name]}
+            for index, each in enumerate(reading.local if pieces else ()):
+                tasks = [_Task(piece, dict(stats), first and index == 0) for piece in pieces]
+                stats[each.name] = self._combined(pool, each, tasks)
+                if keep:
+                    self._tensor[name][each.name] = stats[each.name]
+            yield from (_Task(piece, stats, first and not reading.local) for piece in pieces)
+
+    def _combined(self, pool: ThreadPoolExecutor, each: Pass, tasks: Iterable[_Task]) -> Any:
+        return functools.reduce(each.combine, self._results(pool, functools.partial(self._measure, each), tasks))
+
+    def _results(
+        self, pool: ThreadPoolExecutor, work: Callable[[Block, _Task], _A], tasks: Iterable[_Task]
+    ) -> Iterator[_A]:
+        """What ``work`` returns for each block, in order."""
+
+        def visit(task: _Task) -> tuple[Piece, _Seen | None, _A]:
+            block, seen = self._load(task)
+            return task.piece, seen, work(block, task)
+
+        for piece, seen, result in _in_order(pool, visit, tasks, ahead=2 * self._threads):
+            if seen is not None:
+                self._survey = seen.survey if self._survey is None else self._survey + seen.survey
+                for found, digests in zip(self._hashes, seen.leaves, strict=True):
+                    found.add(piece.name, digests)
+            self._progress(
+                sum(source.tensors[piece.name].dtype.itemsize for source in self._inputs.sources) * piece.size
+            )
+            yield result
+
+    # ── one block, on a thread of the pool ───────────────────────────────────────────────────────────────────────────
+
+    def _load(self, task: _Task) -> tuple[Block, _Seen | None]:
+        if not task.first:
+            return self._inputs.load(task.piece), None
+        digests: list[list[bytes]] = [[] for _ in self._inputs.sources]
+
+        def visit(index: int, raw: memoryview) -> None:
+            digests[index] = leaves(raw, len(raw) // task.piece.size)
+
+        block = self._inputs.load(task.piece, visit if self._inputs.whole_leaves else None)
+        found = survey(block)
+        if not (np.isfinite(found.base) and np.isfinite(found.gram_EE).all()):
+            self._refuse_non_finite(block)
+        return block, _Seen(found, digests)
+
+    def _refuse_non_finite(self, block: Block) -> None:
+        """Sums of squares may overflow where every weight is finite; only a weight is refused."""
+        names = [f"expert '{name}'" for name in self._inputs.experts]
+        models = [
+            *zip(names, block.experts_E, strict=True),
+            *([] if block.base is None else [("the base", block.base)]),
+        ]
+        for model, values in models:
+            bad = (~torch.isfinite(values.flatten())).nonzero()
+            if len(bad):
+                raise DataError(
+                    f"{model}: tensor '{block.name}' holds a weight that is no finite number",
+                    found=f"{values.flatten()[bad[0]].item()} at element {block.offset + int(bad[0])}",
+                    then="train or download that model again",
+                )
+
+    def _measure(self, each: Pass, block: Block, task: _Task) -> Any:
+        with boundary(f"merger '{self._merger.name}'", f"measuring {each.name} on {block.name}"):
+            return each.measure(block, task.stats)
+
+    def _merge(self, block: Block, task: _Task) -> None:
+        with boundary(f"merger '{self._merger.name}'", f"merging {block.name}"):
+            outputs = self._merger.merge(block, task.stats)
+        wanted = len(self._merger.outputs())
+        if len(outputs) != wanted or any(o.shape != block.shape or o.dtype != torch.float32 for o in outputs):
+            raise StageError(
+                f"merger '{self._merger.name}' broke its contract on {block.name}",
+                found=", ".join(f"{list(o.shape)} {o.dtype}" for o in outputs),
+                allowed=f"{wanted} × {list(block.shape)} torch.float32",
+            )
+        self._write(task.piece, outputs)
+
+
+def _readings(passes: Sequence[Pass]) -> Iterator[_Reading]:
+    """Passes in order, a reading ending with each model-wide one; the merge ends the last."""
+    local: list[Pass] = []
+    for each in passes:
+        if each.scope == "model":
+            yield _Reading(local, each)
+            local = []
+        else:
+            local.append(each)
+    yield _Reading(local, None)
+
+
+def visits(merger: Merger) -> int:
+    """How often a merge looks at every block."""
+    return len(merger.passes()) + 1
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[_A], _B], items: Iterable[_A], *, ahead: int) -> Iterator[_B]:
+    """``map`` over a pool, lazily: at most ``ahead`` results wait for their turn."""
+    waiting: deque[Future[_B]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """torch's own threads, for a while: with several blocks at once they would only get in each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,146 @@
+"""The arms of a study: which models mix, merge or distil, what each took to make, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from m2rl_core.config import MergeStage, RlStage, references, split_reference
+from m2rl_core.report.evidence import Cost, Evidence
+from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
+
+Way = Literal["mix", "merge", "distil"]
+WAYS: tuple[Way, ...] = ("mix", "merge", "distil")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a model took beyond the common start: its own stage, its experts or teachers, and those before them."""
+
+    steps: int
+    """Of reinforcement learning."""
+    prompts: int
+    samples: int
+    cost: Cost | None
+    """``None`` where the seconds of a part are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """The best arm of one way, ready to be compared."""
+
+    way: Way
+    model: str
+    """The arm with the highest mean score."""
+    grids: list[Grid]
+    """One per suite. Of several candidates, the one that is best on one half of the items scores the other half, so
+    that choosing adds no bias."""
+    candidates: int
+    """How many arms go this way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """``left − right`` over the same suites, in points."""
+
+    left: Contender
+    right: Contender
+    gap: Estimate
+
+
+def way_of(evidence: Evidence, model: str) -> Way | None:
+    """How a model combines domains; ``None`` for a start, an expert, or a kept step of something else."""
+    stage = evidence.stage(model)
+    if isinstance(stage, MergeStage):
+        return "merge"
+    if not isinstance(stage, RlStage):
+        return None
+    if stage.teachers:
+        return "distil"
+    return "mix" if len(_domains(evidence, model)) > 1 else None
+
+
+def expert_of(evidence: Evidence, model: str) -> str | None:
+    """The one domain that an expert was trained on."""
+    stage = evidence.stage(model)
+    if not isinstance(stage, RlStage) or stage.teachers:
+        return None
+    domains = _domains(evidence, model)
+    return next(iter(domains)) if len(domains) == 1 else None
+
+
+def start_of(evidence: Evidence) -> str | None:
+    """The model that reinforcement learning departs from: the first ``init`` that is no rl stage."""
+    inits = [stage.init for stage in evidence.rl_stages().values()]
+    return next((name for name in inits if not isinstance(evidence.stage(name), RlStage)), None)
+
+
+def effort(evidence: Evidence, model: str) -> Effort:
+    """What it took to make a model; kept steps count up to their step."""
+    steps = prompts = samples = 0
+    costs: list[Cost | None] = []
+    for name, until in dict(_makers(evidence, model)).items():
+        stage = evidence.stage(name)
+        if isinstance(stage, RlStage):
+            taken = stage.steps if until is None else until
+            steps += taken
+            prompts += taken * stage.prompts
+            samples += taken * stage.prompts * stage.group
+        costs.append(evidence.cost(name, until))
+    known = [cost for cost in costs if cost is not None]
+    return Effort(steps, prompts, samples, sum(known, Cost()) if len(known) == len(costs) else None)
+
+
+def contenders(evidence: Evidence) -> list[Contender]:
+    """The best arm of each way that has at least one arm evaluated on every suite with every seed."""
+    models, suites = evidence.planned
+    found: list[Contender] = []
+    for way in WAYS:
+        ready = [m for m in models if "@" not in m and way_of(evidence, m) == way and complete(evidence, m, suites)]
+        if ready:
+            grids = [[evidence.grids[m][s] for s in suites] for m in ready]
+            found.append(Contender(way, ready[best(grids)], crossfit(grids), len(ready)))
+    return found
+
+
+def margins(rivals: Sequence[Contender]) -> list[Margin]:
+    """Every pair, the way that scores higher on the left."""
+    found = []
+    for i, one in enumerate(rivals):
+        for other in rivals[i + 1 :]:
+            gap = difference(one.grids, other.grids)
+            left, right = (one, other) if gap.value >= 0 else (other, one)
+            found.append(Margin(left, right, difference(left.grids, right.grids)))
+    return found
+
+
+def complete(evidence: Evidence, model: str, suites: Sequence[str]) -> bool:
+    """True where a model has been evaluated on all suites, with all seeds and the same items as others."""
+    for suite in suites:
+        one = evidence.grid(model, suite)
+        items = next((g[suite].items for g in evidence.grids.values() if suite in g), ())
+        if one is None or set(one.seeds) != set(evidence.seeds) or one.items != items:
+            return False
+    return bool(suites)
+
+
+def mean_score(evidence: Evidence, model: str) -> Estimate | None:
+    """The mean over all suites; ``None`` where one is missing."""
+    _, suites = evidence.planned
+    return estimate([evidence.grids[model][s] for s in suites]) if complete(evidence, model, suites) else None
+
+
+def _domains(evidence: Evidence, model: str) -> set[str]:
+    """Domains that reinforcement learning has seen on the way to a model, by ``init`` only (a cascade)."""
+    stage = evidence.stage(model)
+    return set(stage.domains) | _domains(evidence, stage.init) if isinstance(stage, RlStage) else set()
+
+
+def _makers(evidence: Evidence, model: str) -> Iterator[tuple[str, int | None]]:
+    """(stage, steps or all) of everything from the common start, exclusive, to ``model``, inclusive."""
+    stage = evidence.stage(model)
+    if isinstance(stage, RlStage | MergeStage):
+        for _, source in references(stage):
+            yield from _makers(evidence, source)
+        yield split_reference(model)

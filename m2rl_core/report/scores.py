@@ -1,0 +1,140 @@
+"""What the models score: all of them on all suites, the merges among themselves, and what merging keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from m2rl_core.config import RlStage, split_reference
+from m2rl_core.report.arms import complete, expert_of, mean_score, start_of, way_of
+from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.section import Section
+from m2rl_core.report.tables import Cell, Measured
+from m2rl_core.report.verdict import measured
+from m2rl_core.statistics import Estimate, difference, estimate, pair, share
+from m2rl_core.types import Figure, Table
+
+
+def scores(evidence: Evidence) -> Section:
+    """Table 3 of the paper: every model on every suite."""
+    models = final_models(evidence)
+    _, suites = evidence.planned
+    rows: list[list[Cell]] = []
+    for suite in suites:
+        found = [_score(evidence, m, suite) for m in models]
+        rows.append([evidence.domain_of.get(suite), suite, *_best(found, [_link(evidence, m, suite) for m in models])])
+    rows.append(["all", "mean", *_best([mean_score(evidence, m) for m in models], [""] * len(models))])
+    note = "Avg@k in percent with 95% intervals. Bold: the highest of its row, whether or not the lead is certain."
+    table = Table("Scores of all models", ["domain", "suite", *models], rows, note)
+    return Section("scores", "Scores", "Every model on every suite (Table 3 of the paper).", {"scores": table})
+
+
+def merges(evidence: Evidence) -> Section | None:
+    """Table 4 of the paper: the ways to merge, and distillation beside them."""
+    arms = [m for m in final_models(evidence) if way_of(evidence, m) in ("merge", "distil")]
+    _, suites = evidence.planned
+    if not arms:
+        return None
+    columns = [_best([_score(evidence, m, s) for m in arms], [_link(evidence, m, s) for m in arms]) for s in suites]
+    columns.append(_best([mean_score(evidence, m) for m in arms], [""] * len(arms)))
+    rows: list[list[Cell]] = [[arm, *(column[i] for column in columns)] for i, arm in enumerate(arms)]
+    table = Table("Ways to merge", ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
+    return Section("merges", "Merges compared", "Merging methods side by side (Table 4).", {"merges": table})
+
+
+def kept_gain(evidence: Evidence) -> Section | None:
+    """How much of what an expert gained in its own domain each arm keeps."""
+    experts = {d: m for m in reversed(final_models(evidence)) if (d := expert_of(evidence, m)) is not None}
+    arms = [m for m in final_models(evidence) if way_of(evidence, m)]
+    start = start_of(evidence)
+    if not experts or not arms or start is None:
+        return None
+    domains = [d for d in evidence.study.domains if d in experts]
+    rows: list[list[Cell]] = [
+        ["expert's gain", *(measured(_gain(evidence, experts[d], start, d), signed=True) for d in domains)]
+    ]
+    rows += [[arm, *(measured(_kept(evidence, arm, experts[d], start, d)) for d in domains)] for arm in arms]
+    columns = ["model", *(f"{d}, % kept" for d in domains)]
+    note = (
+        f"First row: points that each domain's expert gains over {start} in its own domain. Below: the share of that "
+        "gain which an arm keeps, in percent. Missing where the expert's own gain is not certain."
+    )
+    table = Table("Share of the experts' gains kept", columns, rows, note)
+    bars = Figure(
+        "Share of the experts' gains kept",
+        "bars",
+        arms,
+        {d: [_plain(row[i + 1]) for row in rows[1:]] for i, d in enumerate(domains)},
+        x_label="% of the expert's gain in its own domain",
+    )
+    return Section("kept", "What is kept of the experts", "", {"kept_gain": table}, {"kept_gain": bars})
+
+
+def trajectories(evidence: Evidence) -> Section | None:
+    """Figure 2 of the paper: accuracy along a stage, where kept steps were evaluated."""
+    models, suites = evidence.planned
+    figures = {}
+    for name, stage in evidence.rl_stages().items():
+        steps = sorted((step, m) for m in models if m.startswith(f"{name}@") and (step := split_reference(m)[1] or 0))
+        if not steps:
+            continue
+        points = _along(stage, name, steps)
+        series = {s: [(g := evidence.grid(m, s)) and g.score for _, m in points] for s in suites}
+        figures[f"accuracy-{name}"] = Figure(
+            f"{name}: accuracy", "lines", [x for x, _ in points], series, "step", "Avg@k, %"
+        )
+    text = "Accuracy of every suite along a stage, from the steps that were kept (Figure 2)."
+    return Section("trajectories", "Accuracy along training", text, {}, figures) if figures else None
+
+
+def final_models(evidence: Evidence) -> list[str]:
+    """All models but kept steps."""
+    return [m for m in evidence.planned[0] if "@" not in m]
+
+
+def _along(stage: RlStage, name: str, steps: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """(step, model) from the stage's start to its end."""
+    return [(0, stage.init), *((s, m) for s, m in steps if s < stage.steps), (stage.steps, name)]
+
+
+def _score(evidence: Evidence, model: str, suite: str) -> Estimate | None:
+    found = evidence.grid(model, suite)
+    return estimate([found]) if found else None
+
+
+def _link(evidence: Evidence, model: str, suite: str) -> str:
+    return evidence.score_link(model, suite)
+
+
+def _best(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
+    """Cells, the highest value among them marked."""
+    top = max((e.value for e in found if e is not None), default=None)
+    return [measured(e, best=e is not None and e.value == top, href=href) for e, href in zip(found, links, strict=True)]
+
+
+def _suites_of(evidence: Evidence, domain: str) -> list[str]:
+    return [s for s in evidence.planned[1] if evidence.domain_of.get(s) == domain]
+
+
+def _gain(evidence: Evidence, model: str, start: str, domain: str) -> Estimate | None:
+    """Points that ``model`` gains over ``start`` on the domain's suites."""
+    suites = _suites_of(evidence, domain)
+    if not complete(evidence, model, suites) or not complete(evidence, start, suites):
+        return None
+    return difference([evidence.grids[model][s] for s in suites], [evidence.grids[start][s] for s in suites])
+
+
+def _kept(evidence: Evidence, arm: str, expert: str, start: str, domain: str) -> Estimate | None:
+    """Percent of the expert's gain; ``None`` where there is no certain gain to keep."""
+    gain = _gain(evidence, expert, start, domain)
+    if gain is None or gain.low <= 0 or _gain(evidence, arm, start, domain) is None:
+        return None
+    suites = _suites_of(evidence, domain)
+    before = [evidence.grids[start][s] for s in suites]
+    part = [pair(evidence.grids[arm][s], b) for s, b in zip(suites, before, strict=True)]
+    whole = [pair(evidence.grids[expert][s], b) for s, b in zip(suites, before, strict=True)]
+    kept = share(part, whole)
+    return Estimate(100 * kept.value, 100 * kept.low, 100 * kept.high, 100 * kept.error)
+
+
+def _plain(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, float) else None

@@ -1,0 +1,170 @@
+"""How the models were made: settings, cost, reward curves, and the health of the training signal."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from m2rl_core.config import EvalStage, MergeStage, RlStage, SftStage
+from m2rl_core.report.evidence import KINDS, Cost, Evidence
+from m2rl_core.report.section import Section
+from m2rl_core.report.tables import Cell
+from m2rl_core.report.verdict import unit_of
+from m2rl_core.types import Figure, Table
+
+POINTS = 150
+"""Most points of a curve; longer runs are averaged in bins."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def cost(evidence: Evidence) -> Section:
+    """Table 2 of the paper, measured."""
+    unit = unit_of(evidence)
+    stages = {n: s for n, s in evidence.study.stages.items() if isinstance(s, SftStage | RlStage | MergeStage)}
+    costs = {name: evidence.cost(name) for name in stages}
+    costs |= {name: evidence.cost(name) for name, s in evidence.study.stages.items() if isinstance(s, EvalStage)}
+    settings = [_settings(name, stage, costs[name]) for name, stage in stages.items()]
+    split = [_split(name, found) for name, found in costs.items()]
+    kinds = [*KINDS, "other"]
+    tables = {
+        "settings": Table(
+            "Training settings and cost",
+            ["stage", "domains", "batch", "group", "steps", f"{unit}-seconds", "per step"],
+            settings,
+            "Batch: prompts per step, or conversations per update. Means over seeds.",
+        ),
+        "cost": Table(f"Where the {unit}-seconds went", ["stage", "total", *kinds, "clock seconds"], split),
+    }
+    return Section(
+        "cost", "Training settings and cost", "What each stage took (Table 2 of the paper, measured).", tables
+    )
+
+
+def curves(evidence: Evidence) -> Section:
+    """Figure 9 of the paper: rewards along every stage of reinforcement learning."""
+    figures = {}
+    for name, stage in evidence.rl_stages().items():
+        figures[f"reward-{name}"] = _curve(evidence, name, stage, "reward", f"{name}: training reward")
+    text = "Mean reward of each step's samples, per domain, averaged over seeds (Figure 9)."
+    return Section("rewards", "Training rewards", text, {}, figures)
+
+
+def signal(evidence: Evidence) -> Section:
+    """Whether there was anything to learn from: groups of one opinion teach nothing."""
+    rows: list[list[Cell]] = []
+    for name, stage in evidence.rl_stages().items():
+        seeds = [r for r in evidence.metrics(name).values() if r]
+        rows += [[name, domain, *_signal(seeds, domain)] for domain in stage.domains]
+    columns = [
+        "stage",
+        "domain",
+        "first reward",
+        "last reward",
+        "zero variance, %",
+        "cut off, %",
+        "tokens",
+        "failed, %",
+    ]
+    note = (
+        "Rewards: means over the first and the last tenth of the steps. Zero variance: groups whose samples all got "
+        "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that the verifier owed."
+    )
+    figures = {
+        f"zero-variance-{name}": _curve(evidence, name, stage, "zero_variance", f"{name}: zero-variance groups")
+        for name, stage in evidence.rl_stages().items()
+    }
+    text = "Groups whose samples all got the same reward carry no signal; their share says how much of a batch is idle."
+    return Section(
+        "signal", "Training signal", text, {"signal": Table("Training signal", columns, rows, note)}, figures
+    )
+
+
+def failures(evidence: Evidence) -> Section:
+    """Verdicts that failed, which are counted and never scored."""
+    rows: list[list[Cell]] = []
+    for domain in evidence.study.domains:
+        trained = [
+            (row.get(f"samples/{domain}", 0), row.get(f"verifier_failures/{domain}", 0.0))
+            for name in evidence.rl_stages()
+            for lines in evidence.metrics(name).values()
+            for row in lines
+        ]
+        runs = [e for e in evidence.evaluations if e.scores["domain"] == domain]
+        reasons = Counter(reason for e in runs for _, reason in e.failures())
+        common = reasons.most_common(1)
+        rows.append(
+            [
+                domain,
+                sum(n for n, _ in trained),
+                round(sum(n * share for n, share in trained)),
+                sum(e.scores["prompts"] * e.scores["k"] for e in runs),
+                sum(e.scores["failed"] for e in runs),
+                common[0][0][:200] if common else "",
+            ]
+        )
+    columns = ["domain", "training verdicts", "failed", "evaluation verdicts", "failed ", "most frequent reason"]
+    table = Table(
+        "Verifier failures", columns, rows, "A failed verdict leaves its group or its average; it is never a 0."
+    )
+    return Section("failures", "Verifier failures", "", {"failures": table})
+
+
+def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | None) -> list[Cell]:
+    seconds = cost.device if cost else None
+    if isinstance(stage, MergeStage):
+        return [name, f"{stage.merger['use']} of {', '.join(stage.experts)}", None, None, None, seconds, None]
+    if isinstance(stage, RlStage):
+        batch, group, steps = stage.prompts, stage.group, stage.steps
+    else:
+        batch, group, steps = stage.batch, None, stage.epochs * stage.conversations // stage.batch
+    each = seconds / steps if seconds is not None and steps else None
+    return [name, ", ".join(stage.domains), batch, group, steps, seconds, each]
+
+
+def _split(name: str, cost: Cost | None) -> list[Cell]:
+    if cost is None:
+        return [name, *[None] * (len(KINDS) + 3)]
+    return [name, cost.device, *(cost.kinds.get(kind, 0.0) for kind in [*KINDS, "other"]), cost.wall]
+
+
+def _curve(evidence: Evidence, name: str, stage: RlStage, metric: str, title: str) -> Figure:
+    seeds = [rows for rows in evidence.metrics(name).values() if rows]
+    steps = max((len(rows) for rows in seeds), default=0)
+    bins = _bins(steps)
+    series = {
+        domain: [_mean([row.get(f"{metric}/{domain}") for rows in seeds for row in rows[a:b]]) for a, b in bins]
+        for domain in stage.domains
+    }
+    label = {"reward": "mean reward", "zero_variance": "share of groups"}[metric]
+    return Figure(title, "lines", [(a + b - 1) / 2 + 1 for a, b in bins], series, "step", label)
+
+
+def _bins(steps: int) -> list[tuple[int, int]]:
+    """Steps in at most POINTS bins of equal width."""
+    width = max(1, math.ceil(steps / POINTS))
+    return [(a, min(a + width, steps)) for a in range(0, steps, width)]
+
+
+def _signal(seeds: Sequence[Rows], domain: str) -> list[float | None]:
+    """Numbers of one stage and domain, the mean over its seeds."""
+
+    def mean(metric: str, rows: Sequence[Rows]) -> float | None:
+        return _mean([row.get(f"{metric}/{domain}") for lines in rows for row in lines])
+
+    def percent(metric: str) -> float | None:
+        found = mean(metric, seeds)
+        return None if found is None else 100 * found
+
+    first = [lines[: math.ceil(len(lines) / 10)] for lines in seeds]
+    last = [lines[-math.ceil(len(lines) / 10) :] for lines in seeds]
+    shares = [percent("zero_variance"), percent("truncated"), mean("tokens", seeds), percent("verifier_failures")]
+    return [mean("reward", first), mean("reward", last), *shares]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,137 @@
+"""Every node's key: a hash of all that can change its results, and of nothing else.
+
+That is its resolved section, the parts of the study that it uses, its seed, its inputs' keys (pinned revisions or
+content hashes for what comes from outside), the code of the components that it uses, and the core's code behind its
+kind of stage. So another domain, a new merger or a longer list of evaluations leaves all other keys as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, ModelStage, ReportStage, RlStage, SftStage, Study
+from m2rl_core.files import content_hash
+from m2rl_core.model import is_local
+from m2rl_core.registry import KINDS, Kind, Registry, use_of
+from m2rl_core.study.code import code_hash
+from m2rl_core.study.graph import Node
+
+__all__ = ["key_of", "keyed", "narrowed"]
+
+HARMLESS = {"checkpoint_every", "verifier_failures"}
+"""Settings that can end a stage early or cost time, but cannot change what it makes."""
+
+
+def keyed(nodes: Sequence[Node], study: Study, registry: Registry, targets: Mapping[str, str]) -> list[Node]:
+    """``nodes``, inputs first, with their keys and with what these cover.
+
+    Args:
+        study: with its models' local folders as absolute paths.
+        targets: kind of stage → ``module:function``.
+    """
+    done: dict[str, Node] = {}
+    for node in nodes:
+        covered = {
+            "stage": node.stage,
+            "kind": node.kind,
+            **_settings(node, study, registry),
+            "inputs": {name: done[name].key for name in node.inputs},
+            "code": code_hash(targets[node.kind].partition(":")[0]),
+        }
+        done[node.id] = replace(node, covered=covered, key=key_of(covered))
+    return list(done.values())
+
+
+def key_of(covered: Mapping[str, Any]) -> str:
+    """SHA-256 [hex] of what a key covers."""
+    return hashlib.sha256(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def narrowed(study: Study, node: Node) -> Study:
+    """The study as ``node`` may see it: without the stages and domains that its key does not cover."""
+    if isinstance(node.config, AnalyzeStage | ReportStage):
+        return study.model_copy(update={"seed": node.seed})
+    domains = {name: study.domains[name] for name in node.domains}
+    update = {"seed": node.seed, "seeds": None, "domains": domains, "stages": {node.stage: node.config}}
+    return study.model_copy(update=update)
+
+
+def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
+    """What a key covers beside inputs and code."""
+    stage = node.config
+    if isinstance(stage, ModelStage):
+        return {"model": content_hash(Path(stage.path)) if is_local(stage) else f"{stage.path}@{stage.revision}"}
+    if isinstance(stage, ReportStage):
+        return {"study": study.model_dump(mode="json")}
+    components = dict(_components(node, study))
+    settings: dict[str, Any] = {
+        "seed": node.seed,
+        "suite": node.suite,
+        "config": stage.model_dump(mode="json", exclude=HARMLESS | {"kind"} | components.keys()),
+        "reasoning": {name: study.domains[name].reasoning for name in node.domains},
+        "components": {label: _covered(label, use, registry) for label, use in components.items()},
+    }
+    if isinstance(stage, SftStage | RlStage | EvalStage | AnalyzeStage):
+        settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
+    if isinstance(stage, AnalyzeStage):
+        settings["stages"] = {name: section.model_dump(mode="json") for name, section in study.stages.items()}
+    return settings
+
+
+def _components(node: Node, study: Study) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The components that a node uses, each under its kind or, for domains, ``domain NAME``."""
+    for name in node.domains:
+        yield f"domain {name}", {"use": study.domains[name].use, **study.domains[name].config}
+    match node.config:
+        case RlStage(algorithm=algorithm, mixture=mixture):
+            yield "algorithm", algorithm
+            yield from [("mixture", mixture)] if mixture else []
+        case MergeStage(merger=merger):
+            yield "merger", merger
+        case AnalyzeStage(analyzer=analyzer):
+            yield "analyzer", analyzer
+    if isinstance(node.config, RlStage | EvalStage | AnalyzeStage):
+        yield "engine", study.engine
+
+
+def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """A component's name, its configuration with defaults, its code, and the local files that it names."""
+    kind = next(kind for kind in KINDS if kind == label.split()[0])
+    config: Mapping[str, Any] = use_of(use)[1]
+    if kind != "engine":  # asking an engine's class for its defaults may import torch
+        config = registry.configure(kind, use, label).model_dump(mode="json")
+    names = {(kind, use_of(use)[0]), *_nested(kind, config, registry)}
+    return {
+        "use": use_of(use)[0],
+        "config": config,
+        "code": {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)},
+        "files": {name: content_hash(Path(name)) for name in sorted(set(_files(config)))},
+    }
+
+
+def _nested(kind: Kind, value: object, registry: Registry) -> Iterator[tuple[Kind, str]]:
+    """Components within a component: a ``{use: NAME}`` below a key that is a kind, or else of the same kind."""
+    if isinstance(value, Mapping):
+        if (name := value.get("use")) in registry.names(kind):
+            yield kind, name
+        for key, below in value.items():
+            yield from _nested(next((each for each in KINDS if each == key), kind), below, registry)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _nested(kind, below, registry)
+
+
+def _files(value: object) -> Iterator[str]:
+    """Strings that are paths of local files, or of folders where they hold a slash."""
+    if isinstance(value, str):
+        path = Path(value)
+        if len(value) < 1024 and (path.is_file() or ("/" in value and path.is_dir())):
+            yield value
+    elif isinstance(value, Mapping | list):
+        for below in value.values() if isinstance(value, Mapping) else value:
+            yield from _files(below)
