@@ -15,6 +15,7 @@ from m2rl_core.types import Prompt, Reward, Trajectory
 
 DOMAIN = """
 import os
+import time
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Domain
 from m2rl_core.types import Reward
@@ -30,8 +31,10 @@ class Echo(Domain):
         return ()
 
     def verify(self, trajectory):
-        while trajectory.answer == "hang":
+        while trajectory.answer == "loop":
             pass
+        if trajectory.answer == "sleep":
+            time.sleep(60)
         if trajectory.answer == "crash":
             os._exit(1)
         return Reward(float(trajectory.answer == trajectory.prompt.ground_truth))
@@ -47,8 +50,7 @@ LIMIT = 1.0
 
 def trajectory(answer: str, response: str = "2 + 2 = 4, so the answer is 4.") -> Trajectory:
     """A short math problem as the miniature study has it."""
-    messages = ({"role": "user", "content": "What is 2 + 2?"},)
-    prompt = Prompt("train/0/000001", "echo", messages, ground_truth="4")
+    prompt = Prompt("train/0/000001", "echo", ({"role": "user", "content": "What is 2 + 2?"},), ground_truth="4")
     return Trajectory(prompt, ({"role": "assistant", "content": f"<think>{response}</think>{answer}"},), answer)
 
 
@@ -95,12 +97,10 @@ def main() -> None:
             print(f"  of 100 kB each, 1 worker       {rate(pool, [long] * 2_000):10.0f}")
             single = statistics.median(pool.verify_all([good])[0].seconds for _ in range(100))
             print(f"a verification in the worker     {single * 1e6:10.0f} µs")
-            judged, next_one, reward = latency(pool, "hang")
-            print(f"verdict on an endless loop       {judged:10.3f} s   {reward.reason}")
-            print(f"  then until the next verdict    {next_one:10.3f} s")
-            judged, next_one, reward = latency(pool, "crash")
-            print(f"verdict on a crash, tried twice  {judged:10.3f} s   {reward.reason}")
-            print(f"  then until the next verdict    {next_one:10.3f} s")
+            for answer in ("loop", "sleep", "crash"):
+                judged, next_one, reward = latency(pool, answer)
+                print(f"verdict on a {answer:<20}{judged:10.3f} s   {reward.reason}")
+                print(f"  then until the next verdict    {next_one:10.3f} s")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 from m2rl_core.config import RlStage
 from m2rl_core.errors import StageError, boundary
 from m2rl_core.interfaces import Advantage, Algorithm, Importance, Loss
-from m2rl_core.packing import pack, unpack
+from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
-from m2rl_core.policy import Policy, sharding
+from m2rl_core.policy import Policy
 from m2rl_core.types import Batch, Group, Reduction, Sample
 
-__all__ = ["Parts", "assemble", "correct", "credit", "score"]
+__all__ = ["Parts", "assemble", "contributing", "correct", "credit", "score"]
 
 
 @dataclass(frozen=True)
@@ -75,48 +75,47 @@ def credit(groups_P: Sequence[Group], advantage: Advantage) -> None:
                 sample.advantage_L = value_L
 
 
-def correct(batches: Sequence[Batch], parts: Parts, samples: int) -> dict[str, float]:
-    """Fix ``coef = weight · keep / denominator`` of every trained token of a minibatch of ``samples`` samples.
+def correct(samples_S: Sequence[Sample], parts: Parts) -> dict[str, float]:
+    """Fix ``coef = weight · keep / denominator`` of every trained token of a minibatch, before its first backward.
 
-    Denominators count kept tokens over the whole minibatch and all ranks: per sample and over samples (``sequence``,
-    the released code), over tokens (``token``, DAPO), or ``max_tokens`` per sample (``constant``, Dr. GRPO).
+    Denominators count kept tokens over the whole minibatch: per sample and over samples (``sequence``, the released
+    code), over tokens (``token``, DAPO), or ``max_tokens`` per sample (``constant``, Dr. GRPO).
 
     Returns:
         The importance rule's metrics, averaged over tokens.
     """
-    count_S = torch.zeros(samples)
-    applied: list[tuple[Batch, Tensor, Tensor, Tensor]] = []
-    metrics: dict[str, float] = {}
-    for batch in batches:
-        trained = torch.nonzero(batch.trained_T)[:, 0]
-        weight_T, keep_T, found = _importance(parts, batch.take(trained))
-        owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained].cpu()]
-        count_S.index_add_(0, owner_T, keep_T.float().cpu())
-        applied.append((batch, trained, weight_T * keep_T, owner_T))
-        for name, value in found.items():
-            metrics[name] = metrics.get(name, 0.0) + value * len(trained)
-    count_S = sharding.total(count_S)
-    denominator_S = _denominators(count_S, parts)
-    for batch, trained, weight_T, owner_T in applied:
-        batch.coef_T[trained] = weight_T / denominator_S[owner_T].to(weight_T.device)
-    tokens = sum(len(trained) for _, trained, _, _ in applied)
-    return {name: value / max(1, tokens) for name, value in metrics.items()}
+    [batch] = pack(samples_S, sum(len(s.ids_L) for s in samples_S) + ALIGN, torch.device("cpu"), dense=False)
+    trained = torch.nonzero(batch.trained_T)[:, 0]
+    weight_T, keep_T, metrics = _importance(parts, batch.take(trained))
+    owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained]]
+    kept_S = torch.zeros(len(samples_S)).index_add_(0, owner_T, keep_T.float())
+    coef_T = torch.zeros(len(batch.ids_T))
+    coef_T[trained] = weight_T * keep_T / _denominators(kept_S, parts)[owner_T]
+    unpack(batch, coef_T, samples_S, "coef_L")
+    return metrics
 
 
-def _importance(parts: Parts, view: Batch) -> tuple[Tensor, Tensor, Mapping[str, float]]:
+def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
+    """The samples that can have a gradient; the others are in the denominators already and need not be computed."""
+    if not loss.vanishes:
+        return samples_S
+    return [s for s in samples_S if s.advantage_L is None or bool(s.advantage_L.any())]
+
+
+def _importance(parts: Parts, view: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
     if parts.importance is None:
-        ones_T = torch.ones_like(view.coef_T)
+        ones_T = torch.ones(len(view.ids_T))
         return ones_T, ones_T.bool(), {}
-    with boundary(f"importance rule '{parts.importance.name}'", "weighting a batch"):
+    with boundary(f"importance rule '{parts.importance.name}'", "weighting a minibatch"):
         correction = parts.importance(view)
-    return correction.weight_T, correction.keep_T, correction.metrics
+    return correction.weight_T, correction.keep_T, dict(correction.metrics)
 
 
-def _denominators(count_S: Tensor, parts: Parts) -> Tensor:
+def _denominators(kept_S: Tensor, parts: Parts) -> Tensor:
     """What a token of each sample is divided by; at least 1, for samples without a kept token."""
-    present = (count_S > 0).sum()
+    present = (kept_S > 0).sum()
     if parts.reduction == "token":
-        return count_S.sum().clamp_min(1).expand_as(count_S)
+        return kept_S.sum().clamp_min(1).expand_as(kept_S)
     if parts.reduction == "constant":
-        return (present * parts.max_tokens).clamp_min(1).expand_as(count_S)
-    return (count_S * present).clamp_min(1)
+        return (present * parts.max_tokens).clamp_min(1).expand_as(kept_S)
+    return (kept_S * present).clamp_min(1)

@@ -200,6 +200,8 @@ class Loss(Component, Protocol):
 
     separable: bool
     """True: token by token, so it may be called on chunks; False: it needs whole sequences (``batch.sequence_T``)."""
+    vanishes: bool = False
+    """True: zero advantage means zero loss and gradient, so a sample without advantage is counted, not computed."""
     needs: frozenset[str]
     """Per-token scores as for :class:`Advantage`, or ``entropy``."""
     divergence: Divergence | None = None

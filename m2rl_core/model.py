@@ -28,7 +28,11 @@ def model(run: StageRun[ModelStage]) -> None:
         DataError: no usable model is there.
     """
     folder = Path(run.stage.path) if is_local(run.stage) else _fetched(run)
-    for pattern, what in {"config.json": "configuration", "tokenizer*": "tokenizer", "*.safetensors": "weights"}.items():
+    for pattern, what in {
+        "config.json": "configuration",
+        "tokenizer*": "tokenizer",
+        "*.safetensors": "weights",
+    }.items():
         if not list(folder.glob(pattern)):
             raise DataError(
                 f"{folder} is no usable model: no {what} ({pattern})",
@@ -68,7 +72,9 @@ def _place(owner: str, path: str, revision: str | None, root: Path) -> str:
     if folder.is_dir():
         return str(folder)
     if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
-        raise DataError(f"{owner}: there is no folder {folder}", allowed="a folder, or a hub id such as Qwen/Qwen3-4B-Base")
+        raise DataError(
+            f"{owner}: there is no folder {folder}", allowed="a folder, or a hub id such as Qwen/Qwen3-4B-Base"
+        )
     if not COMMIT.fullmatch(revision or ""):
         raise ConfigError(
             f"{owner.rpartition('.')[0]}.revision: '{path}' is no local folder, and from the hub only a pinned commit is used",

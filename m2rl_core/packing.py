@@ -76,11 +76,18 @@ def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) 
 
 
 def pack(
-    samples_S: Sequence[Sample], tokens_per_device: int, device: torch.device, *, rank: int = 0, ranks: int = 1
+    samples_S: Sequence[Sample],
+    tokens_per_device: int,
+    device: torch.device,
+    *,
+    dense: bool | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> list[Batch]:
     """This rank's share of the samples as batches of at most ``tokens_per_device`` tokens, filling included.
 
-    All ranks get the same number of batches (some may hold filling only), so that collective operations match.
+    ``dense`` says that attention will cost the square of a row's length; by default it does on a CPU. All ranks get
+    the same number of batches (some may hold filling only), so that collective operations match.
 
     Raises:
         ConfigError: a sequence longer than ``tokens_per_device``.
@@ -88,7 +95,8 @@ def pack(
     todo = pieces(samples_S)
     if not todo:
         return []
-    columns, rows = choose_rows([p.stop - p.start for p in todo], tokens_per_device, dense=device.type == "cpu")
+    dense = device.type == "cpu" if dense is None else dense
+    columns, rows = choose_rows([p.stop - p.start for p in todo], tokens_per_device, dense=dense)
     per_batch = max(1, tokens_per_device // columns)
     total = -(-len(rows) // (per_batch * ranks)) * ranks
     return [
@@ -104,7 +112,7 @@ def _batch(samples_S: Sequence[Sample], rows: list[list[Piece]], columns: int, d
     trained, version = torch.zeros(size, dtype=torch.bool), torch.full((size,), -1, dtype=torch.int64)
     optional = {
         name: torch.zeros(size, device=device)
-        for name in ("advantage", "old_logps", "reference_logps", "teacher_logps")
+        for name in ("coef", "advantage", "old_logps", "reference_logps", "teacher_logps")
         if any(getattr(samples_S[p.sample], name + "_L") is not None for row in rows for p in row)
     }
     sampler, order = torch.zeros(size), list[Piece]()
@@ -131,9 +139,9 @@ def _batch(samples_S: Sequence[Sample], rows: list[list[Piece]], columns: int, d
         trained_T=trained.to(device),
         sampler_logps_T=sampler.to(device),
         version_T=version.to(device),
-        coef_T=torch.zeros(size, device=device),
         domain_N=[samples_S[p.sample].prompt.domain for p in order],
         pieces_N=order,
+        coef_T=optional.get("coef"),
         advantage_T=optional.get("advantage"),
         old_logps_T=optional.get("old_logps"),
         reference_logps_T=optional.get("reference_logps"),

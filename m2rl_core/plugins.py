@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
+import importlib
 import os
 import re
 import sys
@@ -40,8 +40,7 @@ _MACHINERY = (
     "<frozen",
     __file__,
     m2rl_core.registry.__file__,
-    importlib.metadata.__file__,
-    str(Path(pluggy.__file__).parent),
+    *(str(Path(package.__file__ or "").parent) for package in (importlib, pluggy)),
 )
 _OWN: tuple[tuple[Kind, str, str], ...] = (
     ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -25,9 +26,7 @@ from m2rl_core.seeding import derive
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 4000
-_CHUNK = 500
-"""Resamples drawn at a time: bounds the memory to this many rows of items."""
+RESAMPLES = 2000
 _POWER = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
 """Standard errors that a two-sided 5% test finds with 80% power."""
 
@@ -161,13 +160,11 @@ def draws(grids: Sequence[Grid]) -> Array:
     seeds = [s for s in grids[0].seeds if all(s in g.seeds for g in grids)] if grids else []
     if not seeds or any(len(g.items) < 2 for g in grids):
         return np.empty(0)
-    rng = np.random.default_rng(derive("bootstrap", "seeds"))
-    seed_share = _resample(rng, len(seeds), RESAMPLES)
+    seed_counts = _resample("seeds", len(seeds))
     total = np.zeros(RESAMPLES)
     for index, one in enumerate(grids):
         rows = one.points[[one.seeds.index(s) for s in seeds]]
-        scores = _item_draws(replace(one, points=rows), np.random.default_rng(derive("bootstrap", "items", index)))
-        total += _ratio(scores, seed_share)
+        total += _ratio(_item_draws(rows, one.weights, _resample(f"items {index}", len(one.items))), seed_counts)
     return total / len(grids)
 
 
@@ -202,19 +199,18 @@ def _halves(items: Sequence[str]) -> tuple[list[int], list[int]]:
     return [i for i in range(len(items)) if i not in second], sorted(second)
 
 
-def _item_draws(one: Grid, rng: np.random.Generator) -> Array:
+def _item_draws(points: Array, weights: Array, counts: Array) -> Array:
     """[RESAMPLES, seeds] scores under resampled items, the same items for every seed."""
-    parts = []
-    for start in range(0, RESAMPLES, _CHUNK):
-        counts = _resample(rng, len(one.items), min(_CHUNK, RESAMPLES - start)) * one.weights
-        known = np.isfinite(one.points)
-        parts.append(_divide(counts @ np.where(known, one.points, 0.0).T, counts @ known.T.astype(np.float64)))
-    return np.concatenate(parts)
+    known = np.isfinite(points)
+    return _divide(counts @ (np.where(known, points, 0.0) * weights).T, counts @ (known * weights).T)
 
 
-def _resample(rng: np.random.Generator, n: int, times: int) -> Array:
-    """[times, n] how often each of ``n`` units is drawn in resamples of n − 1 (of 1 where there is but one)."""
-    return rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=times).astype(np.float64)
+@lru_cache(maxsize=32)
+def _resample(what: str, n: int) -> Array:
+    """[RESAMPLES, n] how often each of ``n`` units is drawn in resamples of n − 1 (of 1 where there is but one)."""
+    rng = np.random.default_rng(derive("bootstrap", what, n))
+    drawn = rng.integers(n, size=(RESAMPLES, max(1, n - 1))) + n * np.arange(RESAMPLES)[:, None]
+    return np.bincount(drawn.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(np.float64)
 
 
 def _ratio(values: Array, weights: Array) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from m2rl_core.algorithm import assemble, correct, credit, score
+from m2rl_core.algorithm import assemble, contributing, correct, credit, score
 from m2rl_core.config import RlStage
 from m2rl_core.errors import VerifierError
 from m2rl_core.packing import pack
@@ -41,9 +41,8 @@ def train_rl(run: StageRun[RlStage]) -> None:
                 score(policy, samples_S, parts, stage.tokens_per_device)
                 credit(groups_P, parts.advantage)
                 for minibatch in split(samples_S, stage.updates):
-                    batches = pack(minibatch, stage.tokens_per_device, policy.device)
-                    corrected = correct(batches, parts, len(minibatch))
-                    for batch in batches:
+                    corrected = correct(minibatch, parts)
+                    for batch in pack(contributing(minibatch, parts.loss), stage.tokens_per_device, policy.device):
                         policy.backward(batch, parts.loss)
                     policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)

@@ -15,7 +15,7 @@ from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import pack
-from m2rl_core.policy import Policy, sharding
+from m2rl_core.policy import Policy
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
@@ -35,9 +35,8 @@ def train_sft(run: StageRun[SftStage]) -> None:
     for step in range(run.restore(policy), updates):
         with run.clock("train"):
             minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
-            batches = pack(minibatch, stage.tokens_per_device, policy.device)
-            share_tokens(batches)
-            for batch in batches:
+            share_tokens(minibatch)
+            for batch in pack(minibatch, stage.tokens_per_device, policy.device):
                 policy.backward(batch, loss)
             policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
@@ -53,6 +52,7 @@ class NegativeLogLikelihood:
     reference: ClassVar[str] = "maximum likelihood"
     Config: ClassVar[type[ComponentConfig]] = ComponentConfig
     separable = True
+    vanishes = False
     needs: frozenset[str] = frozenset()
     divergence: Divergence | None = None
 
@@ -63,11 +63,11 @@ class NegativeLogLikelihood:
         return -logps
 
 
-def share_tokens(batches: Sequence[Batch]) -> None:
-    """Every token that is trained counts the same: one over their number, over all batches and ranks."""
-    tokens = sharding.total(torch.stack([batch.trained_T.sum() for batch in batches]).sum())
-    for batch in batches:
-        batch.coef_T = batch.trained_T / tokens.clamp_min(1)
+def share_tokens(minibatch: Sequence[Sample]) -> None:
+    """Every token that an assistant says counts the same: one over their number."""
+    tokens = sum(sample.length for sample in minibatch)
+    for sample in minibatch:
+        sample.coef_L = torch.tensor(sample.sampled_L) / tokens
 
 
 def order(seed: int, size: int, step: int, batch: int) -> list[int]:

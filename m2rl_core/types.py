@@ -203,6 +203,8 @@ class Sample:
     old_logps_L: Tensor | None = None
     reference_logps_L: Tensor | None = None
     teacher_logps_L: Tensor | None = None
+    coef_L: Tensor | None = None
+    """Importance weight · keep / denominator: the summed loss of a minibatch is Σ coef · loss."""
 
     @property
     def length(self) -> int:
@@ -278,13 +280,12 @@ class Batch:
     """bool: tokens that carry a loss."""
     sampler_logps_T: Tensor
     version_T: Tensor
-    coef_T: Tensor
-    """Importance weight · keep / denominator: the summed loss of the minibatch is Σ coef · loss."""
     domain_N: list[str]
     pieces_N: list[Piece]
     """Which sample each sequence is of, and where it lies in this batch."""
     teacher: str | None = None
     """Name of the one teacher of all sequences here, where a loss needs a teacher's hidden states."""
+    coef_T: Tensor | None = None
     advantage_T: Tensor | None = None
     old_logps_T: Tensor | None = None
     reference_logps_T: Tensor | None = None

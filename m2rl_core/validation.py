@@ -62,7 +62,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
     kind, context = detail["type"], detail.get("ctx", {})
     path = _keys(detail["loc"], data, missing=kind == "missing")
     if kind == "extra_forbidden":
-        known = [name for owner in _owners(model, detail["loc"][:-1]) for name in owner.model_fields]
+        known = [name for owner in _owners(model, detail["loc"][:-1], data) for name in owner.model_fields]
         known += also if len(detail["loc"]) == 1 else ()
         return path, "unknown key." + (nearest(str(path[-1]), known) or f" Allowed: {', '.join(dict.fromkeys(known))}.")
     if kind == "missing":
@@ -70,7 +70,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
         key = str(context["discriminator"]).strip("'")
         if kind == "union_tag_not_found":
-            tags = [tag for owner in _owners(model, detail["loc"]) for tag in _tags(owner)]
+            tags = [tag for owner in _owners(model, detail["loc"], data) for tag in _tags(owner)]
             return (*path, key), f"this key is required. Allowed: {', '.join(tags)}."
         tags = str(context["expected_tags"]).replace("'", "").split(", ")
         tag = str(context["tag"])
@@ -86,26 +86,33 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
 
 def _keys(location: Keys, data: object, *, missing: bool) -> Keys:
     """``location`` without the names of union branches that pydantic puts between the keys."""
-    kept: list[int | str] = []
-    for position, part in enumerate(location):
+    kept = [part for part, is_key in _parts(location, data) if is_key]
+    return (*kept, location[-1]) if missing else tuple(kept)
+
+
+def _parts(location: Keys, data: object) -> Iterator[tuple[int | str, bool]]:
+    """Each part of ``location``, and whether it leads on in ``data`` or is the name of a union's branch."""
+    for part in location:
         if isinstance(data, Mapping) and part in data:
             data = data[part]
         elif isinstance(data, list | tuple) and isinstance(part, int):
             data = data[part] if part < len(data) else None
-        elif not (missing and position == len(location) - 1):
+        else:
+            yield part, False
             continue
-        kept.append(part)
-    return tuple(kept)
+        yield part, True
 
 
-def _owners(model: type[BaseModel], location: Keys) -> list[type[BaseModel]]:
+def _owners(model: type[BaseModel], location: Keys, data: object) -> list[type[BaseModel]]:
     """The models that may stand at ``location`` below ``model``; several where a union is undecided."""
     owners = [model]
-    for part in location:
-        fields = [owner.model_fields[str(part)] for owner in owners if part in owner.model_fields]
-        below = [found for field in fields for found in _models(field.annotation)]
-        tagged = [owner for owner in owners if part == owner.__name__ or part in _tags(owner)]
-        owners = below or tagged or owners
+    for part, is_key in _parts(location, data):
+        if is_key:
+            fields = [owner.model_fields[str(part)] for owner in owners if part in owner.model_fields]
+            chosen = [found for field in fields for found in _models(field.annotation)]
+        else:
+            chosen = [owner for owner in owners if part == owner.__name__ or part in _tags(owner)]
+        owners = chosen or owners
     return owners
 
 

@@ -9,16 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2rl_core.algorithm import Parts, correct, credit, score
+from m2rl_core.algorithm import Parts, contributing, correct, credit, score
 from m2rl_core.errors import StageError
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.packing import pack
 from m2rl_core.policy import Policy
 from m2rl_core.train_sft import NegativeLogLikelihood
 from m2rl_core.types import Batch, Correction, Group, Reduction, Reward, Sample
 
 Make = Callable[..., Sample]
-CPU = torch.device("cpu")
 
 
 class Ones:
@@ -50,26 +48,19 @@ def parts(reduction: Reduction, importance: DropEven | None = None) -> Parts:
     return Parts(Ones(), importance, loss, reduction, frozenset(), max_tokens=10)
 
 
-def coefficients(samples: list[Sample], using: Parts, device_tokens: int = 64) -> list[list[float]]:
+def coefficients(samples: list[Sample], using: Parts) -> list[list[float]]:
     """Coefficients of the trained tokens of every sample."""
-    batches = pack(samples, device_tokens, CPU)
-    correct(batches, using, len(samples))
-    found: dict[int, list[float]] = {}
-    for batch in batches:
-        for piece in batch.pieces_N:
-            here = slice(piece.at, piece.at + piece.stop - piece.start)
-            found[piece.sample] = batch.coef_T[here][batch.trained_T[here]].tolist()
-    return [found[i] for i in range(len(samples))]
+    correct(samples, using)
+    return [s.coef_L[torch.tensor(s.sampled_L)].tolist() for s in samples if s.coef_L is not None]
 
 
-@pytest.mark.parametrize("device_tokens", [32, 64, 1024])
 @pytest.mark.parametrize(
     ("reduction", "expected"),
     [("sequence", [1 / (2 * 2), 1 / (2 * 6)]), ("token", [1 / 8, 1 / 8]), ("constant", [1 / 20, 1 / 20])],
 )
-def test_denominators(make_sample: Make, reduction: Reduction, expected: list[float], device_tokens: int) -> None:
+def test_denominators(make_sample: Make, reduction: Reduction, expected: list[float]) -> None:
     samples = [make_sample(20, 2), make_sample(30, 6, 1)]
-    found = coefficients(samples, parts(reduction), device_tokens)
+    found = coefficients(samples, parts(reduction))
     assert found == [pytest.approx([expected[0]] * 2), pytest.approx([expected[1]] * 6)]
 
 
@@ -83,15 +74,26 @@ def test_masking_with_the_denominator_shrunk(make_sample: Make) -> None:
     assert found == pytest.approx([1 / 2, 0, 1 / 2, 0])
 
 
-def test_coefficients_do_not_depend_on_packing(make_sample: Make) -> None:
-    samples = [make_sample(10 + i, 2 + i, i) for i in range(12)]
-    expected = coefficients(samples, parts("sequence"), 1024)
-    assert coefficients(samples, parts("sequence"), 32) == [pytest.approx(e) for e in expected]
+def test_a_sample_of_several_sequences_counts_once(make_sample: Make) -> None:
+    whole, cut = make_sample(20, 8), make_sample(20, 8)
+    cut.starts = [0, 14]
+    assert coefficients([cut], parts("sequence")) == coefficients([whole], parts("sequence"))
 
 
-def test_the_rules_metrics_are_averaged_over_tokens(make_sample: Make) -> None:
-    batches = pack([make_sample(20, 4), make_sample(20, 8, 1)], 32, CPU)
-    assert correct(batches, parts("token", DropEven(shrink=True)), 2) == {"masked": pytest.approx(0.5)}
+def test_the_rules_metrics_are_returned(make_sample: Make) -> None:
+    samples = [make_sample(20, 4), make_sample(20, 8, 1)]
+    assert correct(samples, parts("token", DropEven(shrink=True))) == {"masked": 0.5}
+
+
+def test_samples_without_advantage_are_counted_but_not_computed(make_sample: Make) -> None:
+    samples = [make_sample(20, 4, i) for i in range(3)]
+    for sample, value in zip(samples, (1.0, 0.0, -1.0), strict=True):
+        sample.advantage_L = torch.full((20,), value)
+    using = parts("token")
+    assert coefficients(samples, using)[0] == pytest.approx([1 / 12] * 4)
+    assert contributing(samples, using.loss) == samples
+    using.loss.vanishes = True
+    assert contributing(samples, using.loss) == [samples[0], samples[2]]
 
 
 def test_credit_goes_to_samples_with_a_verdict(make_sample: Make) -> None:

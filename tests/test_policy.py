@@ -38,9 +38,9 @@ def test_log_probs_equal_transformers(tiny_model: Path, tiny_policy: Policy, mak
 
 def test_gradients_equal_plain_autograd(tiny_model: Path, tiny_policy: Policy, make_sample: Make) -> None:
     samples = [make_sample(20 + 3 * i, 9, i) for i in range(5)]
+    share_tokens(samples)
     batches = pack(samples, 64, tiny_policy.device)
     assert len(batches) > 1
-    share_tokens(batches)
     for batch in batches:
         tiny_policy.backward(batch, LOSS)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -58,8 +58,9 @@ def test_gradients_equal_plain_autograd(tiny_model: Path, tiny_policy: Policy, m
 
 def test_a_step_is_clipped_adamw(tiny_policy: Policy, make_sample: Make) -> None:
     before = {n: p.detach().clone() for n, p in tiny_policy.model.named_parameters()}
-    [batch] = pack([make_sample(20, 9)], 64, tiny_policy.device)
-    share_tokens([batch])
+    sample = make_sample(20, 9)
+    share_tokens([sample])
+    [batch] = pack([sample], 64, tiny_policy.device)
     tiny_policy.backward(batch, LOSS)
     gradients = {n: p.grad.clone() for n, p in tiny_policy.model.named_parameters() if p.grad is not None}
     norm = torch.stack([g.norm() for g in gradients.values()]).norm()
@@ -87,9 +88,10 @@ def test_a_non_finite_gradient_skips_the_update(tiny_policy: Policy, make_sample
 def test_a_saved_state_continues_bit_for_bit(tiny_model: Path, tmp_path: Path, make_sample: Make) -> None:
     def train(policy: Policy, steps: range) -> None:
         for step in steps:
-            batches = pack([make_sample(20, 9, step)], 64, policy.device)
-            share_tokens(batches)
-            policy.backward(batches[0], LOSS)
+            sample = make_sample(20, 9, step)
+            share_tokens([sample])
+            [batch] = pack([sample], 64, policy.device)
+            policy.backward(batch, LOSS)
             policy.step(lr=0.003)
 
     def fresh() -> Policy:

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from m2rl_core.answers.arithmetic import rational
 from m2rl_core.answers.claims import Claims, UnreadableError, claims
-from m2rl_core.answers.latex import compact, fold, pieces, plain, unwrap
+from m2rl_core.answers.latex import compact, enclosed, fold, pieces, plain, unwrap
 
-__all__ = ["Claims", "UnreadableError", "claims", "compact", "fold", "pieces", "plain", "rational", "unwrap"]
+__all__ = ["Claims", "UnreadableError", "claims", "compact", "enclosed", "fold", "pieces", "plain", "rational", "unwrap"]

@@ -52,7 +52,8 @@ def claims(text: str) -> Claims:
     r"""Every claim of ``text``.
 
     Raises:
-        UnreadableError: a ``\boxed`` that is malformed, hedged ("or maybe ...") or denied ("not ..."), or a text beyond the limits.
+        UnreadableError: a ``\boxed`` that is malformed, hedged ("or maybe ...") or denied ("not ..."), or a text beyond
+            the limits.
     """
     if len(text) > LONGEST_TEXT:
         raise UnreadableError(f"an answer of {len(text)} characters")

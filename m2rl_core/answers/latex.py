@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["compact", "fold", "pieces", "plain", "unwrap"]
+__all__ = ["compact", "enclosed", "fold", "pieces", "plain", "unwrap"]
 
 DEEPEST = 64
 """Redundant brackets that :func:`unwrap` takes off."""
@@ -62,6 +62,7 @@ _FULL_STOP = re.compile(r"(?<![.,;\\])[.,;]$")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = frozenset({"(", "[", "{", "\\{", "\\begin", "\\lfloor", "\\lceil"})
 _CLOSING = frozenset({")", "]", "}", "\\}", "\\end", "\\rfloor", "\\rceil"})
+_COMMAS = frozenset({",", ";"})
 
 
 def fold(text: str) -> str:
@@ -97,16 +98,17 @@ def unwrap(text: str) -> str:
     """``text`` without brackets ``(...)`` and ``{...}`` around the whole of it, unless commas make it a tuple."""
     text = text.strip()
     for _ in range(DEEPEST):
-        if text[:1] + text[-1:] not in ("()", "{}"):
+        inside = text[1:-1].strip()
+        if text[:1] + text[-1:] not in ("()", "{}") or not enclosed(text) or len(pieces(inside, _COMMAS)[0]) > 1:
             break
-        inner = list(_tokens(text))[1:-1]
-        if any(depth < 1 or (depth == 1 and token in _SPLITS) for token, _, depth in inner):
-            break
-        text = text[1:-1].strip()
+        text = inside
     return text
 
 
-_SPLITS = _OPENING | _CLOSING | {",", ";"}
+def enclosed(text: str) -> bool:
+    """Whether the bracket that ``text`` begins with is closed by its last one."""
+    inner = list(_tokens(text))[1:-1]
+    return all(depth > (token in _CLOSING) for token, _, depth in inner)
 
 
 def pieces(text: str, separators: frozenset[str]) -> tuple[list[str], list[str]]:

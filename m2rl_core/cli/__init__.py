@@ -113,6 +113,28 @@ def plugins(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A study's folder, e.g. runs/miniature.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write it; RUN/report-now by default.")
+    ] = None,
+) -> None:
+    """Write a report of what a study has found so far; what is not done yet is shown as missing."""
+    from m2rl_core.config import load_study
+    from m2rl_core.errors import RunError
+    from m2rl_core.plugins import load_plugins
+    from m2rl_core.report import write_report
+    from m2rl_core.study import plan
+
+    if not (run / "study.yaml").is_file():
+        raise RunError(f"{run} is no study's folder: it holds no study.yaml", then="m2rl run STUDY makes one")
+    study = load_study(run / "study.yaml").model_copy(update={"name": run.resolve().name})
+    out = out or run / "report-now"
+    write_report(study, plan(study, load_plugins(study.plugins), run.resolve().parent), out)
+    typer.echo(f"Done: {out / 'index.html'}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of study files, for editors."""
     from m2rl_core.config import schema

@@ -27,7 +27,8 @@ _COLOURS = {"loaded": "green", "disabled": "dim", "incompatible": "red", "failed
 def show(table: Table) -> None:
     """Print a table to standard output."""
     console = Console()
-    console.print(table, width=None if console.is_terminal else PIPE_WIDTH)
+    console = console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console.print(table)
 
 
 def plugins(found: Iterable[Plugin]) -> Table:

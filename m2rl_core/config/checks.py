@@ -181,7 +181,10 @@ def check_components(study: Study, registry: Registry) -> None:
     """
     found: list[UserError] = []
     with _gathered(found):
-        registry.configure("engine", study.engine, "engine")
+        name, config = use_of(study.engine, "engine")
+        registry.lookup("engine", name, "engine")
+        if config:  # an engine's class may import torch, which takes seconds; no settings need no class
+            registry.configure("engine", study.engine, "engine")
     domains: dict[str, Domain] = {}
     for name, section in study.domains.items():
         use, owner = {"use": section.use, **section.config}, f"domains.{name}"
@@ -227,10 +230,10 @@ def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -
 def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
     """Check an algorithm with its parts, and that there are teachers exactly where they are needed."""
     path = f"{owner}.algorithm"
-    parts = registry.create("algorithm", stage.algorithm, path).parts
-    advantage = registry.create("advantage", parts["advantage"] or {}, f"{path}.advantage")
-    loss = registry.create("loss", parts["loss"] or {}, f"{path}.loss")
-    rule = parts.get("importance")
+    parts = registry.create("algorithm", stage.algorithm, path).compose()
+    advantage = registry.create("advantage", parts.advantage, f"{path}.advantage")
+    loss = registry.create("loss", parts.loss, f"{path}.loss")
+    rule = parts.importance
     importance = registry.create("importance", rule, f"{path}.importance") if rule else None
     needs = advantage.needs | loss.needs | (importance.needs if importance else frozenset())
     taught = "teacher_logps" in needs or getattr(loss, "divergence", None) is not None

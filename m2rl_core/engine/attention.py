@@ -92,7 +92,13 @@ class Prefill:
             span = slice(s.start, s.start + s.prompts * s.length)
             q, k, v = (t[span].unflatten(0, (s.prompts, s.length)).transpose(1, 2) for t in (query, key, value))
             mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=_band(s.length, window, q), is_causal=_fits(s.length, window), scale=1.0, enable_gqa=True
+                q,
+                k,
+                v,
+                attn_mask=_band(s.length, window, q),
+                is_causal=_fits(s.length, window),
+                scale=1.0,
+                enable_gqa=True,
             )
             out[span] = mixed.transpose(1, 2).flatten(0, 1)
             s.shelf.put(layer, s.slots, k[s.prompt], v[s.prompt])

@@ -96,6 +96,9 @@ class Cache:
         for shelf in self.shelves.values():
             yield from shelf.rows
 
+    def filled(self):
+        return [s for s in self.shelves.values() if s.rows]
+
     def shelf(self, context: int) -> Shelf:
         """The shelf for a context of so many tokens."""
         tokens = capacity(context)
@@ -110,8 +113,6 @@ class Cache:
                 shelf.move(grown, self.shelf(shelf.tokens + 1))
             if ended or grown:
                 shelf.remove(ended + grown)
-            if not shelf.rows:
-                del self.shelves[shelf.tokens]
 
     def measure(self) -> None:
         """Note the bytes per token from whatever shelf is filled."""

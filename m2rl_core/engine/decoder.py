@@ -32,19 +32,20 @@ class Decoder:
 
     Args:
         model: a transformers causal LM that was loaded with :data:`m2rl_core.engine.attention.NAME`.
+        cache: empty.
         context: longest context [tokens].
         rows: most rows that run together.
         cache_bytes: most bytes of keys and values.
     """
 
-    def __init__(self, model: Any, *, context: int, rows: int, cache_bytes: float) -> None:
+    def __init__(self, model: Any, cache: Cache, *, context: int, rows: int, cache_bytes: float) -> None:
         self.model = model
         self.device: torch.device = model.device
         self.context = context
         self.rows = rows
         self.cache_bytes = cache_bytes
         self.version = 0
-        self.cache = Cache()
+        self.cache = cache
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
 
@@ -87,7 +88,7 @@ class Decoder:
         """
         while jobs := self._admit():
             self._prefill(jobs)
-        if self.cache.shelves:
+        if len(self.cache):
             self._decode()
         done = [job for job in self.running if job.done]
         self.running = [job for job in self.running if not job.done]
@@ -95,6 +96,8 @@ class Decoder:
 
     def _admit(self) -> list[Job]:
         """The waiting jobs, in order of arrival, that fit into rows, memory and one forward pass."""
+        if not self.waiting:
+            return []
         free_rows = self.rows - len(self.cache)
         free_bytes = self.cache_bytes - sum(self.bytes(row.job) for row in self.cache.rows())
         free_tokens = PREFILL_TOKENS
@@ -118,7 +121,9 @@ class Decoder:
             segments.append(self._segment(len(ids), length, members := list(group)))
             ids += [token for job in members for token in job.ids]
         positions = [position for job in jobs for position in range(len(job.ids))]
-        last = [start + s.length - 1 for s in segments for start in range(s.start, s.start + s.prompts * s.length, s.length)]
+        last = [
+            start + s.length - 1 for s in segments for start in range(s.start, s.start + s.prompts * s.length, s.length)
+        ]
         logits = self._forward(ids, positions, Prefill(segments), last)
         if not self.cache.bytes_per_token:
             self.cache.measure()
@@ -138,7 +143,7 @@ class Decoder:
         positions = [row.context - 1 for row in rows]
         lanes: list[Lane] = []
         start = 0
-        for shelf in self.cache.shelves.values():
+        for shelf in self.cache.filled():
             stop = start + len(shelf.rows)
             lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
             start = stop

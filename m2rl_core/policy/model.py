@@ -149,6 +149,7 @@ class Policy:
         view.entropy_T = entropy
         if view.old_logps_T is None:
             view.old_logps_T = logps.detach()  # the first update after sampling: π_old is the policy itself
+        assert view.coef_T is not None, "fix the coefficients before the first backward pass"
         total = (view.coef_T * loss(logps, view)).sum()
         torch.autograd.backward(total)
         self._gather(loss=total.item(), entropy=(view.coef_T * entropy).sum().item())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +72,7 @@ class Cost:
         return Cost(self.device / n, self.wall / n, self.gpus, kinds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """One finished evaluation of one model on one suite."""
 
@@ -82,17 +82,11 @@ class Evaluation:
     scores: Mapping[str, Any]
     """``scores.json``."""
 
-    def rewards(self) -> Iterator[tuple[str, float, float | None]]:
-        """(prompt, weight, reward) of every sample; the responses are read past."""
-        for row in read_jsonl(self.node.folder / "samples.jsonl"):
-            yield row["prompt"], row["weight"], row["reward"]
-
-    def failures(self) -> Iterator[tuple[str, str]]:
-        """(prompt, reason) of every verdict that failed."""
-        if self.scores["failed"]:
-            for row in read_jsonl(self.node.folder / "samples.jsonl"):
-                if row["reward"] is None:
-                    yield row["prompt"], row["reason"]
+    @cached_property
+    def samples(self) -> list[tuple[str, float, float | None, str]]:
+        """(prompt, weight, reward, reason where the verdict failed) of every sample; the responses are read past."""
+        rows = read_jsonl(self.node.folder / "samples.jsonl")
+        return [(r["prompt"], r["weight"], r["reward"], r["reason"] if r["reward"] is None else "") for r in rows]
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,7 @@ class Evidence:
         """Model → suite → rewards, over all seeds that are finished."""
         rewards: dict[tuple[str, str], dict[int, Iterable[tuple[str, float, float | None]]]] = defaultdict(dict)
         for one in self.evaluations:
-            rewards[one.model, one.suite][one.node.seed] = one.rewards()
+            rewards[one.model, one.suite][one.node.seed] = (sample[:3] for sample in one.samples)
         grids: dict[str, dict[str, Grid]] = defaultdict(dict)
         for (model, suite), by_seed in rewards.items():
             grids[model][suite] = grid(by_seed)

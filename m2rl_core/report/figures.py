@@ -32,7 +32,7 @@ _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _DEFAULTS = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
 _FONT = re.compile(r"font: (?:\w+ )*([\d.]+)px [^;\"]*")
 _DARK = (
-    "<style>svg{color:#1f2328;font-family:system-ui,sans-serif}"
+    "<style>svg{color-scheme:light dark;color:#1f2328;font-family:system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){svg{color:#e6e8eb}}</style>"
 )
 
@@ -61,7 +61,13 @@ def draw(figure: Figure, name: str) -> str:
 def standalone(svg: str) -> str:
     """The same drawing as a file of its own that follows the viewer's light or dark setting."""
     head, bracket, body = svg.partition(">")
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{head} width="{100 * _SIZE[0]:.0f}"{bracket}{_DARK}{body}\n'
+    width = "" if " width=" in head else f' width="{100 * _SIZE[0]:.0f}"'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{width}{bracket}{_DARK}{body}\n'
+
+
+def missing(error: ModuleNotFoundError) -> UserError:
+    """What to say where a library of the extra is not installed."""
+    return UserError("the report needs matplotlib and jinja2", found=error, then="pip install 'm2rl-core[report]'")
 
 
 def clean(text: str) -> str:
@@ -74,9 +80,7 @@ def _style(name: str) -> Iterator[None]:
     try:
         import matplotlib as mpl
     except ModuleNotFoundError as error:
-        raise UserError(
-            "the report needs matplotlib and jinja2", found=str(error), then="pip install 'm2rl-core[report]'"
-        ) from error
+        raise missing(error) from error
     with mpl.rc_context(_RC | {"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing")  # the viewer's own font draws it
         yield

@@ -78,7 +78,7 @@ def trajectories(evidence: Evidence) -> Section | None:
         if not steps:
             continue
         points = _along(stage, name, steps)
-        series = {s: [(g := evidence.grid(m, s)) and g.score for _, m in points] for s in suites}
+        series = {s: [_value(evidence, m, s) for _, m in points] for s in suites}
         figures[f"accuracy-{name}"] = Figure(
             f"{name}: accuracy", "lines", [x for x, _ in points], series, "step", "Avg@k, %"
         )
@@ -99,6 +99,11 @@ def _along(stage: RlStage, name: str, steps: Sequence[tuple[int, str]]) -> list[
 def _score(evidence: Evidence, model: str, suite: str) -> Estimate | None:
     found = evidence.grid(model, suite)
     return estimate([found]) if found else None
+
+
+def _value(evidence: Evidence, model: str, suite: str) -> float | None:
+    found = evidence.grid(model, suite)
+    return found.score if found else None
 
 
 def _link(evidence: Evidence, model: str, suite: str) -> str:

@@ -95,7 +95,7 @@ def numeric_columns(table: Table) -> list[bool]:
 def markdown(table: Table) -> str:
     """A pipe table; the best of its kind is bold, intervals stand in brackets."""
     align = ["---:" if numeric else "---" for numeric in numeric_columns(table)]
-    lines = [[_plain(c) for c in table.columns], align, *([_markdown(c) for c in row] for row in shown(table))]
+    lines = [[plain(c) for c in table.columns], align, *([_markdown(c) for c in row] for row in shown(table))]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -151,13 +151,13 @@ def _decimals(column: Sequence[Cell]) -> int:
 
 
 def _markdown(cell: Shown) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text if cell.numeric or cell.missing else _plain(cell.text)
+    text = f"**{cell.text}**" if cell.best else cell.text if cell.numeric or cell.missing else plain(cell.text)
     if cell.href:
         text = f"[{text}]({_url(cell.href)})"
     return f"{text} ({cell.interval})" if cell.interval else text
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, one line."""
     return re.sub(r"([\\`*\[\]<>|~&$]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 

@@ -94,7 +94,7 @@ def failures(evidence: Evidence) -> Section:
             for row in lines
         ]
         runs = [e for e in evidence.evaluations if e.scores["domain"] == domain]
-        reasons = Counter(reason for e in runs for _, reason in e.failures())
+        reasons = Counter(reason for e in runs for _, _, reward, reason in e.samples if reward is None)
         common = reasons.most_common(1)
         rows.append(
             [
@@ -106,7 +106,14 @@ def failures(evidence: Evidence) -> Section:
                 common[0][0][:200] if common else "",
             ]
         )
-    columns = ["domain", "training verdicts", "failed", "evaluation verdicts", "failed ", "most frequent reason"]
+    columns = [
+        "domain",
+        "training verdicts",
+        "training failed",
+        "evaluation verdicts",
+        "evaluation failed",
+        "most frequent reason",
+    ]
     table = Table(
         "Verifier failures", columns, rows, "A failed verdict leaves its group or its average; it is never a 0."
     )

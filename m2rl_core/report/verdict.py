@@ -106,7 +106,7 @@ def equal_table(evidence: Evidence, rivals: Sequence[Contender]) -> Table:
             score = mean_score(evidence, model) if model else None
             rows.append([basis, budget, way, model, used, measured(score)])
     columns = ["at equal", "budget", "way", "model", "used", "mean score"]
-    note = "A way is missing where no checkpoint within the budget was evaluated (`keep_every` keeps them)."
+    note = "A way is missing where no checkpoint within the budget was evaluated (keep_every keeps them)."
     return Table("Arms at equal budgets", columns, rows, note)
 
 
@@ -160,16 +160,15 @@ def _cost_ratio(evidence: Evidence, pair: Margin) -> float | None:
 
 
 def _reason(evidence: Evidence, pair: Margin) -> str:
-    gap, left, right = pair.gap, pair.left, pair.right
-    around = f"95% interval {interval(gap.low, gap.high, signed=True)}"
+    gap, left, right = pair.gap, _named(pair.left), _named(pair.right)
+    around = f"95% interval {interval(gap.low, gap.high)}"
     ratio = _cost_ratio(evidence, pair)
-    cost = f" It took {number(ratio, 2)} times the {unit_of(evidence)}-seconds." if ratio is not None else ""
+    cost = f", at {number(ratio, 2)} times its {unit_of(evidence)}-seconds" if ratio is not None else ""
     if gap.decided:
-        points = number(gap.value)
-        return f"{_named(left)} scores {points} points more than {_named(right)} ({around}).{cost}"
+        return f"{left} scores {number(gap.value)} points more than {right} ({around}){cost}."
     return (
-        f"{_named(left)} scores {number(gap.value)} points more than {_named(right)}, which may be chance ({around}); "
-        f"four of five such studies would find a true difference of {number(gap.detectable)} points.{cost}"
+        f"{left} and {right} cannot be told apart: {number(gap.value, signed=True)} points ({around}){cost}. "
+        f"A true difference of {number(gap.detectable)} would show in four of five such studies."
     )
 
 

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from m2rl_core.rollout.worker import BUILD_SECONDS, MAX_RESULT, Recipe, frame, frames
-from m2rl_core.types import Reward
+from m2rl_core.types import Reward, Trajectory
 
 __all__ = ["Owner", "Task", "Verdicts", "WorkerProcess"]
 
 TICK = 0.25
 """Seconds between two looks at a busy worker."""
-FAREWELL, EXIT, REAP = 0.5, 0.05, 5.0
-"""Seconds that an idle worker has to exit, that one which hung up has to exit, that a killed one has to vanish."""
+FAREWELL, REAP = 0.5, 5.0
+"""Seconds that a worker has to exit after the connection is gone, and that a killed one has to vanish."""
 
 
 class Verdicts(NamedTuple):
@@ -47,8 +47,7 @@ class Task:
 
     number: int
     domain: str
-    message: bytes
-    """The frame that a worker reads."""
+    trajectory: Trajectory
     answer: Future[Verdicts]
     retried: bool = False
 
@@ -110,9 +109,13 @@ class WorkerProcess(asyncio.Protocol):
         return bool(self.tasks) and self.elapsed > self._limit / 2
 
     def take(self, task: Task) -> None:
-        """Verify ``task`` after those that it has. Only when ready."""
+        """Verify ``task`` after those that it has. Only when ready.
+
+        Raises:
+            Exception: from pickle, where the trajectory holds more than plain data.
+        """
+        self._transport.write(frame(pickle.dumps((task.number, task.domain, task.trajectory))))
         self.tasks.append(task)
-        self._transport.write(task.message)
         if len(self.tasks) == 1:
             self._restart_clock()
         if self._timer is None:
@@ -124,13 +127,12 @@ class WorkerProcess(asyncio.Protocol):
             self._timer.cancel()
         await asyncio.wait({self._connection})
         self._transport.abort()
-        patience = 0.0 if self._fault else EXIT if self.tasks else FAREWELL
-        hung = not await _within(patience, self._gone)
-        with suppress(ProcessLookupError):
+        hung = not await _within(0.0 if self._fault else FAREWELL, self._gone)
+        with suppress(ProcessLookupError, PermissionError):  # all gone already
             os.killpg(self._process.pid, signal.SIGKILL)
         await _within(REAP, self._gone)
         with self._errors:
-            return (self._fault or self._cause(hung)) + self._last_words()
+            return self._fault or self._cause(hung)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open: greet."""
@@ -150,7 +152,7 @@ class WorkerProcess(asyncio.Protocol):
         try:
             for payload in frames(self._buffer, MAX_RESULT):
                 self._receive(json.loads(payload))
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except Exception:  # there are many ways to forge a message
             self._fail("the verifier worker broke the protocol")
         else:
             self._owner.changed()
@@ -215,8 +217,8 @@ class WorkerProcess(asyncio.Protocol):
             seconds = self._recipes[self.tasks[0].domain][1] if self._doing == "verifier" else BUILD_SECONDS
             return f"{self._doing} exceeded {seconds:g} s of CPU time"
         if code < 0:
-            return f"the verifier worker died: {signal.strsignal(-code) or f'signal {-code}'}"
-        return f"the verifier worker exited with code {code}"
+            return f"the verifier worker died: {signal.strsignal(-code) or f'signal {-code}'}{self._last_words()}"
+        return f"the verifier worker exited with code {code}{self._last_words()}"
 
     def _last_words(self) -> str:
         """The last line of its standard error."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import pickle
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from typing import Any
 from m2rl_core.config import DomainSection
 from m2rl_core.interfaces import Domain
 from m2rl_core.rollout.process import Task, Verdicts, WorkerProcess
-from m2rl_core.rollout.worker import Recipe, describe, frame
+from m2rl_core.rollout.worker import Recipe, describe
 from m2rl_core.types import Reward, Trajectory
 
 __all__ = ["Spec", "Verdicts", "VerifierPool"]
@@ -89,12 +88,7 @@ class VerifierPool:
         spec = self._specs[domain]
         if spec.remote is not None:
             return await _ask(spec.remote, domain, trajectory, 2 * spec.seconds)
-        number = next(self._numbers)
-        try:
-            message = frame(pickle.dumps((number, domain, trajectory)))
-        except Exception as error:  # a rollout that holds more than plain data is data, not a crash
-            return Verdicts(Reward(None, describe(error, domain)), 0.0)
-        task = Task(number, domain, message, Future())
+        task = Task(next(self._numbers), domain, trajectory, Future())
         task.answer.set_running_or_notify_cancel()  # a caller that stops waiting does not take it back
         with self._gate:
             if self._closed:
@@ -164,7 +158,7 @@ class _Dispatcher:
         ready = sorted((worker for worker in self.workers if worker.ready), key=self._doubtful)
         for worker in ready[: self.size]:
             while self.queue and self._has_room(worker):
-                worker.take(self.queue.popleft())
+                self._hand(self.queue.popleft(), worker)
         for worker in ready[self.size :]:
             if self._worn(worker) and not worker.tasks:
                 self.lost(worker)
@@ -195,6 +189,12 @@ class _Dispatcher:
     def _has_room(self, worker: WorkerProcess) -> bool:
         expected = sum(self.pace.get(task.domain, AHEAD) for task in worker.tasks)
         return len(worker.tasks) < DEPTH and expected < AHEAD
+
+    def _hand(self, task: Task, worker: WorkerProcess) -> None:
+        try:
+            worker.take(task)
+        except Exception as error:  # one bad rollout is data
+            task.answer.set_result(Verdicts(Reward(None, describe(error, task.domain)), 0.0))
 
     def _start(self) -> bool:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,14 +57,18 @@ class Clock:
         self._spent[kind][0] += seconds
         self._spent[kind][1] += cpu_seconds
 
-    def lap(self) -> dict[str, dict[str, float]]:
-        """What was charged since the last lap, and the ``total`` that passed; starts the next lap."""
+    def lap(self) -> dict[str, Any]:
+        """What was charged since the last lap, and the ``total`` that passed; starts the next lap.
+
+        With ``gpus`` where there are any: GPU-seconds are wall seconds times their number.
+        """
         now = self._now()
         laps = {"total": [now[0] - self._lap[0], now[1] - self._lap[1]], **self._spent}
         self._lap, self._spent = now, defaultdict(lambda: [0.0, 0.0])
         return {
             "seconds": {kind: round(spent[0], 6) for kind, spent in laps.items()},
             "cpu_seconds": {kind: round(spent[1], 6) for kind, spent in laps.items()},
+            **({"gpus": gpus} if (gpus := _gpus()) else {}),
         }
 
     @property
@@ -71,6 +76,12 @@ class Clock:
         """(wall, CPU) seconds that the stage has cost so far, lost attempts left out."""
         now = self._now()
         return self.before[0] + now[0] - self._start[0], self.before[1] + now[1] - self._start[1]
+
+
+def _gpus() -> int:
+    """Number of CUDA devices that this process works with; asks torch only where the stage has imported it."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.device_count() if torch is not None and torch.cuda.is_initialized() else 0
 
 
 class Journal:

@@ -61,7 +61,6 @@ class StageRun(Generic[S]):
         registry: builds components.
         suite: what an ``eval`` node measures.
         nodes: everything that it came from, in topological order; for a report, everything.
-        inputs: keys of ``models``, by the same names.
         key: hash of all that could change the results; a state of another key is never restored.
         send: takes progress to whoever watches.
     """
@@ -78,13 +77,12 @@ class StageRun(Generic[S]):
         registry: Registry,
         suite: str = "",
         nodes: Sequence[NodeView] = (),
-        inputs: Mapping[str, str] | None = None,
         key: str = "",
         send: Callable[[Mapping[str, Any]], None] = _discard,
     ) -> None:
         self.name, self.stage, self.study, self.seed = name, stage, study, seed
         self.folder, self.models, self.registry = folder, models, registry
-        self.suite, self.nodes, self.inputs, self.key = suite, nodes, inputs or {}, key
+        self.suite, self.nodes, self.key = suite, nodes, key
         self._send = send
         self._journal = Journal(folder)
         self._states = States(folder / "state", self._unusable, self.note)
@@ -156,7 +154,8 @@ class StageRun(Generic[S]):
             except StageError as error:
                 self._observers.remove(observer)
                 self.note(f"{error} It is not called again.")
-        self._send({"steps": getattr(self.stage, "steps", None), **metrics, "step": step + 1})
+        steps = getattr(self.stage, "steps", None)
+        self._send({**metrics, "step": step + 1, **({"steps": steps} if steps else {})})
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -71,7 +71,7 @@ def _named(node: ast.AST, module: str) -> Iterator[str]:
             start = _package(module, node.level) if node.level else ""
             origin = ".".join(filter(None, (start, node.module)))
             paths = [f"{origin}.{alias.name}" for alias in names]
-        case ast.Constant(value=str(text)) if (by_name := _BY_NAME.fullmatch(text)):
+        case ast.Constant(value=str(text)) if by_name := _BY_NAME.fullmatch(text):
             paths = [by_name[1]]
         case _:
             return

@@ -51,8 +51,8 @@ class Node:
     """The study's seed of this repetition."""
     inputs: tuple[str, ...] = ()
     """Ids of the nodes that must be done before."""
-    models: Mapping[str, str] = field(default_factory=dict)
-    """Input models, by the names that ``config`` uses → folder below the study's."""
+    models: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Input models, by the names that ``config`` uses → (id of the node, folder below the node's)."""
     domains: tuple[str, ...] = ()
     """Domains of the study that it uses."""
     suite: str = ""
@@ -172,12 +172,12 @@ class _Repetition:
                     yield self._analysis(name, stage)
 
     def _node(self, name: str, stage: AnyStage, domains: tuple[str, ...]) -> Node:
-        models = {model: self._folder(model) for _, model in references(stage)}
+        models = self._models([model for _, model in references(stage)])
         return Node(self.prefix + name, name, stage, self.seed, _makers(models), models, domains)
 
     def _evaluations(self, name: str, stage: EvalStage) -> Iterator[Node]:
         for model in self._chosen(stage.models):
-            models = {model: self._folder(model)}
+            models = self._models([model])
             for suite in stage.suites or self.suites:
                 suites = {suite: stage.suites[suite]} if isinstance(stage.suites, Mapping) else [suite]
                 config = stage.model_copy(update={"models": [model], "suites": suites})
@@ -186,7 +186,7 @@ class _Repetition:
 
     def _analysis(self, name: str, stage: AnalyzeStage) -> Node:
         """An analyzer sees its models and all evaluations of them."""
-        models = {model: self._folder(model) for model in self._chosen(stage.models)}
+        models = self._models(self._chosen(stage.models))
         evaluations = [
             node.id
             for other, section in self.stages.items()
@@ -202,13 +202,16 @@ class _Repetition:
         trained = [name for name in model_names(self.study) if not isinstance(self.stages[name], InitStage)]
         return list(dict.fromkeys(name for model in models for name in (trained if model == "*" else [model])))
 
-    def _folder(self, model: str) -> str:
-        """Where ``NAME`` or ``NAME@STEP`` is, below the study's folder."""
-        name, step = split_reference(model)
-        node = name if isinstance(self.stages[name], ModelStage) else self.prefix + name
-        return f"{node}/checkpoint" if step is None else f"{node}/kept/{step:06d}"
+    def _models(self, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Where each ``NAME`` or ``NAME@STEP`` is: (node, folder below the node's)."""
+        found = {}
+        for model in names:
+            name, step = split_reference(model)
+            node = name if isinstance(self.stages[name], ModelStage) else self.prefix + name
+            found[model] = node, "checkpoint" if step is None else f"kept/{step:06d}"
+        return found
 
 
-def _makers(models: Mapping[str, str]) -> tuple[str, ...]:
-    """The nodes that write the folders."""
-    return tuple(dict.fromkeys(re.sub(r"/(checkpoint|kept/\d+)$", "", folder) for folder in models.values()))
+def _makers(models: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """The nodes that write the models."""
+    return tuple(dict.fromkeys(node for node, _ in models.values()))

@@ -111,6 +111,19 @@ class AlgorithmContract:
             slope = (self.loss(up, batch).sum() - self.loss(down, batch).sum()) / (2 * step)
             torch.testing.assert_close(gradient[t], slope, rtol=1e-4, atol=1e-5)
 
+    def test_a_vanishing_loss_vanishes(self) -> None:
+        import torch
+
+        batch = self.batch()
+        batch.advantage_T = torch.zeros(len(batch.ids_T))
+        logps = (-torch.rand(len(batch.ids_T), generator=torch.Generator().manual_seed(2))).requires_grad_()
+        if not self.loss.vanishes:
+            return
+        loss = self.loss(logps, batch)
+        [gradient] = torch.autograd.grad(loss.sum(), logps)
+        assert not loss.any()
+        assert not gradient.any()
+
     def test_a_separable_loss_is_the_same_in_chunks(self) -> None:
         import torch
 

@@ -1,4 +1,4 @@
-"""pytest fixtures, loaded as a pytest plugin wherever m2rl-core is installed. Heavy imports wait until they are used."""
+"""pytest fixtures, loaded as a pytest plugin wherever m2rl-core is installed. Heavy imports wait until used."""
 
 from __future__ import annotations
 

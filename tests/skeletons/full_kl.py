@@ -16,6 +16,7 @@ class FullKl:
     name: ClassVar[str] = "full-kl"
     reference: ClassVar[str] = "https://arxiv.org/abs/2306.13649"
     separable = True
+    vanishes = False
 
     class Config(ComponentConfig):
         kind: Literal["reverse", "forward", "js"] = "reverse"

@@ -24,6 +24,7 @@ class PpoClip:
         "https://arxiv.org/abs/1707.06347 equation 7; clip-higher: https://arxiv.org/abs/2503.14476"
     )
     separable = True
+    vanishes = True
     needs: frozenset[str] = frozenset({"old_logps"})
     divergence: Divergence | None = None
 

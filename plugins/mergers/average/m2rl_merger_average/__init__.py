@@ -36,7 +36,7 @@ class Average(Merger):
         Raises:
             ValueError: not one share per expert.
         """
-        weights = self.config.weights or [1.0] * len(block.experts_E)
+        weights = [1.0] * len(block.experts_E) if self.config.weights is None else self.config.weights
         if len(weights) != len(block.experts_E):
             raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
         total = block.experts_E[0] * weights[0]

@@ -38,7 +38,7 @@ class TaskArithmetic(Merger):
         """
         if block.base is None:
             raise ValueError("task vectors need a base")
-        weights = self.config.weights or [1.0] * len(block.experts_E)
+        weights = [1.0] * len(block.experts_E) if self.config.weights is None else self.config.weights
         if len(weights) != len(block.experts_E):
             raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
         total = (block.experts_E[0] - block.base).mul_(weights[0])

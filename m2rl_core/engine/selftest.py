@@ -1,0 +1,73 @@
+"""Start-up checks, a few dozen tokens long: does this machine, with this model, keep what the engine promises?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from m2rl_core.engine.cache import Cache
+from m2rl_core.engine.decoder import Decoder
+from m2rl_core.engine.rows import Job
+from m2rl_core.errors import DataError
+from m2rl_core.types import Sampling, Turn
+
+TOKENS = 3
+CROWD = ((3, 1), (18, 20), (31, 2), (31, 24), (47, 1))
+"""(prompt length, rows) of jobs that run together; some outgrow their shelf within ``TOKENS``."""
+ALONE = ((1, 7), (2, 1), (4, 0))
+"""(index in the crowd, row) of samples that are drawn once more by themselves."""
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.25}
+"""Largest difference from transformers' own log-probs [nats]."""
+
+
+def is_exact(model: Any, cache: Cache) -> bool:
+    """True where samples come out bit-identical, tokens and log-probs, in a crowd and alone."""
+    together = _draw(model, cache, [_job(model, index, 0, rows) for index, (_, rows) in enumerate(CROWD)])
+    for index, row in ALONE:
+        if _draw(model, cache, [_job(model, index, row, 1)])[0][0] != together[index][row]:
+            return False
+    return True
+
+
+@torch.inference_mode()
+def check_parity(model: Any, cache: Cache) -> None:
+    """Compare the engine's log-probs with those of transformers' own attention.
+
+    Raises:
+        DataError: they differ, so the architecture has a part that the engine does not know.
+    """
+    job = _job(model, len(CROWD) - 1, 0, 1)
+    turn = _draw(model, cache, [job])[0][0]
+    own = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        ids = torch.tensor([job.ids + turn.ids], device=model.device)
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=TOKENS + 1).logits[0, :-1]
+    finally:
+        model.set_attn_implementation(own)
+    expected = torch.log_softmax(logits.float(), -1).gather(1, ids[0, -TOKENS:, None])[:, 0].cpu()
+    difference = (expected - torch.tensor(turn.logps)).abs().max().item()
+    if not difference <= TOLERANCE[model.dtype]:
+        raise DataError(
+            f"the embedded engine's log-probs for {type(model).__name__} are not those of transformers",
+            found=f"a difference of {difference:.2g} nats",
+            allowed=f"up to {TOLERANCE[model.dtype]:g}",
+            then="use another engine for this model, e.g. engine: vllm",
+        )
+
+
+def _job(model: Any, index: int, row: int, rows: int) -> Job:
+    vocab = model.get_input_embeddings().num_embeddings
+    ids = [(7919 * (index + 1) + 104729 * position) % vocab for position in range(CROWD[index][0])]
+    return Job(ids, Sampling(max_tokens=TOKENS, seed=index, sample=row), rows)
+
+
+def _draw(model: Any, cache: Cache, jobs: list[Job]) -> list[list[Turn]]:
+    rows = sum(rows for _, rows in CROWD)
+    decoder = Decoder(model, cache, context=1 << 30, rows=rows, cache_bytes=float("inf"))
+    for job in jobs:
+        decoder.add(job)
+    while decoder.busy:
+        decoder.step()
+    return [job.turns() for job in jobs]

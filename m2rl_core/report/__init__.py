@@ -1,0 +1,56 @@
+"""``kind: report`` — tables and figures of a whole study: mix, merge or distil?
+
+:func:`report` is the stage; :func:`write_report` writes the same from any folder of a study. Needs the extra
+``m2rl-core[report]`` (matplotlib and jinja2), which is imported when a report is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2rl_core.config import Study
+from m2rl_core.report import scores, training
+from m2rl_core.report.evidence import Evidence, Node
+from m2rl_core.report.files import files, unfinished
+from m2rl_core.report.pages import write_pages
+from m2rl_core.report.verdict import verdict
+
+if TYPE_CHECKING:
+    from m2rl_core.run import StageRun
+
+__all__ = ["report", "write_report"]
+
+
+def report(run: StageRun) -> None:
+    """Write the report of ``run.study`` into ``run.folder``."""
+    write_report(run.study, run.nodes, run.folder)
+
+
+def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
+    """Write ``index.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.svg`` into ``out``.
+
+    Args:
+        study: the whole study.
+        nodes: all nodes of its stage graph; what is not done is shown as missing.
+
+    Raises:
+        UserError: matplotlib or jinja2 is not installed.
+        DataError: a file of the run that is no JSON.
+        RunError: the disk is full.
+    """
+    evidence = Evidence(study, nodes, out)
+    sections = [
+        unfinished(evidence),
+        scores.scores(evidence),
+        scores.merges(evidence),
+        scores.kept_gain(evidence),
+        scores.trajectories(evidence),
+        training.cost(evidence),
+        training.curves(evidence),
+        training.signal(evidence),
+        training.failures(evidence),
+        files(evidence),
+    ]
+    write_pages(evidence, verdict(evidence), [section for section in sections if section is not None])

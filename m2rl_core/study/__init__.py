@@ -1,0 +1,134 @@
+"""Studies: the graph of their stages, what is done already, and running the rest.
+
+Read in this order: :mod:`.graph` (which nodes there are), :mod:`.keys` and :mod:`.code` (what their results depend
+on), :mod:`.folders` (where these lie), :mod:`.schedule` and :mod:`.worker` (who does the work). None imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from m2rl_core.config import EvalStage, Study, check_references
+from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.model import grounded
+from m2rl_core.plugins import load_plugins
+from m2rl_core.registry import Registry
+from m2rl_core.study.folders import claim, is_done, opened
+from m2rl_core.study.graph import Node, expand, needed
+from m2rl_core.study.keys import keyed, narrowed
+from m2rl_core.study.schedule import Progress, run_here, run_parallel
+from m2rl_core.study.worker import Job
+
+__all__ = ["Node", "Progress", "plan", "run_study"]
+
+STAGES: Mapping[str, str] = {
+    "model": "m2rl_core.model:model",
+    "init": "m2rl_core.init:init",
+    "sft": "m2rl_core.train_sft:train_sft",
+    "rl": "m2rl_core.train_rl:train_rl",
+    "merge": "m2rl_core.merge:merge",
+    "eval": "m2rl_core.evaluate:evaluate",
+    "report": "m2rl_core.report:report",
+}
+"""Kind of stage → its function, imported in the worker alone."""
+PRELOAD = ("transformers.models.qwen3.modeling_qwen3",)
+"""What stages import only when they open a model."""
+
+
+def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -> list[Node]:
+    """All nodes of a study, each after those that it needs, with their keys, folders and whether they are done.
+
+    Args:
+        runs: where studies keep what they made.
+        root: folder that relative paths of models start from: the study file's.
+
+    Raises:
+        ConfigError: names that do not fit each other, or a kind of stage that this version cannot run.
+        ComponentError: a component that is not there.
+        DataError: a model that is not there.
+    """
+    check_references(study)
+    for name, stage in study.stages.items():
+        if stage.kind not in STAGES:
+            raise ConfigError(
+                f"stages.{name}.kind: this version cannot run '{stage.kind}'", allowed=STAGES, then="remove the stage"
+            )
+    study = grounded(study, root)
+    folder = runs.absolute() / study.name
+    nodes = [replace(node, folder=folder / node.id) for node in expand(study, _suites(study, registry))]
+    return [replace(node, done=is_done(node)) for node in keyed(nodes, study, registry, STAGES)]
+
+
+def run_study(
+    study: Study, *, source: Path, runs: Path, only: str | None = None, progress: Progress, parallel: int | None = None
+) -> Path:
+    """Do what is left to do of a study.
+
+    Args:
+        source: the study's file; relative paths of models and plugins start from its folder.
+        only: a stage, which is then run with what it needs and nothing else.
+        parallel: most worker processes at a time; 0 runs everything in this process.
+
+    Returns:
+        The study's folder.
+
+    Raises:
+        ConfigError, ComponentError, DataError: as :func:`plan`.
+        RunError: the study's folder cannot be used.
+        StageError, UserError: of a stage that failed.
+    """
+    root = source.absolute().parent
+    study = study.model_copy(update={"plugins": [str(root / name) for name in study.plugins]})
+    study = grounded(study, root)
+    nodes = needed(plan(study, load_plugins(study.plugins), runs), only)
+    folder = runs.absolute() / study.name
+    with opened(folder, study):
+        left = []
+        for node in nodes:
+            if claim(folder, node):
+                progress.cached(node.id)
+            else:
+                left.append(node)
+        job = partial(_job, study, {node.id: node for node in nodes})
+        if parallel == 0:
+            run_here(left, job, progress)
+        elif left:
+            modules = dict.fromkeys(STAGES[node.kind].partition(":")[0] for node in left)
+            run_parallel(left, job, progress, width=parallel, preload=[*modules, *PRELOAD])
+    return folder
+
+
+def _job(study: Study, nodes: Mapping[str, Node], node: Node) -> Job:
+    """All that ``node``'s worker needs to know."""
+    models = {name: nodes[maker].folder / part for name, (maker, part) in node.models.items()}
+    before = set(node.inputs)
+    for other in reversed(nodes.values()):
+        if other.id in before:
+            before.update(other.inputs)
+    views = tuple(other.view for other in nodes.values() if other.id in before)
+    return Job(node, narrowed(study, node), STAGES[node.kind], models, views)
+
+
+def _suites(study: Study, registry: Registry) -> dict[str, str]:
+    """Every evaluation set of the study's domains → its domain; none where nothing is evaluated.
+
+    Raises:
+        ConfigError: two domains offer the same one, or an evaluation asks for one that nobody offers.
+    """
+    evaluations = {name: stage for name, stage in study.stages.items() if isinstance(stage, EvalStage)}
+    found: dict[str, str] = {}
+    for name, section in study.domains.items() if evaluations else ():
+        domain = registry.create("domain", {"use": section.use, **section.config}, f"domains.{name}")
+        for suite in domain.suites:
+            if suite in found:
+                raise ConfigError(f"suite '{suite}' is offered by the domains '{found[suite]}' and '{name}'")
+            found[suite] = name
+    for name, stage in evaluations.items():
+        for suite in stage.suites:
+            if suite not in found:
+                hint = nearest(suite, found)
+                raise ConfigError(f"stages.{name}.suites: no domain has a suite '{suite}'.{hint}", allowed=found)
+    return found

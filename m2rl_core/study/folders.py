@@ -1,0 +1,107 @@
+"""Where a study's results lie: ``runs/<study>/<node>/``, one writer at a time, nothing lost by a changed setting.
+
+The study's folder holds ``.m2rl`` (whose it is), ``.lock`` and ``study.yaml`` (resolved). A node's folder holds ``KEY``
+from its first moment on and ``DONE`` from its last. A folder with another key is set aside in ``.stale/`` and comes back
+when its key is wanted again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from m2rl_core.config import Study
+from m2rl_core.errors import RunError
+from m2rl_core.files import atomic_folder, locked, sweep, write_text
+from m2rl_core.study.graph import Node
+
+__all__ = ["claim", "is_done", "opened"]
+
+MARKER, LOCK, STALE, KEY, DONE = ".m2rl", ".lock", ".stale", "KEY", "DONE"
+
+
+@contextmanager
+def opened(folder: Path, study: Study) -> Iterator[None]:
+    """Make or enter the folder of ``study``, and keep others out.
+
+    Raises:
+        RunError: it is another study's or somebody else's, in use, or cannot be written; then nothing was touched.
+    """
+    try:
+        _refuse_foreign(folder, study.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / MARKER).exists():
+            write_text(folder / MARKER, json.dumps({"study": study.name}) + "\n")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be used: {error.strerror}", then="choose another --runs folder") from error
+    with locked(folder / LOCK):
+        sweep(folder)
+        write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        yield
+
+
+def _refuse_foreign(folder: Path, name: str) -> None:
+    marker = folder / MARKER
+    if marker.is_file():
+        owner = json.loads(marker.read_text())["study"]
+        if owner != name:
+            raise RunError(
+                f"{folder} belongs to another study", found=owner, allowed=name, then="rename the folder back"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(p.name != LOCK for p in folder.iterdir())):
+        raise RunError(
+            f"{folder} was not made by m2rl, and nothing in it has been touched",
+            then="choose another --runs folder or another name for the study",
+        )
+
+
+def is_done(node: Node) -> bool:
+    """True where the node's results are there and made with its key."""
+    folder = node.folder
+    # a model from the hub may have been cleared from the hub's cache
+    return (
+        _key(folder) == node.key
+        and (folder / DONE).exists()
+        and (node.kind != "model" or (folder / "checkpoint").exists())
+    )
+
+
+def claim(root: Path, node: Node) -> bool:
+    """Give the node its folder, and say whether it is done already.
+
+    Raises:
+        RunError: something else lies there.
+    """
+    folder = node.folder
+    if folder.exists() and (found := _key(folder)) != node.key:
+        if not found:
+            raise RunError(f"{folder} was not made by m2rl", then="move it away")
+        _move(folder, _aside(root, node.id, found))
+    if not folder.exists() and _key(_aside(root, node.id, node.key)) == node.key:
+        _move(_aside(root, node.id, node.key), folder)
+    if is_done(node):
+        shutil.rmtree(folder / "state", ignore_errors=True)
+        return True
+    if not folder.exists():
+        with atomic_folder(folder) as new:
+            (new / KEY).write_text(node.key + "\n")
+    return False
+
+
+def _key(folder: Path) -> str:
+    return (folder / KEY).read_text().strip() if (folder / KEY).is_file() else ""
+
+
+def _aside(root: Path, name: str, key: str) -> Path:
+    return root / STALE / f"{name}-{key[:12]}"
+
+
+def _move(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
