@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -21,10 +21,6 @@ __all__ = ["Lines", "LiveTable", "Value", "open_progress"]
 
 Value = float | int | str | None
 Fields = Mapping[str, Value]
-
-LINE_SECONDS = 5.0
-"""A stage writes at most one line in so many seconds, beside its first and last."""
-DRAW_SECONDS = 0.1
 
 
 def open_progress(console: Console) -> Lines:
@@ -95,10 +91,13 @@ class Lines:
         clock: seconds from any zero.
     """
 
+    every: ClassVar[float] = 5.0
+    """Seconds between two reports of one stage that are shown."""
+
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
         self.running: dict[str, Running] = {}
-        self._written: dict[str, float] = {}
+        self._shown: dict[str, float] = {}
         self._cached: list[str] = []
 
     def __enter__(self) -> Self:
@@ -121,8 +120,11 @@ class Lines:
         if note := fields.get("note"):
             self._line("!", stage, str(note), "yellow")
         if stage in self.running:
-            self.running[stage].update(fields, self.clock())
-            self._change(stage)
+            now = self.clock()
+            self.running[stage].update(fields, now)
+            if now - self._shown.get(stage, -self.every) >= self.every:
+                self._shown[stage] = now
+                self._change(stage)
 
     def finished(self, stage: str, seconds: float) -> None:
         """A stage is done after ``seconds`` of wall time."""
@@ -140,13 +142,11 @@ class Lines:
         self._line("✗", stage, f"failed: {message}", "red")
 
     def _begin(self, stage: str) -> None:
-        self._written[stage] = self.clock()
+        self._shown[stage] = self.clock()
         self._line("·", stage, "started")
 
     def _change(self, stage: str) -> None:
-        summary = self.running[stage].summary()
-        if summary and self.clock() - self._written[stage] >= LINE_SECONDS:
-            self._written[stage] = self.clock()
+        if summary := self.running[stage].summary():
             self._line("·", stage, summary)
 
     def _show_cached(self) -> None:
@@ -163,13 +163,14 @@ class Lines:
 class LiveTable(Lines):
     """The same lines for what is over, and below them a table of what is running."""
 
+    every: ClassVar[float] = 0.1
+
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(console, clock)
         # Workers inherit sys.stdout: it must stay the real one.
         self._live = Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
         )
-        self._drawn = 0.0
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -185,15 +186,13 @@ class LiveTable(Lines):
         self._draw()
 
     def _change(self, stage: str) -> None:
-        if self.clock() - self._drawn >= DRAW_SECONDS:
-            self._draw()
+        self._draw()
 
     def _line(self, sign: str, stage: str, text: str, style: str = "") -> None:
         super()._line(sign, stage, text, style)
         self._draw()
 
     def _draw(self) -> None:
-        self._drawn = self.clock()
         self._live.update(self.table(), refresh=True)
 
     def table(self) -> Table:

@@ -100,7 +100,7 @@ def _names(study: Study) -> Iterator[Problem]:
     for section in ("stages", "domains"):
         for name in getattr(study, section):
             if not _SAFE.fullmatch(name):
-                text = "cannot name a folder. Allowed: letters, digits, '.', '_', '-', but not 'seed-NUMBER' or 'study.yaml'."
+                text = "cannot name a folder. Allowed: letters, digits, '.', '_', '-', but no 'seed-NUMBER', 'study.yaml'."
                 yield Problem((section, name), text)
     if BASE in study.stages and study.model.base:
         yield Problem(("stages", BASE), "the name is taken by model.base.")

@@ -32,23 +32,25 @@ class Diagnostics:
     """What a merge learned about its inputs."""
 
     experts: Sequence[str]
-    anchored: bool
-    """Task vectors run from the anchor; otherwise from the experts' mean."""
     survey: Survey
     hashes: Mapping[str, str]
     """Model → hash of its weights."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """One number per key: per expert, per pair of experts, and of all."""
-        found: dict[str, float] = {"sign_conflict": self.survey.conflicts / self.survey.size}
+        """``norm/EXPERT``, ``relative/EXPERT``, ``changed/EXPERT``, ``cosine/EXPERT/EXPERT`` and ``sign_conflict``.
+
+        Without an anchor ``norm`` alone: each expert's distance from their mean.
+        """
+        norms = {f"norm/{name}": float(norm) for name, norm in zip(self.experts, self.survey.norms_E, strict=True)}
+        if self.survey.base is None:
+            return norms
+        found = {**norms, "sign_conflict": self.survey.conflicts / self.survey.size}
         for index, name in enumerate(self.experts):
-            found[f"norm/{name}"] = float(self.survey.norms_E[index])
+            found[f"relative/{name}"] = norms[f"norm/{name}"] / max(self.survey.base**0.5, 1e-30)
             found[f"changed/{name}"] = float(self.survey.changed_E[index]) / self.survey.size
-            if self.survey.base > 0:
-                found[f"relative/{name}"] = float(self.survey.norms_E[index]) / self.survey.base**0.5
-            for other, second in enumerate(self.experts[:index]):
-                found[f"cosine/{second}/{name}"] = float(self.survey.cosines_EE[index, other])
+            for other, earlier in enumerate(self.experts[:index]):
+                found[f"cosine/{earlier}/{name}"] = float(self.survey.cosines_EE[index, other])
         return found
 
     @property
@@ -90,29 +92,32 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
         "## Inputs\n\n" + _table(["model", "sha256 of the weights"], list(found.hashes.items())),
-        f"## Task vectors\n\nFrom {'the base' if found.anchored else 'the mean of the experts'}. Weights that some "
-        f"experts raise and others lower: {found.survey.conflicts / found.survey.size:.1%}.\n\n" + _vectors(found),
+        _vectors(found),
         *(f"> {line}\n" for line in found.warnings),
     ]
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def _vectors(found: Diagnostics) -> str:
-    """Length, share of changed weights and cosines of the experts, one row each."""
-    metrics, cosines_EE = found.metrics, found.survey.cosines_EE
+    """Where the experts lie, one row each."""
+    metrics = found.metrics
+    if found.survey.base is None:
+        rows = [[name, f"{metrics[f'norm/{name}']:.6g}"] for name in found.experts]
+        return "## Experts\n\n" + _table(["expert", "distance from their mean"], rows)
     rows = [
         [
             name,
             f"{metrics[f'norm/{name}']:.6g}",
-            f"{metrics[f'relative/{name}']:.3%}" if f"relative/{name}" in metrics else "–",
+            f"{metrics[f'relative/{name}']:.3%}",
             f"{metrics[f'changed/{name}']:.1%}",
-            *(f"{cosine:.4f}" for cosine in cosines_EE[index]),
+            *(f"{cosine:.4f}" for cosine in cosines),
         ]
-        for index, name in enumerate(found.experts)
+        for name, cosines in zip(found.experts, found.survey.cosines_EE, strict=True)
     ]
-    return _table(
-        ["expert", "length", "of the base's", "changed", *(f"cosine to {name}" for name in found.experts)], rows
-    )
+    cosines = [f"cosine with {name}" for name in found.experts]
+    conflict = f"Weights that some experts raise and others lower: {metrics['sign_conflict']:.1%}.\n"
+    table = _table(["expert", "length", "of the base's", "changed weights", *cosines], rows)
+    return f"## Task vectors\n\n{table}\n{conflict}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

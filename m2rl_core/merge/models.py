@@ -40,8 +40,8 @@ def merge_models(
 
     Args:
         merger: how.
-        base: the anchor. Its configuration and tokenizer are the result's, also where the merger does not use its
-            weights; without one, the first expert's are.
+        base: the anchor: its configuration and tokenizer are the result's, and diagnostics start from it, also where
+            the merger does not need it. Without one, the first expert's are, and there are fewer diagnostics.
         experts: by name; names are for messages and the card.
         out: the new folder; for a merger of several outputs, one per name.
         dtype: of the result, as in ``torch``; ``None`` keeps each tensor's type in the anchor.
@@ -140,10 +140,10 @@ class Job:
     def write(self, folders: Mapping[str, Path]) -> card.Diagnostics:
         """Fill the folders, one per output of the merger."""
         layout = self.layout
-        anchored = self.merger.needs_base
+        experts = [model.checkpoint for model in self.models[-len(self.experts) :]]
         inputs = Inputs(
-            self.anchor.checkpoint if anchored else None,
-            dict(zip(self.experts, (m.checkpoint for m in self.models[-len(self.experts) :]), strict=True)),
+            None if self.base is None else self.anchor.checkpoint,
+            dict(zip(self.experts, experts, strict=True)),
             self.anchor.names,
             granularity=self.merger.granularity,
         )
@@ -156,7 +156,7 @@ class Job:
 
             stream = Stream(self.merger, inputs, write, threads=self.threads, progress=self._counter(inputs))
             stream.run()
-        found = card.Diagnostics(list(self.experts), anchored, stream.survey, self._hashes(inputs, stream))
+        found = card.Diagnostics(list(self.experts), stream.survey, self._hashes(inputs, stream))
         for folder in folders.values():
             self._complete(folder, found)
         return found

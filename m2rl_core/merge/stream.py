@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -164,7 +163,7 @@ class Stream:
 
         block = self._inputs.load(task.piece, visit if self._inputs.whole_leaves else None)
         found = survey(block)
-        if not (np.isfinite(found.base) and np.isfinite(found.gram_EE).all()):
+        if not found.finite:
             self._refuse_non_finite(block)
         return block, _Seen(found, digests)
 

@@ -1,6 +1,6 @@
 """What one reading tells of any merge, whatever the merger: lengths and angles of the task vectors, moved weights.
 
-Without an anchor the experts are compared with their own mean.
+Without an anchor, experts are compared with their own mean, and only the lengths mean something.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Survey:
 
     size: int
     """Elements."""
-    base: float
-    """Squared length of the anchor; 0 without one."""
+    base: float | None
+    """Squared length of the anchor."""
     gram_EE: Floats
     """Inner products of the task vectors."""
     changed_E: npt.NDArray[np.int64]
@@ -34,11 +34,16 @@ class Survey:
     def __add__(self, other: Survey) -> Survey:
         return Survey(
             self.size + other.size,
-            self.base + other.base,
+            None if self.base is None or other.base is None else self.base + other.base,
             self.gram_EE + other.gram_EE,
             self.changed_E + other.changed_E,
             self.conflicts + other.conflicts,
         )
+
+    @property
+    def finite(self) -> bool:
+        """False where a weight is not a finite number, or where a sum of squares overflows."""
+        return bool(np.isfinite(self.base or 0.0) and np.isfinite(self.gram_EE).all())
 
     @property
     def norms_E(self) -> Floats:
@@ -53,14 +58,14 @@ class Survey:
 
 
 def survey(block: Block) -> Survey:
-    """The sums of one block. Not finite where the block is not."""
+    """The sums of one block."""
     reference = block.experts_E.mean(0) if block.base is None else block.base
     deltas_E = (block.experts_E - reference).flatten(1)
     moved = deltas_E.numpy()
     flat = None if block.base is None else block.base.flatten()
     return Survey(
         size=moved.shape[1],
-        base=0.0 if flat is None else float(torch.dot(flat, flat)),
+        base=None if flat is None else float(torch.dot(flat, flat)),
         gram_EE=(deltas_E @ deltas_E.T).double().numpy(),
         changed_E=np.array([np.count_nonzero(row != 0) for row in moved]),  # numpy counts booleans fast, floats slowly
         conflicts=int(np.count_nonzero((moved.max(0) > 0) & (moved.min(0) < 0))),

@@ -95,8 +95,9 @@ class WorkerProcess(asyncio.Protocol):
         self._process, channel, self._errors = _spawn()
         self._loop = asyncio.get_running_loop()
         self._connection = self._loop.create_task(self._loop.create_unix_connection(lambda: self, sock=channel))
+        self._timer: asyncio.TimerHandle | None = None
         self._restart_clock()
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(TICK, self._look)
+        self._watch()
 
     @property
     def elapsed(self) -> float:
@@ -119,7 +120,7 @@ class WorkerProcess(asyncio.Protocol):
         if len(self.tasks) == 1:
             self._restart_clock()
         if self._timer is None:
-            self._timer = self._loop.call_later(min(TICK, self._limit), self._look)
+            self._watch()
 
     async def end(self) -> str:
         """Hang up, kill the whole process group, reap its leader, and say what the matter was."""
@@ -181,18 +182,24 @@ class WorkerProcess(asyncio.Protocol):
         if self.tasks and (domain := self.tasks[0].domain) in self._built:
             self._limit = 2 * self._recipes[domain][1]
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
+        self._timer = self._loop.call_later(min(TICK, self._limit - self.elapsed), self._look, self._loop.time())
+
+    def _look(self, last: float) -> None:
         """Watch the limit, and whether the worker lives: a child of its own may hold the socket open."""
         self._timer = None
         if self.ready and not self.tasks:
             return
+        stall = self._loop.time() - max(last, self._since) - TICK
+        if stall > TICK:  # this process slept, or somebody held its lock: a verdict may be waiting to be read
+            self._since += stall
         if self.elapsed >= self._limit:
             self.overran = True
             self._fail(f"{self._doing} exceeded {self._limit:g} s")
         elif self._gone():
             self._owner.lost(self)
         else:
-            self._timer = self._loop.call_later(min(TICK, self._limit - self.elapsed), self._look)
+            self._watch()
             if self.slow:
                 self._owner.changed()
 

@@ -55,7 +55,7 @@ def family(
     for name, path in folders.items():
         path.mkdir(parents=True)
         (path / "config.json").write_text(config)
-        (path / "generation_config.json").write_text(json.dumps({"temperature": 0.6}))
+        (path / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "max_new_tokens": 8}))
         (path / "chat_template.jinja").write_text("{{ messages }}")
         (path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<1>"}))
         _write_tokenizer(path, int(sizes.get("vocab_size", TINY["vocab_size"])))

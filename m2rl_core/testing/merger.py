@@ -53,7 +53,7 @@ def merge_tensors(
         def opened(name: str, tensors: Tensors) -> Checkpoint:
             return stack.enter_context(Checkpoint.open(_saved(folder / name, tensors)))
 
-        anchor = opened("base", base) if merger.needs_base and base is not None else None
+        anchor = None if base is None else opened("base", base)
         named = {f"expert-{index}": opened(f"expert-{index}", tensors) for index, tensors in enumerate(experts)}
         inputs = Inputs(anchor, named, list(experts[0]), granularity=merger.granularity, block=block)
         Stream(merger, inputs, write, threads=threads).run()
