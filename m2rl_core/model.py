@@ -77,9 +77,9 @@ def _place(owner: str, path: str, revision: str | None, root: Path) -> str:
         )
     if not COMMIT.fullmatch(revision or ""):
         raise ConfigError(
-            f"{owner.rpartition('.')[0]}.revision: '{path}' is no local folder, and from the hub only a pinned commit is used",
+            f"{owner.rpartition('.')[0]}.revision: '{path}' is no local folder, and what comes from the hub is pinned",
             found=revision,
-            allowed="a commit of 40 hexadecimal digits",
+            allowed="a commit, 40 hexadecimal digits",
             then=f"copy the newest from https://huggingface.co/{path}/commits",
         )
     return path

@@ -39,8 +39,7 @@ GROUP = "m2rl"
 _MACHINERY = (
     "<frozen",
     __file__,
-    m2rl_core.registry.__file__,
-    *(str(Path(package.__file__ or "").parent) for package in (importlib, pluggy)),
+    *(str(Path(package.__file__ or "").parent) for package in (importlib, pluggy, m2rl_core.registry)),
 )
 _OWN: tuple[tuple[Kind, str, str], ...] = (
     ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),

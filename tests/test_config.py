@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from m2rl_core.errors import ComponentError, ConfigError
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.plugins import Registry
-from m2rl_core.types import Divergence, Suite
+from m2rl_core.types import Composition, Divergence, Suite
 
 GOOD = """\
 name: mini
@@ -368,9 +368,9 @@ class Part:
         layer: int = 0
         std: bool = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         self.config = config
-        self.suites = {f"level-{config.level}": Suite("generated")}
+        self.suites = {f"level-{getattr(config, 'level', 0)}": Suite("generated")}
 
 
 class Algorithm(Part):
@@ -379,12 +379,9 @@ class Algorithm(Part):
         importance: dict[str, Any] | None = None
         loss: dict[str, Any] = {}
 
-    def __init__(self, config: Config) -> None:
-        self.parts: Mapping[str, Mapping[str, Any] | None] = {
-            "advantage": {"use": "group", **config.advantage},
-            "importance": config.importance,
-            "loss": {"use": "clip", **config.loss},
-        }
+    def compose(self) -> Composition:
+        parts = self.config.model_dump()
+        return Composition({"use": "group"} | parts["advantage"], {"use": "clip"} | parts["loss"], parts["importance"])
 
 
 def named(name: str, base: type = Part, **attributes: object) -> type:

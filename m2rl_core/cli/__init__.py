@@ -7,6 +7,7 @@ Importing this module must stay cheap: what a command needs is imported when it 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from m2rl_core.cli.errors import Group
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
-    from m2rl_core.registry import Registry
+    from m2rl_core.registry import Plugin, Registry
 
 __all__ = ["main"]
 
@@ -84,7 +85,7 @@ def check(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs
     from m2rl_core.study import plan
 
     loaded, registry = _checked(study, overrides)
-    show(stages(loaded, plan(loaded, registry, runs)))
+    show(stages(loaded, plan(loaded, registry, runs, root=study.absolute().parent)))
 
 
 @app.command()
@@ -105,9 +106,7 @@ def plugins(
         from m2rl_core.cli.tables import show
 
         show(table(found))
-        for plugin in found:
-            if plugin.problem:
-                typer.echo(plugin)
+        _warn(found)
     if check and any(plugin.broken for plugin in found):
         raise typer.Exit(2)
 
@@ -149,8 +148,13 @@ def _checked(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
 
     study = load_study(file, overrides or ())
     registry = load_plugins(study.plugins)
-    for plugin in registry.plugins:
-        if plugin.broken:
-            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)
+    _warn(registry.plugins)
     check_components(study, registry)
     return study, registry
+
+
+def _warn(plugins: Iterable[Plugin]) -> None:
+    """One line for each broken plugin."""
+    for plugin in plugins:
+        if plugin.broken:
+            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)

@@ -31,7 +31,8 @@ __all__ = ["anchor", "check_components", "check_references", "model_names", "ref
 
 BASE = "base"
 """The name of ``model.base`` among the models of a study."""
-_SAFE = re.compile(r"(?!seed-\d+$|study\.yaml$)[A-Za-z0-9][A-Za-z0-9._-]*")
+_SAFE = re.compile(r"(?!seed-\d+$|study\.yaml$)[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SAFE_NAMES = "letters, digits, '_', '.' and '-', but not 'seed-NUMBER' or 'study.yaml', and no '.' or '-' at the start"
 
 
 def model_names(study: Study) -> list[str]:
@@ -100,8 +101,7 @@ def _names(study: Study) -> Iterator[Problem]:
     for section in ("stages", "domains"):
         for name in getattr(study, section):
             if not _SAFE.fullmatch(name):
-                text = "cannot name a folder. Allowed: letters, digits, '.', '_', '-', but no 'seed-NUMBER', 'study.yaml'."
-                yield Problem((section, name), text)
+                yield Problem((section, name), f"cannot name a folder. Allowed: {_SAFE_NAMES}.")
     if BASE in study.stages and study.model.base:
         yield Problem(("stages", BASE), "the name is taken by model.base.")
     if not study.stages:

@@ -107,12 +107,12 @@ class Cache:
     def tidy(self) -> None:
         """Retire ended rows, move up those that have outgrown their shelf, and free shelves that stand empty."""
         for shelf in list(self.shelves.values()):
-            ended = [slot for slot, row in enumerate(shelf.rows) if row.finish is not None]
-            grown = [s for s, row in enumerate(shelf.rows) if row.finish is None and row.context > shelf.tokens]
-            if grown:
-                shelf.move(grown, self.shelf(shelf.tokens + 1))
-            if ended or grown:
-                shelf.remove(ended + grown)
+            leaving = [i for i, row in enumerate(shelf.rows) if row.finish or row.context > shelf.tokens]
+            if leaving:
+                grown = [slot for slot in leaving if not shelf.rows[slot].finish]
+                if grown:
+                    shelf.move(grown, self.shelf(shelf.tokens + 1))
+                shelf.remove(leaving)
 
     def measure(self) -> None:
         """Note the bytes per token from whatever shelf is filled."""

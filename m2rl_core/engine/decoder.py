@@ -6,6 +6,7 @@ pass over a flat list of tokens; the head is computed only where a token is draw
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,7 +21,7 @@ from m2rl_core.engine.rows import Job, Row
 from m2rl_core.engine.sampler import draw, uniforms
 from m2rl_core.errors import StageError
 
-PREFILL_TOKENS = 4096
+PREFILL_TOKENS = 8192
 """Most prompt tokens of one forward pass, unless one prompt alone is longer."""
 MULTIPLE = 8
 """Tokens of a pass are filled up to a multiple of this: with fewer than four, BLAS takes kernels that round differently,
@@ -86,12 +87,14 @@ class Decoder:
         Raises:
             StageError: the model's logits are not finite.
         """
+        ended: list[Row] = []
         while jobs := self._admit():
-            self._prefill(jobs)
+            ended += self._prefill(jobs)
         if len(self.cache):
-            self._decode()
-        done = [job for job in self.running if job.done]
-        self.running = [job for job in self.running if not job.done]
+            ended += self._decode()
+        done = [job for job in dict.fromkeys(row.job for row in ended) if job.done]
+        for job in done:
+            self.running.remove(job)
         return done
 
     def _admit(self) -> list[Job]:
@@ -113,7 +116,7 @@ class Decoder:
         self.running += jobs
         return jobs
 
-    def _prefill(self, jobs: list[Job]) -> None:
+    def _prefill(self, jobs: list[Job]) -> list[Row]:
         jobs = sorted(jobs, key=lambda job: len(job.ids))
         segments: list[Segment] = []
         ids: list[int] = []
@@ -128,7 +131,7 @@ class Decoder:
         if not self.cache.bytes_per_token:
             self.cache.measure()
         owner = [index for index, job in enumerate(jobs) for _ in job.rows]
-        self._record([row for job in jobs for row in job.rows], logits[owner])
+        return self._record([row for job in jobs for row in job.rows], logits[owner])
 
     def _segment(self, start: int, length: int, jobs: list[Job]) -> Segment:
         shelf = self.cache.shelf(length + 1)
@@ -138,7 +141,7 @@ class Decoder:
         prompt = [index for index, job in enumerate(jobs) for _ in job.rows]
         return Segment(start, len(jobs), length, shelf, slots, torch.tensor(prompt, device=self.device))
 
-    def _decode(self) -> None:
+    def _decode(self) -> list[Row]:
         rows = list(self.cache.rows())
         positions = [row.context - 1 for row in rows]
         lanes: list[Lane] = []
@@ -148,7 +151,7 @@ class Decoder:
             lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
             start = stop
         logits = self._forward([row.ids[-1] for row in rows], positions, Decode(lanes), None)
-        self._record(rows, logits[: len(rows)])
+        return self._record(rows, logits[: len(rows)])
 
     def _forward(self, ids: list[int], positions: list[int], plan: Plan, keep: list[int] | None) -> Tensor:
         """Float32 logits of the tokens in ``keep``, or of all: [tokens and filling, V]."""
@@ -165,12 +168,13 @@ class Decoder:
     def _filled(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor([*numbers, *[0] * (-len(numbers) % MULTIPLE)], device=self.device)
 
-    def _record(self, rows: list[Row], logits: Tensor) -> None:
-        """Draw a token for each row and tidy the shelves."""
+    def _record(self, rows: list[Row], logits: Tensor) -> list[Row]:
+        """Draw a token for each row, tidy the shelves and return the rows that ended."""
         noise = uniforms([row.key for row in rows], [row.context for row in rows])
         tokens, logps = draw(logits, [row.job.sampling for row in rows], noise)
+        if math.isnan(sum(logps)):
+            raise StageError(f"the policy's logits are not finite (version {self.version})")
         for row, token, logp in zip(rows, tokens, logps, strict=True):
-            if logp != logp:
-                raise StageError(f"the policy's logits are not finite (version {self.version})")
             row.add(token, logp, self.version, self.context)
         self.cache.tidy()
+        return [row for row in rows if row.finish]

@@ -91,7 +91,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
-        "## Inputs\n\n" + _table(["model", "sha256 of the weights"], list(found.hashes.items())),
+        "## Inputs\n\n" + _table(["model", "hash of the weights"], list(found.hashes.items())),
         _vectors(found),
         *(f"> {line}\n" for line in found.warnings),
     ]

@@ -65,7 +65,11 @@ class Inputs:
     @property
     def bytes(self) -> int:
         """Read by one visit to every block."""
-        return sum(source.tensors[name].bytes for source in self.sources for name in self.tensors)
+        return sum(tensor.size * self.itemsize(name) for name, tensor in self.tensors.items())
+
+    def itemsize(self, name: str) -> int:
+        """Bytes that all sources together store for one element of a tensor."""
+        return sum(source.tensors[name].dtype.itemsize for source in self.sources)
 
     def pieces(self, name: str) -> Iterator[Piece]:
         """The blocks of a tensor, in order; none for an empty one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,8 @@ from m2rl_core.interfaces import Merger
 from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import Inputs, Piece
-from m2rl_core.merge.stream import Stream
+from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.weights import Layout, Writer, weights_hash
-
-Report = Callable[[int, int], None]
-"""Is told the bytes read so far and those to be read in all."""
 
 
 def merge_models(
@@ -46,7 +43,7 @@ def merge_models(
         out: the new folder; for a merger of several outputs, one per name.
         dtype: of the result, as in ``torch``; ``None`` keeps each tensor's type in the anchor.
         threads: work on so many blocks at once. The result does not depend on it.
-        report: progress.
+        report: is told the bytes read so far, and those to be read in all.
 
     Raises:
         ConfigError: the merger does not fit what it is given.
@@ -154,7 +151,7 @@ class Job:
                 for writer, values in zip(writers, outputs, strict=True):
                     writer.write(piece.name, piece.offset, self._rounded(piece, values, layout[piece.name][0]))
 
-            stream = Stream(self.merger, inputs, write, threads=self.threads, progress=self._counter(inputs))
+            stream = Stream(self.merger, inputs, write, threads=self.threads, report=self.report)
             stream.run()
         found = card.Diagnostics(list(self.experts), stream.survey, self._hashes(inputs, stream))
         for folder in folders.values():
@@ -172,17 +169,6 @@ class Job:
                 then="choose another dtype or smaller coefficients",
             )
         return values.flatten().to(dtype)
-
-    def _counter(self, inputs: Inputs) -> Callable[[int], None]:
-        done, total = 0, inputs.bytes * (len(self.merger.passes()) + 1)
-
-        def count(read: int) -> None:
-            nonlocal done
-            done += read
-            if self.report is not None:
-                self.report(done, total)
-
-        return count
 
     def _hashes(self, inputs: Inputs, stream: Stream) -> dict[str, str]:
         """Of the weights that were merged, by model; those that the stream could not hash on its way are read again."""

@@ -28,6 +28,9 @@ from m2rl_core.weights import WeightsHash, leaves
 Write = Callable[[Piece, list[Tensor]], None]
 """Takes the outputs of one block; called from several threads."""
 
+Report = Callable[[int, int], None]
+"""Is told the bytes read so far, and those to be read in all."""
+
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -66,7 +69,7 @@ class Stream:
         inputs: cut into blocks of the merger's granularity.
         write: takes the results.
         threads: work on so many blocks at once; a merger of whole tensors uses them within its tensor instead.
-        progress: is told the bytes that were read, as they are.
+        report: is told the bytes read so far, and those to be read in all.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class Stream:
         write: Write,
         *,
         threads: int = 1,
-        progress: Callable[[int], None] = lambda read: None,
+        report: Report | None = None,
     ) -> None:
-        self._merger, self._inputs, self._write, self._progress = merger, inputs, write, progress
-        self._threads = threads
+        self._merger, self._inputs, self._write = merger, inputs, write
+        self._threads, self._report = threads, report
+        self._read, self._to_read = 0, inputs.bytes * (len(merger.passes()) + 1)
         self._survey: Survey | None = None
         self._hashes = [WeightsHash(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
@@ -123,14 +127,18 @@ class Stream:
             pieces = list(self._inputs.pieces(name))
             stats = {**self._model, **self._tensor[name]}
             for index, each in enumerate(reading.local if pieces else ()):
-                tasks = [_Task(piece, dict(stats), first and index == 0) for piece in pieces]
+                tasks = [_Task(piece, stats, first and index == 0) for piece in pieces]
                 stats[each.name] = self._combined(pool, each, tasks)
                 if keep:
                     self._tensor[name][each.name] = stats[each.name]
             yield from (_Task(piece, stats, first and not reading.local) for piece in pieces)
 
     def _combined(self, pool: ThreadPoolExecutor, each: Pass, tasks: Iterable[_Task]) -> Any:
-        return functools.reduce(each.combine, self._results(pool, functools.partial(self._measure, each), tasks))
+        def combine(left: Any, right: Any) -> Any:
+            with boundary(f"merger '{self._merger.name}'", f"combining {each.name}"):
+                return each.combine(left, right)
+
+        return functools.reduce(combine, self._results(pool, functools.partial(self._measure, each), tasks))
 
     def _results(
         self, pool: ThreadPoolExecutor, work: Callable[[Block, _Task], _A], tasks: Iterable[_Task]
@@ -146,9 +154,9 @@ class Stream:
                 self._survey = seen.survey if self._survey is None else self._survey + seen.survey
                 for found, digests in zip(self._hashes, seen.leaves, strict=True):
                     found.add(piece.name, digests)
-            self._progress(
-                sum(source.tensors[piece.name].dtype.itemsize for source in self._inputs.sources) * piece.size
-            )
+            self._read += piece.size * self._inputs.itemsize(piece.name)
+            if self._report is not None:
+                self._report(self._read, self._to_read)
             yield result
 
     # ── one block, on a thread of the pool ───────────────────────────────────────────────────────────────────────────
@@ -210,11 +218,6 @@ def _readings(passes: Sequence[Pass]) -> Iterator[_Reading]:
         else:
             local.append(each)
     yield _Reading(local, None)
-
-
-def visits(merger: Merger) -> int:
-    """How often a merge looks at every block."""
-    return len(merger.passes()) + 1
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[_A], _B], items: Iterable[_A], *, ahead: int) -> Iterator[_B]:

@@ -60,7 +60,7 @@ class Survey:
 def survey(block: Block) -> Survey:
     """The sums of one block."""
     reference = block.experts_E.mean(0) if block.base is None else block.base
-    deltas_E = (block.experts_E - reference).flatten(1)
+    deltas_E = (block.experts_E - reference).view(len(block.experts_E), -1)
     moved = deltas_E.numpy()
     flat = None if block.base is None else block.base.flatten()
     return Survey(

@@ -96,11 +96,11 @@ _RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.formatter.use_mathtext": False,
-    "font.size": 8.5,
-    "axes.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "font.size": 9.5,
+    "axes.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "text.color": _INK,
     "xtick.color": _INK,
     "ytick.color": _INK,
@@ -135,7 +135,7 @@ def _lines(axes: Axes, figure: Figure) -> None:
         axes.plot(x, _floats(values), label=_label(label), marker="o" if few else None, markersize=3)
     axes.grid(axis="y")
     _ticks(axes, figure.x)
-    _legend(axes, len(figure.series))
+    _legend(axes, figure)
 
 
 def _bars(axes: Axes, figure: Figure) -> None:
@@ -145,11 +145,11 @@ def _bars(axes: Axes, figure: Figure) -> None:
         y = [j + (i - (len(figure.series) - 1) / 2) * height for j in range(len(figure.x))]
         axes.barh(y, _floats(values), height * 0.9, label=_label(label))
     axes.set_yticks(range(len(figure.x)), [clean(str(x)) for x in figure.x])
-    axes.invert_yaxis()
+    axes.set_ylim(len(figure.x) - 0.45, -0.55)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.axvline(0, color=_INK, linewidth=0.6)
-    _legend(axes, len(figure.series))
+    _legend(axes, figure)
 
 
 def _heatmap(axes: Axes, figure: Figure) -> None:
@@ -178,7 +178,7 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.scatter(x, _floats(values), s=22, marker=marker, label=_label(label), linewidths=0)
     axes.grid()
     axes.set_axisbelow(True)
-    _legend(axes, len(figure.series))
+    _legend(axes, figure)
 
 
 _DRAW: dict[str, Callable[[Axes, Figure], None]] = {
@@ -194,8 +194,11 @@ def _positions(x: Sequence[str | float]) -> list[float]:
 
 
 def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
+    """Names where there are names, whole numbers where they are far enough apart."""
     if any(isinstance(v, str) for v in x):
         axes.set_xticks(range(len(x)), [clean(str(v)) for v in x])
+    elif x and max(_positions(x)) - min(_positions(x)) >= 5:
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:
@@ -208,10 +211,12 @@ def _label(text: str) -> str:
     return " " + text if text.startswith("_") else text
 
 
-def _legend(axes: Axes, series: int) -> None:
-    if series > 1:
+def _legend(axes: Axes, figure: Figure) -> None:
+    """Above the axes, in as many columns as fit beside each other."""
+    if len(figure.series) > 1:
+        columns = max(1, min(len(figure.series), 44 // (6 + max(map(len, figure.series)))))
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=series if series <= 4 else 3, borderaxespad=0.2,
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
             handlelength=1.2, handletextpad=0.5, columnspacing=1.2, alignment="left",
         )  # fmt: skip
 

@@ -50,15 +50,14 @@ def kept_gain(evidence: Evidence) -> Section | None:
         return None
     domains = [d for d in evidence.study.domains if d in experts]
     rows: list[list[Cell]] = [
-        ["expert's gain", *(measured(_gain(evidence, experts[d], start, d), signed=True) for d in domains)]
+        ["the expert's gain, points", *(measured(_gain(evidence, experts[d], start, d), signed=True) for d in domains)]
     ]
     rows += [[arm, *(measured(_kept(evidence, arm, experts[d], start, d)) for d in domains)] for arm in arms]
-    columns = ["model", *(f"{d}, % kept" for d in domains)]
     note = (
         f"First row: points that each domain's expert gains over {start} in its own domain. Below: the share of that "
         "gain which an arm keeps, in percent. Missing where the expert's own gain is not certain."
     )
-    table = Table("Share of the experts' gains kept", columns, rows, note)
+    table = Table("Share of the experts' gains kept, %", ["model", *domains], rows, note)
     bars = Figure(
         "Share of the experts' gains kept",
         "bars",

@@ -116,7 +116,7 @@ def number(value: float, decimals: int = 1, *, signed: bool = False) -> str:
     """``1 234.5`` with a narrow no-break space, and a true minus sign."""
     if not math.isfinite(value):
         return MISSING
-    text = f"{abs(value):,.{decimals}f}".replace(",", "\u202f")
+    text = f"{abs(value):,.{decimals if value else 0}f}".replace(",", "\u202f")
     positive = "+" if signed and float(f"{value:.{decimals}f}") > 0 else ""
     return ("−" if float(f"{value:.{decimals}f}") < 0 else positive) + text
 

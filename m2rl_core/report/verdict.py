@@ -163,7 +163,7 @@ def _reason(evidence: Evidence, pair: Margin) -> str:
     gap, left, right = pair.gap, _named(pair.left), _named(pair.right)
     around = f"95% interval {interval(gap.low, gap.high)}"
     ratio = _cost_ratio(evidence, pair)
-    cost = f", at {number(ratio, 2)} times its {unit_of(evidence)}-seconds" if ratio is not None else ""
+    cost = f", at {number(ratio, 2)} times the {unit_of(evidence)}-seconds" if ratio is not None else ""
     if gap.decided:
         return f"{left} scores {number(gap.value)} points more than {right} ({around}){cost}."
     return (

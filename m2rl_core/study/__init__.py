@@ -6,7 +6,7 @@ on), :mod:`.folders` (where these lie), :mod:`.schedule` and :mod:`.worker` (who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,11 @@ STAGES: Mapping[str, str] = {
     "report": "m2rl_core.report:report",
 }
 """Kind of stage → its function, imported in the worker alone."""
-PRELOAD = ("transformers.models.qwen3.modeling_qwen3",)
-"""What stages import only when they open a model."""
+PRELOAD: Sequence[str] = (
+    "transformers.models.qwen3.modeling_qwen3",
+    "tensorboard.summary.writer.event_file_writer",
+)
+"""What stages import only once they are at work."""
 
 
 def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -> list[Node]:
@@ -105,7 +108,7 @@ def _job(study: Study, nodes: Mapping[str, Node], node: Node) -> Job:
     """All that ``node``'s worker needs to know."""
     models = {name: nodes[maker].folder / part for name, (maker, part) in node.models.items()}
     before = set(node.inputs)
-    for other in reversed(nodes.values()):
+    for other in reversed(list(nodes.values())):
         if other.id in before:
             before.update(other.inputs)
     views = tuple(other.view for other in nodes.values() if other.id in before)

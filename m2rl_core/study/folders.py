@@ -1,8 +1,8 @@
 """Where a study's results lie: ``runs/<study>/<node>/``, one writer at a time, nothing lost by a changed setting.
 
-The study's folder holds ``.m2rl`` (whose it is), ``.lock`` and ``study.yaml`` (resolved). A node's folder holds ``KEY``
-from its first moment on and ``DONE`` from its last. A folder with another key is set aside in ``.stale/`` and comes back
-when its key is wanted again.
+The study's folder holds ``.m2rl`` (whose it is), ``.lock`` and ``study.yaml`` (resolved). A node's folder holds
+``KEY`` and ``config.yaml`` (what the key is the hash of) from its first moment on, and ``DONE`` from its last. A folder
+with another key is set aside in ``.stale/`` and comes back when its key is wanted again.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def claim(root: Path, node: Node) -> bool:
     if not folder.exists():
         with atomic_folder(folder) as new:
             (new / KEY).write_text(node.key + "\n")
+            (new / "config.yaml").write_text(yaml.safe_dump(dict(node.covered), sort_keys=False))
     return False
 
 

@@ -106,12 +106,9 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
     if kind != "engine":  # asking an engine's class for its defaults may import torch
         config = registry.configure(kind, use, label).model_dump(mode="json")
     names = {(kind, use_of(use)[0]), *_nested(kind, config, registry)}
-    return {
-        "use": use_of(use)[0],
-        "config": config,
-        "code": {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)},
-        "files": {name: content_hash(Path(name)) for name in sorted(set(_files(config)))},
-    }
+    code = {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)}
+    files = {name: content_hash(Path(name)) for name in sorted(set(_files(config)))}
+    return {"use": use_of(use)[0], "config": config, "code": code, **({"files": files} if files else {})}
 
 
 def _nested(kind: Kind, value: object, registry: Registry) -> Iterator[tuple[Kind, str]]:

@@ -1,4 +1,4 @@
-"""What the fork server imports first: it makes the server die with its parent and leaves Ctrl-C to that.
+"""What the fork server imports first: it makes the server die with its parent, leaves Ctrl-C to that, and loads plugins.
 
 Does nothing in any other process than the one that :mod:`m2rl_core.study.schedule` starts.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
+from m2rl_core.plugins import load_plugins
 from m2rl_core.study.worker import die_with_parent
 
 PARENT = "M2RL_FORK_SERVER_OF"
@@ -16,3 +18,5 @@ PARENT = "M2RL_FORK_SERVER_OF"
 if os.environ.pop(PARENT, "") == str(os.getppid()):
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(Exception):  # a worker will say what is wrong
+        load_plugins()

@@ -21,8 +21,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import yaml
-
 from m2rl_core.config import Study
 from m2rl_core.errors import M2rlError, RunError
 from m2rl_core.files import locked, room, sweep, write_text
@@ -71,7 +69,6 @@ def perform(job: Job, send: Send) -> float:
             )
     with locked(node.folder / ".lock", wait=True), room(node.folder / DONE):
         sweep(node.folder, deep=True)
-        write_text(node.folder / "config.yaml", yaml.safe_dump(dict(node.covered), sort_keys=False))
         run = StageRun(
             name=node.stage,
             stage=node.config,
@@ -98,9 +95,10 @@ def perform(job: Job, send: Send) -> float:
 def main(job: Job, connection: Connection) -> None:
     """Entry point of the process: sends ``("event", fields)``, and last ``("finished", seconds)`` or
     ``("failed", (class, message, traceback))``."""
+    log = job.node.folder / "output.log"
     os.setpgid(0, 0)
     die_with_parent()
-    _print_to(job.node.folder / "output.log")
+    _print_to(log)
     if job.device:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device
     try:
@@ -114,6 +112,8 @@ def main(job: Job, connection: Connection) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        if log.stat().st_size == 0:
+            log.unlink()
 
 
 def die_with_parent() -> None:

@@ -1,128 +1,29 @@
-"""What components there are, whose they are, and how a study's ``use:`` becomes one of them.
-
-The loop that fills a registry from installed distributions is :mod:`m2rl_core.plugins`.
-"""
+"""The registry: filled by hooks, asked by name."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import pluggy
 
 from m2rl_core import hookspecs
 from m2rl_core.errors import ComponentError, ConfigError, boundary, nearest
+from m2rl_core.registry.entries import KINDS, Entry, Kind, Observer, Plugin, Use, use_of
 
 if TYPE_CHECKING:
     from m2rl_core import interfaces
     from m2rl_core.interfaces import Component, ComponentConfig
 
-__all__ = ["KINDS", "Entry", "Kind", "Observer", "Plugin", "Registry", "use_of"]
+__all__ = ["Registry"]
 
-Kind = Literal[
-    "domain", "engine", "algorithm", "advantage", "importance", "loss", "mixture", "merger", "analyzer"
-]  # fmt: skip
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _PLURAL: Mapping[Kind, str] = {kind: "losses" if kind == "loss" else f"{kind}s" for kind in KINDS}
 _HOOKS: Mapping[str, Kind] = {f"m2rl_{plural}": kind for kind, plural in _PLURAL.items()}
-
-Use = str | Mapping[str, Any]
-"""A component in a study: its name, or ``{use: NAME, **config}``."""
-
-
-def use_of(use: Use, owner: str = "use") -> tuple[str, dict[str, Any]]:
-    """The name and the configuration in a ``use``.
-
-    Raises:
-        ConfigError: ``owner`` names no component.
-    """
-    if isinstance(use, str):
-        return use, {}
-    config = dict(use)
-    name = config.pop("use", None)
-    if not isinstance(name, str):
-        raise ConfigError(f"{owner}: needs a component's name, as in '{{use: NAME}}'", found=dict(use))
-    return name, config
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """What is known of one plugin: a row of ``m2rl plugins``."""
-
-    name: str
-    """Of the entry point, by convention ``KIND-NAME``, or of the local file."""
-    target: str
-    """What is imported: ``module`` or ``module:attribute``, or a path."""
-    distribution: str
-    version: str = ""
-    status: Literal["installed", "loaded", "disabled", "incompatible", "failed"] = "installed"
-    """``installed``: as far as its metadata tells, it will load."""
-    problem: str = ""
-    components: tuple[str, ...] = ()
-    """``KIND NAME`` of what it offers; known once it is loaded."""
-
-    @property
-    def broken(self) -> bool:
-        """True where the plugin should be there and is not."""
-        return self.status in {"incompatible", "failed"}
-
-    def __str__(self) -> str:
-        state = {"disabled": " is disabled", "incompatible": " does not fit", "failed": " is installed but failed"}
-        whose = f"{self.distribution} {self.version}".strip()
-        return f"{whose}{state.get(self.status, f' is {self.status}')}" + (f": {self.problem}" if self.problem else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A component that can be used."""
-
-    kind: Kind
-    name: str
-    distribution: str
-    version: str
-    target: type[Component] | str
-    """The class, or ``module:Class`` where importing it must wait until it is used."""
-
-    @property
-    def cls(self) -> type[Component]:
-        """The component's class, imported now if it was not."""
-        return (
-            cast("type[Component]", pkgutil.resolve_name(self.target)) if isinstance(self.target, str) else self.target
-        )
-
-    @property
-    def module(self) -> str:
-        """Name of the module that defines the class."""
-        return self.target.partition(":")[0] if isinstance(self.target, str) else self.target.__module__
-
-    def __str__(self) -> str:
-        return f"{self.kind} '{self.name}' of {self.distribution} {self.version}".rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class Observer:
-    """A plugin's ``m2rl_step_end``."""
-
-    distribution: str
-    arguments: tuple[str, ...]
-    function: Callable[..., object]
-
-    def __call__(self, stage: str, step: int, metrics: Mapping[str, Any]) -> None:
-        """Show a finished step to the plugin.
-
-        Raises:
-            StageError: naming the distribution, from whatever the plugin raised.
-        """
-        given = {"stage": stage, "step": step, "metrics": metrics}
-        with boundary(f"{self.distribution}: m2rl_step_end", f"observing step {step} of {stage}"):
-            self.function(*(given[name] for name in self.arguments))
 
 
 class Registry:

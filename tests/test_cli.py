@@ -1,0 +1,299 @@
+"""The command line: what it prints, where, with which exit code, and how fast."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner, Result
+
+import m2rl_core.study
+from m2rl_core.cli import app
+from m2rl_core.errors import RunError, StageError
+
+Install = Callable[..., Path]
+
+PLUGIN = """
+from m2rl_core.hookspecs import hookimpl
+from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.types import Composition, Suite
+
+class Quiz:
+    name, reference = "quiz", "a test"
+    class Config(ComponentConfig):
+        level: int = 1
+    def __init__(self, config):
+        self.suites = {f"quiz-{config.level}": Suite("generated")}
+
+class Recipe:
+    name, reference = "recipe", "a test"
+    class Config(ComponentConfig):
+        pass
+    def __init__(self, config):
+        pass
+    def compose(self):
+        return Composition({"use": "part"}, {"use": "part"})
+
+class Part:
+    name, reference = "part", "a test"
+    needs, separable, needs_base = frozenset(), True, False
+    class Config(ComponentConfig):
+        pass
+    def __init__(self, config):
+        pass
+
+m2rl_domains = hookimpl(lambda: [Quiz])
+m2rl_algorithms = hookimpl(lambda: [Recipe])
+m2rl_advantages = hookimpl(lambda: [Part])
+m2rl_losses = hookimpl(lambda: [Part])
+m2rl_mergers = hookimpl(lambda: [Part])
+"""
+
+STUDY = """\
+name: mini
+plugins: [./mine.py]
+domains: {one: quiz, two: {use: quiz, level: 2}}
+x-expert: &expert {kind: rl, init: sft, algorithm: recipe, steps: 20, prompts: 8, group: 4}
+stages:
+  init: {kind: init, domains: [one, two]}
+  sft: {kind: sft, init: init, domains: [one, two], conversations: 100, batch: 16}
+  one: {<<: *expert, domains: [one]}
+  two: {<<: *expert, domains: [two]}
+  mean: {kind: merge, experts: [one, two], merger: part}
+  evals: {kind: eval}
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    file = tmp_path / "mini.yaml"
+    file.write_text(STUDY)
+    return file
+
+
+def m2rl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]])
+def test_light_commands_import_no_torch_and_take_no_time(arguments: list[str]) -> None:
+    code = """
+import sys
+from m2rl_core.cli import main
+sys.argv = ["m2rl", *sys.argv[1:]]
+try:
+    main()
+finally:
+    assert not {"torch", "transformers", "numpy"} & set(sys.modules)
+"""
+
+    def cpu_seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.5
+
+
+def test_checking_a_study_imports_no_torch(study: Path) -> None:
+    code = "import sys; from m2rl_core.cli import app; app(standalone_mode=False); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, "check", str(study)], check=True, stdout=subprocess.DEVNULL)
+
+
+# ── the surface ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_options_are_few_and_chosen() -> None:
+    """A new option is a promise: it needs two users, and this list."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # typer's class is not exported
+    options = {name: sorted(o for p in command.params for o in p.opts) for name, command in commands.items()}
+    assert options == {
+        "run": ["--only", "--runs", "--set", "study"],
+        "check": ["--runs", "--set", "study"],
+        "plugins": ["--check", "--json"],
+        "report": ["--out", "run"],
+        "schema": [],
+    }
+
+
+def test_version() -> None:
+    assert m2rl("--version").stdout == f"m2rl {m2rl_core.__version__}\n"
+
+
+def test_schema_is_json() -> None:
+    assert json.loads(m2rl("schema").stdout)["title"] == "Study"
+
+
+# ── plugins ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_plugins_lists_without_importing(install: Install) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    result = m2rl("plugins")
+    assert result.exit_code == 0
+    [row] = [line for line in result.stdout.splitlines() if "m2rl-merger-exits" in line]
+    assert row.split() == ["merger", "exits", "m2rl-merger-exits", "1.2", "installed"]
+
+
+def test_plugins_check_imports_and_fails_where_one_is_broken(install: Install) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    install("merger-fine", PLUGIN)
+    result = m2rl("plugins", "--check")
+    assert result.exit_code == 2
+    assert "Warning: m2rl-merger-exits 1.2 is installed but failed: SystemExit: 3" in result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["merger", "exits", "m2rl-merger-exits", "1.2", "failed"] in rows
+    assert ["domain", "quiz", "m2rl-merger-fine", "1.2", "loaded"] in rows
+
+
+def test_plugins_for_programs(install: Install) -> None:
+    install("merger-old", "", requires="m2rl-core<0.1")
+    rows = {row["name"]: row for row in json.loads(m2rl("plugins", "--json").stdout)}
+    assert rows["merger-old"] == {
+        "name": "merger-old",
+        "target": "m2rl_merger_old",
+        "distribution": "m2rl-merger-old",
+        "version": "1.2",
+        "status": "incompatible",
+        "problem": f"it requires m2rl-core <0.1, but {m2rl_core.__version__} is running",
+        "components": [],
+    }
+    assert rows["engine-embedded"]["components"] == ["engine embedded"]
+
+
+def test_a_broken_plugin_does_not_stop_a_study_that_does_not_use_it(install: Install, study: Path) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    install("domain-raises", "1 / 0")
+    result = m2rl("check", study)
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stderr.splitlines()) == 2
+    used = m2rl("check", study, "--set", "domains.one.use=raises")
+    assert used.exit_code == 2
+    error = used.stderr.splitlines()[-1]
+    assert error.startswith("Error: domains.one: domain 'raises' is not available. m2rl-domain-raises 1.2 is installed")
+    assert "ZeroDivisionError" in error
+    assert "quiz" in error
+
+
+def test_strict_is_for_ci(install: Install, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    monkeypatch.setenv("M2RL_STRICT_PLUGINS", "1")
+    result = m2rl("check", study)
+    assert result.exit_code == 2
+    assert "m2rl-merger-exits 1.2 is installed but failed: SystemExit: 3" in result.stderr
+    assert m2rl("plugins", "--check").exit_code == 2, "still lists them"
+
+
+# ── check ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_check_shows_the_stages(study: Path, tmp_path: Path) -> None:
+    result = m2rl("check", study, "--runs", tmp_path / "runs", "--set", "stages.two.steps=5")
+    assert result.exit_code == 0, result.stderr
+    rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert [row for row in rows if row][2:] == [
+        "init init domain one, domain two to run",
+        "sft sft init 7 × 16 to run",
+        "one rl sft 20 × 8 × 4 to run",
+        "two rl sft 5 × 8 × 4 to run",
+        "mean merge one, two to run",
+        "evals eval all models to run (0 of 8 done)",
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_study_is_one_message_and_exit_code_2(study: Path) -> None:
+    result = m2rl("check", study, "--set", "stages.one.stepz=5")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == ("Error: --set stages.one.stepz=5: stages.one.stepz: unknown key. Did you mean 'steps'?\n")
+
+
+# ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, outcome: BaseException | Path) -> list[dict[str, Any]]:
+    """Have the study end with ``outcome``; returns what it is called with."""
+    calls = []
+
+    def run_study(study: object, **options: Any) -> Path:
+        calls.append({"study": study, **options})
+        options["progress"].cached("init")
+        options["progress"].started("sft")
+        if isinstance(outcome, Path):
+            return outcome
+        raise outcome
+
+    monkeypatch.setattr(m2rl_core.study, "run_study", run_study)
+    return calls
+
+
+def test_run_passes_on_what_it_is_given(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = run_with(monkeypatch, tmp_path / "runs" / "mini")
+    result = m2rl("run", study, "--only", "sft", "--set", "seed=5", "--set", "stages.sft.batch=8", "--runs", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    [call] = calls
+    assert (call["source"], call["runs"], call["only"]) == (study, tmp_path, "sft")
+    assert (call["study"].seed, call["study"].stages["sft"].batch) == (5, 8)
+    assert result.stdout.splitlines()[-1] == f"Done: {tmp_path / 'runs' / 'mini'}"
+    assert "= 1 done before: init" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        (StageError("stage one stopped"), 1, "Error: stage one stopped.\n"),
+        (RunError("runs/mini is in use"), 2, "Error: runs/mini is in use.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted. Run the same command again to resume.\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "Error: no space left on the disk that holds "),
+    ],
+)
+def test_expected_failures_are_messages(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: BaseException, code: int, message: str
+) -> None:
+    run_with(monkeypatch, outcome)
+    result = m2rl("run", study, "--runs", tmp_path / "here")
+    assert result.exit_code == code
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.stderr
+    if isinstance(outcome, OSError):
+        assert str(tmp_path / "here") in result.stderr
+
+
+def test_unexpected_failures_keep_their_traceback(study: Path) -> None:
+    code = """
+import m2rl_core.study
+from m2rl_core.cli import main
+def run_study(*_, **__):
+    raise ZeroDivisionError("a mistake of ours")
+m2rl_core.study.run_study = run_study
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(study)], capture_output=True, text=True, check=False, cwd=study.parent
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: a mistake of ours"
+    assert "Traceback (most recent call last)" in done.stderr
+
+
+# ── report ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_report_needs_a_studys_folder(tmp_path: Path) -> None:
+    result = m2rl("report", tmp_path)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {tmp_path} is no study's folder: it holds no study.yaml.")
