@@ -18,13 +18,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pluggy
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import m2rl_core
@@ -86,18 +86,23 @@ def _own() -> list[Plugin]:
 
 def _installed() -> list[tuple[Plugin, EntryPoint]]:
     """Entry points in a fixed order: the order in which metadata is found differs between machines."""
-    found = []
-    for entry_point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
-        dist = entry_point.dist
-        if dist is None:
-            continue
-        plugin = Plugin(entry_point.name, entry_point.value, dist.name, dist.version)
-        if {entry_point.name, canonicalize_name(dist.name)} & _disabled():
-            plugin = dataclasses.replace(plugin, status="disabled", problem="named in M2RL_DISABLE_PLUGINS")
-        elif problem := _misfit(dist):
-            plugin = dataclasses.replace(plugin, status="incompatible", problem=problem)
-        found.append((plugin, entry_point))
-    return found
+    ordered = sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value))
+    return [(_described(entry_point), entry_point) for entry_point in ordered]
+
+
+def _described(entry_point: EntryPoint) -> Plugin:
+    """What the metadata says of a plugin; a half-removed distribution may have none."""
+    plugin = Plugin(entry_point.name, entry_point.value, "unknown distribution")
+    try:
+        if (dist := entry_point.dist) is None or not dist.metadata.get_all("Name"):
+            raise LookupError("it does not say whose it is")
+        plugin = dataclasses.replace(plugin, distribution=dist.metadata["Name"], version=dist.metadata["Version"])
+        if {plugin.name, canonicalize_name(plugin.distribution)} & _disabled():
+            return dataclasses.replace(plugin, status="disabled", problem="named in M2RL_DISABLE_PLUGINS")
+        problem = _misfit(dist.requires or ())
+    except Exception as error:
+        return dataclasses.replace(plugin, status="failed", problem=f"its metadata cannot be read: {_cause(error)}")
+    return dataclasses.replace(plugin, status="incompatible", problem=problem) if problem else plugin
 
 
 def _disabled() -> set[str]:
@@ -105,13 +110,13 @@ def _disabled() -> set[str]:
     return {form for name in names if name.strip() for form in (name.strip(), canonicalize_name(name.strip()))}
 
 
-def _misfit(dist: Distribution) -> str:
-    """Why the distribution's own requirements exclude the running core, or nothing."""
-    for line in dist.requires or ():
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            return f"its requirement '{line}' cannot be read"
+def _misfit(requires: Iterable[str]) -> str:
+    """Why a distribution's requirements exclude the running core, or nothing.
+
+    Raises:
+        InvalidRequirement: one that cannot be read.
+    """
+    for requirement in map(Requirement, requires):
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
         if canonicalize_name(requirement.name) == CORE and applies:
             version = m2rl_core.__version__
@@ -165,7 +170,10 @@ def _import(path: Path) -> object:
 
 def _cause(error: BaseException) -> str:
     """One line: type, message, and the plugin's own line that led there."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "its message cannot be shown"
     if isinstance(error, M2rlError):
         return text
     frames = (f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY))

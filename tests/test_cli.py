@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 from typer.testing import CliRunner, Result
 
 import m2rl_core.study
 from m2rl_core.cli import app
+from m2rl_core.config import load_study
 from m2rl_core.errors import RunError, StageError
 
 Install = Callable[..., Path]
@@ -297,3 +299,17 @@ def test_a_report_needs_a_studys_folder(tmp_path: Path) -> None:
     result = m2rl("report", tmp_path)
     assert result.exit_code == 2
     assert result.stderr.startswith(f"Error: {tmp_path} is no study's folder: it holds no study.yaml.")
+
+
+@pytest.mark.slow
+def test_a_report_of_an_unfinished_study(study: Path, tmp_path: Path) -> None:
+    """Nothing is done yet: the report says so, wherever the study's folder has been moved to."""
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    (folder / "study.yaml").write_text(yaml.safe_dump(load_study(study).model_dump(mode="json")))
+    result = m2rl("report", folder)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"Done: {folder / 'report-now' / 'index.html'}\n"
+    assert "mean" in (folder / "report-now" / "report.md").read_text()
+    assert m2rl("report", folder, "--out", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out" / "index.html").is_file()

@@ -148,7 +148,7 @@ def test_failed_verdicts_are_counted_and_never_scored(start: Any) -> None:
 
 def test_a_verifier_that_is_down_stops_the_evaluation(start: Any) -> None:
     run = start(breaks=[0, 1, 2, 3, 4])
-    with pytest.raises(VerifierError, match="15 of 15 verdicts .* letters-easy/0: .*broken on purpose"):
+    with pytest.raises(VerifierError, match=r"15 of 15 verdicts .* letters-easy/0: .*broken on purpose"):
         evaluate(run)
     assert not (run.folder / "samples.jsonl").exists()
     assert not (run.folder / "scores.json").exists()

@@ -312,7 +312,7 @@ def stop(done, total):
     print(flush=True)
     time.sleep(60)
 root = Path({str(tmp_path)!r})
-merge_models(Average(Average.Config()), base=root / "base", experts={{"one": root / "one"}}, 
+merge_models(Average(Average.Config()), base=root / "base", experts={{"one": root / "one"}},
              out=root / "out", report=stop)
 """
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)

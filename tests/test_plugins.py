@@ -79,6 +79,10 @@ BROKEN = {
     "unmarked": (merger().replace("@hookimpl", ""), "m2rl_mergers is not marked with @hookimpl"),
     "arguments": (merger().replace("def m2rl_mergers()", "def m2rl_mergers(x)"), "Argument(s) {'x'}"),
     "hook-raises": (merger().replace("return [Part]", "1 / 0"), "ZeroDivisionError"),
+    "unprintable": (
+        "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E",
+        "E: its message cannot be shown",
+    ),
     "hook-exits": (merger().replace("return [Part]", "raise SystemExit"), "SystemExit"),
     "returns-none": (merger().replace("return [Part]", "return None"), "TypeError"),
     "no-class": (merger().replace("return [Part]", "return [Part(None)]"), "must return component classes"),
@@ -126,7 +130,6 @@ def test_an_interrupt_passes(install: Install) -> None:
         ("m2rl-core>=9; extra == 'new'", ""),
         ("m2rl-core>=9; python_version < '3'", ""),
         ("numpy>=9999", ""),
-        ("m2rl-core>>=9", "its requirement 'm2rl-core>>=9' cannot be read"),
     ],
 )
 def test_the_distributions_requirement_is_checked_before_import(install: Install, requires: str, problem: str) -> None:
@@ -138,6 +141,28 @@ def test_the_distributions_requirement_is_checked_before_import(install: Install
         assert "m2rl_merger_fine" not in sys.modules
         with pytest.raises(ComponentError, match=re.escape(f"m2rl-merger-fine 1.2 does not fit: {problem}")):
             registry.lookup("merger", "fine")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        (
+            "Metadata-Version: 2.1\nName: m2rl-half\nVersion: 1\nRequires-Dist: m2rl-core>>=9\n",
+            "InvalidRequirement: Exp",
+        ),
+        ("", "LookupError: it does not say whose it is"),
+    ],
+)
+def test_unreadable_metadata_is_a_problem_of_its_plugin_only(install: Install, metadata: str, problem: str) -> None:
+    install("merger-fine", merger())
+    info = install("merger-half", merger("half")).parent / "m2rl_merger_half-1.2.dist-info"
+    (info / "METADATA").write_text(metadata)
+    if not metadata:
+        (info / "METADATA").unlink()
+    registry = load_plugins()
+    assert row(registry, "merger-half").status == "failed"
+    assert row(registry, "merger-half").problem.startswith(f"its metadata cannot be read: {problem}")
+    assert registry.names("merger").count("fine") == 1
 
 
 def test_a_name_taken_twice_names_both_distributions(install: Install) -> None:
@@ -252,9 +277,7 @@ def registry() -> Registry:
 def test_a_new_registry_is_empty() -> None:
     registry = Registry()
     assert registry.names("engine") == []
-    with pytest.raises(
-        ComponentError, match=r"^engine 'x' is not available\. Engines available: none\. Next: "
-    ):
+    with pytest.raises(ComponentError, match=r"^engine 'x' is not available\. Engines available: none\. Next: "):
         registry.lookup("engine", "x")
 
 

@@ -6,26 +6,51 @@ import csv
 import json
 import random
 import re
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
 
 from m2rl_core.config import Study
 from m2rl_core.errors import UserError
-from m2rl_core.files import append_jsonl
+from m2rl_core.files import append_jsonl, read_jsonl
 from m2rl_core.report import write_report
+from m2rl_core.report.arms import effort, expert_of, start_of, way_of
+from m2rl_core.report.evidence import Cost, Evidence
+from m2rl_core.report.figures import draw, standalone
+from m2rl_core.report.pages import write_pages
+from m2rl_core.report.section import Section
+from m2rl_core.report.tables import Link, Measured, markdown, number, shown, to_csv
+from m2rl_core.report.verdict import verdict
+from m2rl_core.types import Figure, Table
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-EXPERT = {"kind": "rl", "init": "sft", "steps": 40, "prompts": 16, "group": 16}
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>`|\n[x](javascript:alert(3))"
+EXPERT = {"kind": "rl", "init": "sft", "steps": 10, "prompts": 16, "group": 8}
+MERGE = {"kind": "merge", "base": "sft", "experts": ["math", "science"]}
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>`|\n</style>[x](javascript:alert(3))"
+ABILITY = {
+    "sft": (44.0, 51.0),
+    "math": (70.0, 47.0),
+    "science": (46.0, 75.0),
+    "average": (57.0, 62.0),
+    "task-arithmetic": (68.0, 72.0),
+    "multi": (60.0, 64.0),
+    "multi@10": (50.0, 56.0),
+    "mt-opd": (66.0, 72.0),
+}
+"""Model → points in math and in science."""
+SUITES = {"math-easy": ("math", 6), "math-hard": ("math", -18), "science-easy": ("science", 4)}
+"""Suite → domain and how much easier than the domain it is."""
 
 
 @dataclass(frozen=True)
@@ -38,110 +63,424 @@ class Piece:
     seed: int
 
 
-def study(distil: bool = False) -> Study:
-    """Two domains, every way to combine them."""
+# ── a made-up run ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def study(*, distil: bool = False) -> Study:
+    """Two domains and every way to combine them."""
+    both = ["math", "science"]
     stages: dict[str, Any] = {
-        "init": {"kind": "init", "domains": ["math", "science"]},
-        "sft": {"kind": "sft", "init": "init", "domains": ["math", "science"], "conversations": 6400, "batch": 64},
+        "init": {"kind": "init", "domains": both},
+        "sft": {"kind": "sft", "init": "init", "domains": both, "conversations": 640, "batch": 64},
         "math": {**EXPERT, "domains": ["math"]},
         "science": {**EXPERT, "domains": ["science"]},
-        "multi": {**EXPERT, "domains": ["math", "science"], "steps": 100, "keep_every": 20},
-        "average": {"kind": "merge", "base": "sft", "experts": ["math", "science"], "merger": {"use": "average"}},
-        "task-arithmetic": {
-            "kind": "merge",
-            "base": "sft",
-            "experts": ["math", "science"],
-            "merger": {"use": "task-arithmetic"},
-        },
-        "evals": {"kind": "eval", "models": ["*", "multi@40", "multi@80"]},
+        "multi": {**EXPERT, "domains": both, "steps": 30, "keep_every": 10},
+        "average": {**MERGE, "merger": {"use": "average"}},
+        "task-arithmetic": {**MERGE, "merger": {"use": "task-arithmetic"}},
+        "evals": {"kind": "eval", "models": ["*", "multi@10"]},
         "report": {"kind": "report"},
     }
     if distil:
-        teachers = {"math": "math", "science": "science"}
-        stages["mt-opd"] = {**EXPERT, "domains": ["math", "science"], "teachers": teachers, "steps": 20}
-    domains = {"math": {"use": "math", "config": {}}, "science": {"use": "science", "config": {}}}
+        stages["mt-opd"] = {**EXPERT, "domains": both, "teachers": {d: d for d in both}, "steps": 5}
+    domains = {name: {"use": name, "config": {}} for name in both}
     return Study.model_validate({"name": "toy", "domains": domains, "stages": stages})
 
 
-# (math, science) ability of every model in points; suites are easier or harder by the second number.
-ABILITY = {
-    "sft": (44.0, 51.0), "math": (68.0, 47.0), "science": (46.0, 73.0), "average": (57.0, 62.0),
-    "task-arithmetic": (67.0, 71.0), "multi": (64.0, 70.0), "multi@40": (55.0, 62.0), "multi@80": (63.0, 68.0),
-    "mt-opd": (66.0, 71.5),
-}  # fmt: skip
-SUITES = {"math-easy": ("math", 6.0), "math-hard": ("math", -18.0), "science-easy": ("science", 4.0), "science-hard": ("science", -15.0)}  # fmt: skip
-
-
-def nodes(study: Study, root: Path, seeds: Sequence[int]) -> Iterator[Piece]:
+def nodes(plan: Study, root: Path, seeds: Sequence[int]) -> Iterator[Piece]:
     for seed in seeds:
         home = root / f"seed-{seed}" if len(seeds) > 1 else root
-        for name, stage in study.stages.items():
+        for name, stage in plan.stages.items():
             if stage.kind == "eval":
-                for model in (m for m in ABILITY if m.partition("@")[0] in study.stages):
-                    for suite in SUITES:
-                        yield Piece(name, "eval", home / name / model / suite, seed)
+                for model in (m for m in ABILITY if m.partition("@")[0] in plan.stages):
+                    yield from (Piece(name, "eval", home / name / model / suite, seed) for suite in SUITES)
             elif stage.kind != "report":
                 yield Piece(name, stage.kind, home / name, seed)
 
 
-def fill(piece: Piece, study: Study, *, prompts: int = 60, k: int = 4) -> None:
+def fill(piece: Piece, plan: Study, prompts: int, shift: float, reason: str) -> None:
     """Write what the node would have left."""
-    chance = random.Random(f"{piece.folder}")
     piece.folder.mkdir(parents=True)
+    chance = random.Random(f"{piece.stage} {piece.seed}")
     if piece.kind == "eval":
-        model, suite = piece.folder.parts[-2:]
-        evaluation(piece, model, suite, prompts, k)
+        evaluation(piece, prompts, shift, reason)
     else:
-        stage = study.stages[piece.stage]
-        steps = getattr(stage, "steps", 100 if piece.kind == "sft" else 1)
-        append_jsonl(piece.folder / "times.jsonl", [times(chance, step, piece.kind) for step in [*range(steps), None]])
-        if piece.kind == "rl":
-            rows = [metrics(chance, step, list(stage.domains), steps) for step in range(steps)]
-            append_jsonl(piece.folder / "metrics.jsonl", rows)
+        stage = plan.stages[piece.stage]
+        steps = stage.steps if stage.kind == "rl" else 0
+        append_jsonl(piece.folder / "times.jsonl", (times(chance, step) for step in [*range(steps), None]))
+        if stage.kind == "rl":
+            append_jsonl(piece.folder / "metrics.jsonl", (metrics(chance, i, stage.domains) for i in range(steps)))
     (piece.folder / "DONE").touch()
 
 
-def evaluation(piece: Piece, model: str, suite: str, prompts: int, k: int) -> None:
+def evaluation(piece: Piece, prompts: int, shift: float, reason: str) -> None:
+    model, suite = piece.folder.parts[-2:]
     domain, ease = SUITES[suite]
     hardness, luck = random.Random(suite), random.Random(f"{model}{suite}{piece.seed}")
-    ability = ABILITY[model][domain == "science"] + ease + luck.gauss(0, 1.5)
+    points = ABILITY[model][domain == "science"] + ease + shift * (model == "multi")
     rows = []
     for i in range(prompts):
-        chance = min(0.98, max(0.02, (ability + hardness.gauss(0, 25)) / 100))
-        for sample in range(k):
-            failed = luck.random() < 0.002
-            reward = None if failed else float(luck.random() < chance)
-            row = {"prompt": f"{suite}/{i}", "sample": sample, "reward": reward, "weight": 1.0, "reason": "timed out"}
-            rows.append(row | {"domain": domain, "suite": suite, "response": [{"role": "assistant", "content": EVIL}]})
+        p = min(0.98, max(0.02, (points + hardness.gauss(0, 20)) / 100))
+        for k in range(2):
+            reward = None if i == k == 0 and reason else float(luck.random() < p)
+            row = {"prompt": f"{suite}/{i}{EVIL}", "sample": k, "weight": 1.0, "reward": reward, "reason": reason}
+            rows.append(row | {"response": [{"role": "assistant", "content": EVIL}]})
     append_jsonl(piece.folder / "samples.jsonl", rows)
-    append_jsonl(piece.folder / "times.jsonl", [times(luck, None, "eval")])
-    failed_count = sum(row["reward"] is None for row in rows)
-    scores = {"model": model, "suite": suite, "domain": domain, "k": k, "prompts": prompts, "failed": failed_count}
+    append_jsonl(piece.folder / "times.jsonl", [times(luck, None)])
+    scores = {"model": model, "suite": suite, "domain": domain, "k": 2, "prompts": prompts, "failed": int(bool(reason))}
     (piece.folder / "scores.json").write_text(json.dumps(scores))
 
 
-def times(chance: random.Random, step: int | None, kind: str) -> dict[str, Any]:
-    parts = {"rl": {"rollout": 0.5, "verify": 0.05, "train": 0.6, "sync": 0.02}, "sft": {"train": 0.15}}.get(kind, {"rollout": 2.0})
-    spent = {name: seconds * chance.uniform(0.8, 1.2) for name, seconds in parts.items()}
-    spent = {"total": sum(spent.values()) + 0.03, **spent}
-    return {"step": step, "seconds": spent, "cpu_seconds": {name: 0.98 * seconds for name, seconds in spent.items()}}
+def times(chance: random.Random, step: int | None) -> dict[str, Any]:
+    seconds = {"rollout": 0.5, "train": 0.75 * chance.uniform(0.9, 1.1), "sync": 0.25}
+    seconds["total"] = sum(seconds.values()) + 0.5
+    cpu_seconds = {kind: 2 * value for kind, value in seconds.items()} | {"verify/math": 0.0}
+    return {"step": step, "seconds": seconds | {"verify/math": 0.125}, "cpu_seconds": cpu_seconds}
 
 
-def metrics(chance: random.Random, step: int, domains: Sequence[str], steps: int) -> dict[str, Any]:
+def metrics(chance: random.Random, step: int, domains: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"step": step}
     for i, domain in enumerate(domains):
-        row[f"reward/{domain}"] = 0.45 + 0.05 * i + 0.25 * step / steps + chance.gauss(0, 0.03)
-        row[f"zero_variance/{domain}"] = min(1, max(0, 0.3 + 0.3 * step / steps + chance.gauss(0, 0.06)))
-        row[f"tokens/{domain}"] = 30 + 3 * i + chance.gauss(0, 1)
-        row[f"truncated/{domain}"] = 0.01
-        row[f"verifier_failures/{domain}"] = 0.0
-        row[f"samples/{domain}"] = 128
+        row |= {f"reward/{domain}": 0.4 + 0.1 * i + 0.01 * step, f"zero_variance/{domain}": chance.uniform(0.2, 0.5)}
+        row |= {f"tokens/{domain}": 30.0, f"truncated/{domain}": 0.01, f"samples/{domain}": 100}
+        row |= {f"verifier_failures/{domain}": 0.01}
     return row
 
 
-def make(root: Path, *, seeds: Sequence[int] = (17,), distil: bool = False, prompts: int = 60) -> tuple[Study, list[Piece]]:
-    plan = study(distil)
+def make(
+    root: Path,
+    *,
+    seeds: Sequence[int] = (17,),
+    distil: bool = False,
+    prompts: int = 40,
+    shift: float = 0.0,
+    reason: str = "",
+) -> tuple[Study, list[Piece]]:
+    """A finished run below ``root``; ``shift`` makes the mixed model better, ``reason`` makes some verdicts fail."""
+    plan = study(distil=distil)
     pieces = list(nodes(plan, root, seeds))
     for piece in pieces:
-        fill(piece, plan, prompts=prompts)
+        fill(piece, plan, prompts, shift, reason)
     return plan, pieces
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Piece], Path]:
+    """Two seeds, all three ways, and some verdicts that failed with a hostile reason."""
+    root = tmp_path_factory.mktemp("run")
+    plan, pieces = make(root, seeds=(1, 2), distil=True, reason=EVIL)
+    write_report(plan, pieces, root / "report")
+    return plan, pieces, root / "report"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and tables of a page, as a browser would see them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._cell: list[str] | None = None
+        self._rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        found = dict(attrs)
+        if (found.get("id") or "").startswith("table-"):
+            self._rows = self.tables[str(found["id"]).removeprefix("table-")] = []
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self._rows[-1].append("".join(self._cell))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell.append(data)
+
+
+def page(out: Path) -> Page:
+    return Page((out / "index.html").read_text(encoding="utf-8"))
+
+
+def table(out: Path, name: str) -> list[dict[str, str]]:
+    with (out / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ── three forms ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_table_is_there_in_three_forms(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    in_html, text = page(out).tables, (out / "report.md").read_text(encoding="utf-8")
+    in_csv = {path.stem for path in (out / "tables").iterdir()}
+    expected = {"arms", "margins", "equal", "scores", "merges", "kept_gain", "settings", "cost", "signal", "failures"}
+    assert set(in_html) == in_csv == expected | {"files", "evaluations"}
+    assert set(re.findall(r"\(tables/([\w-]+)\.csv\)", text)) == in_csv
+    for name, rows in in_html.items():
+        with (out / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            assert len(list(csv.reader(file))) == len(rows) > 1
+
+
+def test_every_figure_is_there_in_three_forms(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    files = {path.stem for path in (out / "figures").iterdir()}
+    stages = ("math", "science", "multi", "mt-opd")
+    expected = {f"{kind}-{stage}" for kind in ("reward", "zero-variance") for stage in stages}
+    assert files == expected | {"graph", "kept_gain", "accuracy-multi"}
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"!\[[^]]*\]\(figures/([\w-]+)\.svg\)", text)) == files
+    drawn = [value for tag, name, value in page(out).attributes if (tag, name) == ("svg", "role")]
+    assert len(drawn) == len(files)
+    for path in (out / "figures").iterdir():
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_scores_are_what_the_samples_say(finished: tuple[Study, list[Piece], Path]) -> None:
+    _, pieces, out = finished
+    by_seed = []
+    for piece in pieces:
+        if piece.folder.parts[-2:] == ("multi", "math-hard"):
+            items: dict[str, list[float]] = {}
+            for row in read_jsonl(piece.folder / "samples.jsonl"):
+                if row["reward"] is not None:
+                    items.setdefault(row["prompt"], []).append(row["reward"])
+            by_seed.append(100 * fmean(map(fmean, items.values())))
+    row = next(row for row in table(out, "scores") if row["suite"] == "math-hard")
+    assert float(row["multi"]) == pytest.approx(fmean(by_seed))
+    assert float(row["multi low"]) < float(row["multi"]) < float(row["multi high"])
+    cells = {r[1]: r for r in page(out).tables["scores"]}
+    column = cells["suite"].index("multi")
+    assert cells["math-hard"][column].startswith(f"{fmean(by_seed):.1f}")
+
+
+def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[Piece], Path]) -> None:
+    plan, pieces, out = finished
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "figures" / "old.svg").touch()
+    write_report(plan, pieces, out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+# ── nothing loads, nothing runs ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    found = page(out)
+    assert found.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form"})
+    links = [value for _, name, value in found.attributes if name in ("href", "src", "xlink:href", "action", "srcset")]
+    assert any(link.startswith("../seed-1/evals/") for link in links)
+    for link in links:
+        assert link.startswith("#") or (out / unquote(link)).exists(), link
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def harmless(out: Path) -> None:
+    """No markup of :data:`EVIL` has become markup of the report."""
+    found = page(out)
+    assert found.tags.isdisjoint({"script", "img"})
+    assert not [name for _, name, _ in found.attributes if name.startswith("on")]
+    assert not [value for _, name, value in found.attributes if "href" in name and value.startswith("javascript:")]
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<(script|img)", text)
+    assert "](javascript:" not in text.replace(r"\]", "")
+    for path in out.rglob("*.svg"):
+        names = {element.tag.rpartition("}")[2] for element in ElementTree.parse(path).getroot().iter()}
+        assert names.isdisjoint({"script", "img", "foreignObject"})
+
+
+def test_what_models_and_verifiers_say_is_escaped(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    harmless(out)
+    assert "<script>alert(1)</script>" in page(out).tables["failures"][1][-1]
+
+
+def test_hostile_tables_and_figures_are_escaped(finished: tuple[Study, list[Piece], Path], tmp_path: Path) -> None:
+    plan, pieces, _ = finished
+    hostile = Table(EVIL, [EVIL, "n"], [[EVIL, 1.0], [Link(EVIL, "a%20b?x=(1)"), Measured(2.0, (1.0, 3.0))]], EVIL)
+    figures = {
+        kind: Figure(EVIL, kind, [EVIL, "b"], {EVIL: [1.0, None], "_b": [None, 2.0]}, EVIL, EVIL, EVIL)
+        for kind in ("lines", "bars", "heatmap", "scatter")
+    }
+    evidence = Evidence(plan, pieces, tmp_path / "report")
+    section = Section("evil", EVIL, EVIL, {"evil": hostile}, figures)
+    write_pages(evidence, verdict(evidence), [section])
+    harmless(tmp_path / "report")
+    assert page(tmp_path / "report").tables["evil"][0][0] == EVIL
+
+
+# ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("shift", "answer"), [(20.0, "Mix."), (-20.0, "Merge."), (8.0, "Undecided.")])
+def test_the_answer_follows_the_intervals(tmp_path: Path, shift: float, answer: str) -> None:
+    plan, pieces = make(tmp_path, shift=shift, prompts=60)
+    found = verdict(Evidence(plan, pieces, tmp_path / "report"))
+    assert found.answer == answer
+    [margin] = found.margins
+    assert margin.gap.decided == (answer != "Undecided.")
+    assert ("cannot be told apart" in found.reasons[0]) == (answer == "Undecided.")
+    assert "One seed" in found.section.text
+    if answer == "Undecided.":
+        assert f"A true difference of {number(margin.gap.detectable)}" in found.reasons[0]
+
+
+def test_a_distilled_arm_joins_the_comparison(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    pairs = [{*row["comparison"].split(" − ")} for row in table(out, "margins")]
+    assert pairs == [{"mix", "merge"}, {"mix", "distil"}, {"merge", "distil"}]
+    assert all((row["says"] == "undecided") == (float(row["margin low"]) <= 0) for row in table(out, "margins"))
+
+
+def test_missing_arms_are_shown_as_missing(tmp_path: Path) -> None:
+    plan, pieces = make(tmp_path)
+    for piece in pieces:
+        if piece.folder.parts[-2:] == ("multi", "math-hard") or piece.stage == "average":
+            (piece.folder / "DONE").unlink()
+    write_report(plan, pieces, tmp_path / "report")
+    tables = page(tmp_path / "report").tables
+    assert [row[:3] for row in tables["missing"][1:]] == [["average", "—", "1"], ["evals", "multi", "1"]]
+    scores = {row["suite"]: row for row in table(tmp_path / "report", "scores")}
+    assert scores["math-hard"]["multi"] == scores["mean"]["multi"] == ""
+    assert scores["math-easy"]["multi"] != ""
+    arms = {row[1]: row for row in tables["arms"]}
+    assert arms["multi"][2] == "—"
+    assert ["distil", *["—"] * 7] in tables["arms"]
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Not answered." in text
+    assert "No arm that mixes is evaluated on every suite yet: multi missing." in text
+
+
+def test_a_run_that_has_not_begun_can_be_reported(tmp_path: Path) -> None:
+    plan = study()
+    write_report(plan, list(nodes(plan, tmp_path, [17])), tmp_path / "report")
+    assert "Not answered." in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_ways_experts_and_the_start_are_recognised(finished: tuple[Study, list[Piece], Path]) -> None:
+    plan, pieces, out = finished
+    evidence = Evidence(plan, pieces, out)
+    ways = {name: way_of(evidence, name) for name in plan.stages}
+    assert {name: way for name, way in ways.items() if way} == {
+        "multi": "mix",
+        "average": "merge",
+        "task-arithmetic": "merge",
+        "mt-opd": "distil",
+    }
+    assert [expert_of(evidence, name) for name in ("math", "science", "multi", "mt-opd", "sft")] == [
+        "math", "science", None, None, None,
+    ]  # fmt: skip
+    assert start_of(evidence) == "sft"
+
+
+def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Piece], Path]) -> None:
+    plan, pieces, out = finished
+    evidence = Evidence(plan, pieces, out)
+
+    def seconds(stage: str, until: int | None = None) -> float:
+        """The mean over two seeds of all CPU-seconds."""
+        found = [r for s in (1, 2) for r in read_jsonl(out.parent / f"seed-{s}" / stage / "times.jsonl")]
+        return sum(r["cpu_seconds"]["total"] for r in found if until is None or (r["step"] or 99) < until) / 2
+
+    merged, distilled, kept = (effort(evidence, name) for name in ("average", "mt-opd", "multi@10"))
+    assert (merged.steps, merged.prompts, merged.samples) == (20, 320, 2560)
+    assert (distilled.steps, distilled.prompts, distilled.samples) == (25, 400, 3200)
+    assert (kept.steps, kept.prompts, kept.samples) == (10, 160, 1280)
+    assert merged.cost is not None
+    assert merged.cost.device == pytest.approx(seconds("math") + seconds("science") + seconds("average"))
+
+
+def test_arms_are_compared_at_equal_budgets(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    rows = [row for row in table(out, "equal") if row["at equal"] == "RL steps"]
+    assert [(row["way"], row["model"], row["used"]) for row in rows] == [
+        ("mix", "multi@10", "10"), ("merge", "task-arithmetic", "20"), ("distil", "", ""),
+    ]  # fmt: skip
+    assert {row["budget"] for row in rows} == {"20"}
+
+
+def test_cost_is_split_by_kind_of_work() -> None:
+    cost = Cost()
+    cost.add(times(random.Random(0), 0) | {"seconds": {"total": 9.0, "rollout": 4.0, "verify/math": 3.0}})
+    assert cost.wall == 9.0
+    assert cost.verifiers == {"math": 3.0}
+    assert cost.kinds["verify"] == 3.0
+    gpu = Cost()
+    gpu.add({"gpus": 8, "seconds": {"total": 9.0, "rollout": 4.0, "train": 3.0, "verify/math": 3.0}, "cpu_seconds": {}})
+    assert (gpu.device, gpu.kinds, gpu.other) == (72.0, {"rollout": 32.0, "train": 24.0}, 16.0)
+
+
+# ── tables and figures ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_table_in_three_forms_by_hand() -> None:
+    one = Table(
+        "t", ["model", "score", "n"], [["a|b", Measured(61.04, (59.8, 62.25), best=True), 1200], ["=1+1", None, 7]]
+    )
+    assert markdown(one) == (
+        "| model | score | n |\n| --- | ---: | ---: |\n"
+        "| a\\|b | **61.0** (59.8–62.2) | 1\u202f200 |\n| =1+1 | — | 7 |\n"
+    )
+    assert to_csv(one) == "model,score,score low,score high,n\na|b,61.04,59.8,62.25,1200\n'=1+1,,,,7\n"
+    assert [cell.text for cell in shown(one)[0]] == ["a|b", "61.0", "1\u202f200"]
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "signed", "text"),
+    [
+        (0.0, 1, True, "0"), (-0.04, 1, True, "0.0"), (0.06, 1, True, "+0.1"), (-3.25, 1, False, "−3.2"),
+        (1234567.8, 0, False, "1\u202f234\u202f568"), (float("nan"), 1, False, "—"),
+    ],
+)  # fmt: skip
+def test_numbers_are_printed_for_reading(value: float, decimals: int, signed: bool, text: str) -> None:
+    assert number(value, decimals, signed=signed) == text
+
+
+def test_columns_have_one_number_of_decimals() -> None:
+    rows = [[1.0, 0.5, 1500.4, 3.25, None], [20.0, 0.25, 2.0, 1.0, float("inf")]]
+    texts = [[cell.text for cell in row] for row in shown(Table("t", list("abcde"), rows))]
+    assert texts == [["1", "0.500", "1\u202f500", "3.25", "—"], ["20", "0.250", "2", "1.00", "—"]]
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars", "heatmap", "scatter"])
+def test_figures_take_the_pages_colours_and_leave_out_what_is_missing(kind: Any) -> None:
+    one = Figure("f", kind, [1.0, 2.0, 30.0], {"a": [1.0, None, -2.0], "_b": [None, None, None]}, "x", "y")
+    svg = draw(one, "some name")
+    assert "currentColor" in svg
+    assert not re.search(r"#0+[0-3]*;|#000|#fff", svg)
+    assert "nan" not in svg.lower()
+    ids = re.findall(r'\bid="([^"]+)', svg)
+    assert ids
+    assert all(name.startswith("some-name-") for name in ids)
+    assert svg == draw(one, "some name")
+    root = ElementTree.fromstring(standalone(svg).encode())
+    assert root.get("aria-label") == "f"
+
+
+def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = study()
+    for name in ("matplotlib", "jinja2"):
+        with monkeypatch.context() as gone:
+            gone.setitem(sys.modules, name, None)
+            with pytest.raises(UserError, match=r"pip install 'm2rl-core\[report\]'"):
+                write_report(plan, list(nodes(plan, tmp_path, [17])), tmp_path / "report")
+
+
+def test_the_report_imports_no_torch_and_no_plotting_until_it_draws() -> None:
+    code = "import sys, m2rl_core.report; print(sorted({'torch', 'matplotlib', 'jinja2'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -20,7 +20,9 @@ from m2rl_core.hookspecs import hookimpl
 from m2rl_core.registry import Registry
 from m2rl_core.run import StageRun
 
-STUDY = Study.model_validate({"name": "toy", "stages": {"math": {"kind": "rl", "init": "x", "domains": [], "steps": 6}}})
+STUDY = Study.model_validate(
+    {"name": "toy", "stages": {"math": {"kind": "rl", "init": "x", "domains": [], "steps": 6}}}
+)
 
 
 class Walk:

@@ -79,7 +79,6 @@ def init(run: StageRun[AnyStage]) -> None:
 def train(run: StageRun[AnyStage]) -> None:
     stage = run.stage
     assert isinstance(stage, SftStage | RlStage)
-    rl = isinstance(stage, RlStage)
     walk = Walk(run, value_of(run, stage.init))
     for step in range(run.restore(walk), stage.steps if isinstance(stage, RlStage) else stage.conversations):
         value = walk.step()
@@ -97,7 +96,7 @@ def train(run: StageRun[AnyStage]) -> None:
                 with (run.folder / name).open("a") as file:
                     file.write('{"step":')
             die()
-        if rl:
+        if isinstance(stage, RlStage):
             run.keep(step + 1, saver(value), every=stage.keep_every)
         run.checkpoint(step + 1, walk, every=stage.checkpoint_every)
         if fault(run, f"between {step}"):

@@ -21,9 +21,9 @@ from m2rl_core.engine.rows import Job, Row
 from m2rl_core.engine.sampler import draw, uniforms
 from m2rl_core.errors import StageError
 
-PREFILL_TOKENS = 8192
+PREFILL_TOKENS = 4096
 """Most prompt tokens of one forward pass, unless one prompt alone is longer."""
-MULTIPLE = 8
+MULTIPLE = 16
 """Tokens of a pass are filled up to a multiple of this: with fewer than four, BLAS takes kernels that round differently,
 and with an odd number of elements the last ones leave the vectorised loops."""
 
@@ -64,6 +64,7 @@ class Decoder:
         """Queue a job; its prompt leaves room for at least one token."""
         self.waiting.append(job)
 
+    @torch.inference_mode()
     def drop(self, job: Job) -> None:
         """Forget a job that nobody waits for any more."""
         if job in self.waiting:

@@ -5,6 +5,7 @@ Every number here depends on its own row alone, so that a row may be drawn in an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,8 +56,9 @@ def draw(logits: Tensor, samplings: Sequence[Sampling], noise: NDArray[np.float6
     if any(greedy):
         likeliest = logits.argmax(dim=-1, keepdim=True)
         tokens = torch.where(torch.tensor(greedy, device=logits.device).unsqueeze(1), likeliest, tokens)
-    logps = (probs.gather(1, tokens) / total).log()
-    return tokens[:, 0].tolist(), logps[:, 0].tolist()
+    chosen: list[float] = (probs.gather(1, tokens) / total)[:, 0].tolist()
+    # Not Tensor.log: its vectorised loop and its remainder round differently.
+    return tokens[:, 0].tolist(), [math.log(p) for p in chosen]
 
 
 def _restrict(probs: Tensor, samplings: Sequence[Sampling]) -> Tensor:

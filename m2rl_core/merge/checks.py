@@ -101,12 +101,14 @@ def distinct(models: Sequence[Model]) -> None:
 
 
 def _same_function(anchor: Model, model: Model) -> None:
-    differences = list(_differences(anchor.config, model.config))
-    if differences:  # perhaps only in how two versions of transformers write the same thing
-        ours, theirs = _normalised(anchor), _normalised(model)
-        differences = list(_differences(ours, theirs)) if ours and theirs else differences
+    written = _differences(anchor.config, model.config)
+    if not written:
+        return
+    ours, theirs = _normalised(anchor), _normalised(model)  # two versions of transformers may write one thing twice
+    differences = _differences(ours, theirs) if ours and theirs else written
     if differences:
-        key, mine, other = differences[0]
+        key = next((key for key in differences if key in written), next(iter(differences)))
+        mine, other = differences[key]
         raise DataError(
             f"{model.label} computes another function than {anchor.label}: their config.json differ in '{key}'",
             found=f"{other!r}, against {mine!r}",
@@ -114,10 +116,10 @@ def _same_function(anchor: Model, model: Model) -> None:
         )
 
 
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted({*ours, *theirs} - _FREE - {*_SPECIAL, _TIED}):
-        if ours.get(key) != theirs.get(key):
-            yield key, ours.get(key), theirs.get(key)
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Field → both values, where they differ."""
+    fields = sorted({*ours, *theirs} - _FREE - {*_SPECIAL, _TIED})
+    return {key: (ours.get(key), theirs.get(key)) for key in fields if ours.get(key) != theirs.get(key)}
 
 
 def _normalised(model: Model) -> dict[str, Any]:

@@ -172,24 +172,23 @@ class Stream:
         block = self._inputs.load(task.piece, visit if self._inputs.whole_leaves else None)
         found = survey(block)
         if not found.finite:
-            self._refuse_non_finite(block)
+            raise self._non_finite(block)
         return block, _Seen(found, digests)
 
-    def _refuse_non_finite(self, block: Block) -> None:
-        """Sums of squares may overflow where every weight is finite; only a weight is refused."""
-        names = [f"expert '{name}'" for name in self._inputs.experts]
-        models = [
-            *zip(names, block.experts_E, strict=True),
-            *([] if block.base is None else [("the base", block.base)]),
-        ]
-        for model, values in models:
-            bad = (~torch.isfinite(values.flatten())).nonzero()
-            if len(bad):
-                raise DataError(
-                    f"{model}: tensor '{block.name}' holds a weight that is no finite number",
-                    found=f"{values.flatten()[bad[0]].item()} at element {block.offset + int(bad[0])}",
-                    then="train or download that model again",
-                )
+    def _non_finite(self, block: Block) -> DataError:
+        """Names the first weight that is not a finite number."""
+        models = {
+            f"expert '{name}'": values for name, values in zip(self._inputs.experts, block.experts_E, strict=True)
+        }
+        if block.base is not None:
+            models = {"the base": block.base, **models}
+        where = {label: (~values.flatten().isfinite()).nonzero() for label, values in models.items()}
+        label, index = next((label, int(found[0])) for label, found in where.items() if len(found))
+        return DataError(
+            f"{label}: tensor '{block.name}' holds a weight that is no finite number",
+            found=f"{models[label].flatten()[index].item()} at element {block.offset + index}",
+            then="train or download that model again",
+        )
 
     def _measure(self, each: Pass, block: Block, task: _Task) -> Any:
         with boundary(f"merger '{self._merger.name}'", f"measuring {each.name} on {block.name}"):

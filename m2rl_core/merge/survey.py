@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from torch import Tensor
 
 from m2rl_core.types import Block
 
@@ -42,7 +42,7 @@ class Survey:
 
     @property
     def finite(self) -> bool:
-        """False where a weight is not a finite number, or where a sum of squares overflows."""
+        """False where a weight is not a finite number."""
         return bool(np.isfinite(self.base or 0.0) and np.isfinite(self.gram_EE).all())
 
     @property
@@ -62,11 +62,16 @@ def survey(block: Block) -> Survey:
     reference = block.experts_E.mean(0) if block.base is None else block.base
     deltas_E = (block.experts_E - reference).view(len(block.experts_E), -1)
     moved = deltas_E.numpy()
-    flat = None if block.base is None else block.base.flatten()
     return Survey(
         size=moved.shape[1],
-        base=None if flat is None else float(torch.dot(flat, flat)),
-        gram_EE=(deltas_E @ deltas_E.T).double().numpy(),
+        base=None if block.base is None else float(_gram(block.base.view(1, -1))),
+        gram_EE=_gram(deltas_E).numpy(),
         changed_E=np.array([np.count_nonzero(row != 0) for row in moved]),  # numpy counts booleans fast, floats slowly
         conflicts=int(np.count_nonzero((moved.max(0) > 0) & (moved.min(0) < 0))),
     )
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products of rows, float64; summed in float32 where that does not overflow."""
+    fast = (rows @ rows.T).double()
+    return fast if fast.isfinite().all() else rows.double() @ rows.double().T

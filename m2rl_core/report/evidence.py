@@ -38,38 +38,40 @@ class Cost:
     """Device time of some work: GPU-seconds where GPUs did it, else CPU-seconds."""
 
     device: float = 0.0
+    """CPU-seconds of verifiers are in it once their processes have ended."""
     wall: float = 0.0
-    """Seconds on the clock, one after the other."""
+    """Seconds on the clock."""
     gpus: int = 0
-    kinds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Device-seconds by kind of work, ``other`` included."""
+    kinds: dict[str, float] = field(default_factory=dict)
+    """Device-seconds by kind of work."""
+    verifiers: dict[str, float] = field(default_factory=dict)
+    """Domain → seconds in its verifier."""
 
     @property
-    def unit(self) -> str:
-        return "GPU" if self.gpus else "CPU"
+    def other(self) -> float:
+        """Device-seconds that belong to no kind."""
+        return max(0.0, self.device - sum(self.kinds.values()))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one line of ``times.jsonl``."""
+        """Count one line of ``times.jsonl``. Kinds like ``verify/math`` are spent beside the others, on CPUs."""
         wall: Mapping[str, float] = row["seconds"]
+        aside = {kind.partition("/")[2]: seconds for kind, seconds in wall.items() if "/" in kind}
         self.gpus = max(self.gpus, row.get("gpus", 0))
-        spent = {k: v * self.gpus for k, v in wall.items()} if self.gpus else dict(row["cpu_seconds"])
-        total = spent.pop("total", 0.0)
-        spent["other"] = max(0.0, total - sum(spent.values()))
-        for kind, seconds in spent.items():
-            self.kinds[kind if kind in KINDS else "other"] += seconds
-        self.device += sum(spent.values())
-        self.wall += wall.get("total", 0.0)
+        spent: Mapping[str, float] = {k: v * self.gpus for k, v in wall.items()} if self.gpus else row["cpu_seconds"]
+        verify = {} if self.gpus else {"verify": sum(aside.values())}
+        self.kinds = _added(self.kinds, {kind: spent[kind] for kind in KINDS if kind in spent}, verify)
+        self.verifiers = _added(self.verifiers, aside)
+        self.device += spent["total"]
+        self.wall += wall["total"]
 
     def __add__(self, other: Cost) -> Cost:
-        total = Cost(self.device + other.device, self.wall + other.wall, max(self.gpus, other.gpus))
-        for kinds in (self.kinds, other.kinds):
-            for kind, seconds in kinds.items():
-                total.kinds[kind] += seconds
-        return total
+        kinds, verifiers = _added(self.kinds, other.kinds), _added(self.verifiers, other.verifiers)
+        return Cost(self.device + other.device, self.wall + other.wall, max(self.gpus, other.gpus), kinds, verifiers)
 
     def __truediv__(self, n: int) -> Cost:
-        kinds = defaultdict(float, {kind: seconds / n for kind, seconds in self.kinds.items()})
-        return Cost(self.device / n, self.wall / n, self.gpus, kinds)
+        kinds = {kind: seconds / n for kind, seconds in self.kinds.items()}
+        verifiers = {domain: seconds / n for domain, seconds in self.verifiers.items()}
+        return Cost(self.device / n, self.wall / n, self.gpus, kinds, verifiers)
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,11 @@ class Evidence:
 
     def cost(self, stage: str, until: int | None = None) -> Cost | None:
         """Device time of a stage, the mean over its seeds; of its first ``until`` steps only, if given."""
-        costs: dict[int, Cost] = defaultdict(Cost)
+        by_seed: dict[int, list[Cost]] = defaultdict(list)
         for node in self.of_stage(stage):
-            for row in _lines(node.folder / "times.jsonl"):
-                if until is None or (row["step"] is not None and row["step"] < until):
-                    costs[node.seed].add(row)
-        return sum(costs.values(), Cost()) / len(costs) if costs else None
+            if found := node_cost(node, until):
+                by_seed[node.seed].append(found)
+        return sum((sum(costs, Cost()) for costs in by_seed.values()), Cost()) / len(by_seed) if by_seed else None
 
     def link(self, path: Path) -> str:
         """``path`` as a URL relative to the report; empty where there is no such file."""
@@ -188,9 +189,23 @@ def done(node: Node) -> bool:
     return (node.folder / "DONE").exists()
 
 
+def node_cost(node: Node, until: int | None = None) -> Cost | None:
+    """Device time of one node; ``None`` where it has written down none."""
+    rows = _lines(node.folder / "times.jsonl")
+    cost = Cost()
+    for row in rows:
+        if until is None or (row["step"] is not None and row["step"] < until):
+            cost.add(row)
+    return cost if rows else None
+
+
 def stage_of(model: str) -> str:
     """The stage that made a model: ``math@200`` is a kept step of ``math``."""
     return split_reference(model)[0]
+
+
+def _added(*parts: Mapping[str, float]) -> dict[str, float]:
+    return {key: sum(part.get(key, 0.0) for part in parts) for key in dict.fromkeys(k for part in parts for k in part)}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

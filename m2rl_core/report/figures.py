@@ -27,6 +27,8 @@ _INK = "#010203"
 """Stands for ``currentColor`` while matplotlib draws."""
 _SIZE = (4.2, 2.7)
 """Inches, at 100 units per inch in the page."""
+_NAME = 28
+"""Most letters of a name beside an axis or in a legend."""
 _HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _DEFAULTS = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
@@ -70,9 +72,10 @@ def missing(error: ModuleNotFoundError) -> UserError:
     return UserError("the report needs matplotlib and jinja2", found=error, then="pip install 'm2rl-core[report]'")
 
 
-def clean(text: str) -> str:
-    """Text that XML can hold."""
-    return "".join(c if c.isprintable() else " " for c in str(text))
+def clean(text: str, length: int = 60) -> str:
+    """Text that XML and a small drawing can hold."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return printable if len(printable) <= length else printable[: length - 1] + "…"
 
 
 @contextmanager
@@ -144,7 +147,7 @@ def _bars(axes: Axes, figure: Figure) -> None:
     for i, (label, values) in enumerate(figure.series.items()):
         y = [j + (i - (len(figure.series) - 1) / 2) * height for j in range(len(figure.x))]
         axes.barh(y, _floats(values), height * 0.9, label=_label(label))
-    axes.set_yticks(range(len(figure.x)), [clean(str(x)) for x in figure.x])
+    axes.set_yticks(range(len(figure.x)), [clean(str(x), _NAME) for x in figure.x])
     axes.set_ylim(len(figure.x) - 0.45, -0.55)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -166,8 +169,8 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
             axes.text(column, row, f"{value:.3g}".replace("-", "−") if known else "—", ha="center", va="center")
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
-    axes.set_xticks(range(len(figure.x)), [clean(str(x)) for x in figure.x])
-    axes.set_yticks(range(len(cells)), [clean(name) for name in figure.series])
+    axes.set_xticks(range(len(figure.x)), [clean(str(x), _NAME) for x in figure.x])
+    axes.set_yticks(range(len(cells)), [clean(name, _NAME) for name in figure.series])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -195,10 +198,12 @@ def _positions(x: Sequence[str | float]) -> list[float]:
 
 def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
     """Names where there are names, whole numbers where they are far enough apart."""
+    from matplotlib.ticker import MaxNLocator
+
     if any(isinstance(v, str) for v in x):
-        axes.set_xticks(range(len(x)), [clean(str(v)) for v in x])
+        axes.set_xticks(range(len(x)), [clean(str(v), _NAME) for v in x])
     elif x and max(_positions(x)) - min(_positions(x)) >= 5:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:
@@ -207,14 +212,15 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 def _label(text: str) -> str:
     """matplotlib drops labels that begin with an underscore."""
-    text = clean(text)
+    text = clean(text, _NAME)
     return " " + text if text.startswith("_") else text
 
 
 def _legend(axes: Axes, figure: Figure) -> None:
     """Above the axes, in as many columns as fit beside each other."""
     if len(figure.series) > 1:
-        columns = max(1, min(len(figure.series), 44 // (6 + max(map(len, figure.series)))))
+        longest = min(_NAME, max(map(len, figure.series)))
+        columns = max(1, min(len(figure.series), 44 // (6 + longest)))
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
             handlelength=1.2, handletextpad=0.5, columnspacing=1.2, alignment="left",

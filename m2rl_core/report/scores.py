@@ -14,10 +14,12 @@ from m2rl_core.statistics import Estimate, difference, estimate, pair, share
 from m2rl_core.types import Figure, Table
 
 
-def scores(evidence: Evidence) -> Section:
+def scores(evidence: Evidence) -> Section | None:
     """Table 3 of the paper: every model on every suite."""
     models = final_models(evidence)
     _, suites = evidence.planned
+    if not suites:
+        return None
     rows: list[list[Cell]] = []
     for suite in suites:
         found = [_score(evidence, m, suite) for m in models]

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from m2rl_core.config import EvalStage, MergeStage, RlStage, SftStage
-from m2rl_core.report.evidence import KINDS, Cost, Evidence
+from m2rl_core.report.evidence import KINDS, Cost, Evidence, node_cost
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell
 from m2rl_core.report.verdict import unit_of
@@ -29,7 +29,6 @@ def cost(evidence: Evidence) -> Section:
     costs |= {name: evidence.cost(name) for name, s in evidence.study.stages.items() if isinstance(s, EvalStage)}
     settings = [_settings(name, stage, costs[name]) for name, stage in stages.items()]
     split = [_split(name, found) for name, found in costs.items()]
-    kinds = [*KINDS, "other"]
     tables = {
         "settings": Table(
             "Training settings and cost",
@@ -37,25 +36,27 @@ def cost(evidence: Evidence) -> Section:
             settings,
             "Batch: prompts per step, or conversations per update. Means over seeds.",
         ),
-        "cost": Table(f"Where the {unit}-seconds went", ["stage", "total", *kinds, "clock seconds"], split),
+        "cost": Table(f"Where the {unit}-seconds went", ["stage", "total", *KINDS, "other", "clock seconds"], split),
     }
     return Section(
         "cost", "Training settings and cost", "What each stage took (Table 2 of the paper, measured).", tables
     )
 
 
-def curves(evidence: Evidence) -> Section:
+def curves(evidence: Evidence) -> Section | None:
     """Figure 9 of the paper: rewards along every stage of reinforcement learning."""
     figures = {}
     for name, stage in evidence.rl_stages().items():
         figures[f"reward-{name}"] = _curve(evidence, name, stage, "reward", f"{name}: training reward")
     text = "Mean reward of each step's samples, per domain, averaged over seeds (Figure 9)."
-    return Section("rewards", "Training rewards", text, {}, figures)
+    return Section("rewards", "Training rewards", text, {}, figures) if figures else None
 
 
-def signal(evidence: Evidence) -> Section:
+def signal(evidence: Evidence) -> Section | None:
     """Whether there was anything to learn from: groups of one opinion teach nothing."""
     rows: list[list[Cell]] = []
+    if not evidence.rl_stages():
+        return None
     for name, stage in evidence.rl_stages().items():
         seeds = [r for r in evidence.metrics(name).values() if r]
         rows += [[name, domain, *_signal(seeds, domain)] for domain in stage.domains]
@@ -71,7 +72,7 @@ def signal(evidence: Evidence) -> Section:
     ]
     note = (
         "Rewards: means over the first and the last tenth of the steps. Zero variance: groups whose samples all got "
-        "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that the verifier owed."
+        "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that were not given."
     )
     figures = {
         f"zero-variance-{name}": _curve(evidence, name, stage, "zero_variance", f"{name}: zero-variance groups")
@@ -85,39 +86,42 @@ def signal(evidence: Evidence) -> Section:
 
 def failures(evidence: Evidence) -> Section:
     """Verdicts that failed, which are counted and never scored."""
-    rows: list[list[Cell]] = []
-    for domain in evidence.study.domains:
-        trained = [
-            (row.get(f"samples/{domain}", 0), row.get(f"verifier_failures/{domain}", 0.0))
-            for name in evidence.rl_stages()
-            for lines in evidence.metrics(name).values()
-            for row in lines
-        ]
-        runs = [e for e in evidence.evaluations if e.scores["domain"] == domain]
-        reasons = Counter(reason for e in runs for _, _, reward, reason in e.samples if reward is None)
-        common = reasons.most_common(1)
-        rows.append(
-            [
-                domain,
-                sum(n for n, _ in trained),
-                round(sum(n * share for n, share in trained)),
-                sum(e.scores["prompts"] * e.scores["k"] for e in runs),
-                sum(e.scores["failed"] for e in runs),
-                common[0][0][:200] if common else "",
-            ]
-        )
+    rows = [[domain, *_failures(evidence, domain)] for domain in evidence.study.domains]
     columns = [
         "domain",
         "training verdicts",
         "training failed",
         "evaluation verdicts",
         "evaluation failed",
+        "seconds each",
         "most frequent reason",
     ]
-    table = Table(
-        "Verifier failures", columns, rows, "A failed verdict leaves its group or its average; it is never a 0."
-    )
+    note = "A failed verdict leaves its group or its average; it is never a 0. Seconds: in the verifier, per verdict."
+    table = Table("Verifier failures", columns, rows, note)
     return Section("failures", "Verifier failures", "", {"failures": table})
+
+
+def _failures(evidence: Evidence, domain: str) -> list[Cell]:
+    """Numbers of one domain, over all stages and seeds."""
+    trained = [
+        (row.get(f"samples/{domain}", 0), row.get(f"verifier_failures/{domain}", 0.0))
+        for name in evidence.rl_stages()
+        for lines in evidence.metrics(name).values()
+        for row in lines
+    ]
+    runs = [e for e in evidence.evaluations if e.scores["domain"] == domain]
+    reasons = Counter(reason for e in runs for _, _, reward, reason in e.samples if reward is None)
+    verdicts = sum(n for n, _ in trained), sum(len(e.samples) for e in runs)
+    nodes = [n for n in evidence.nodes if n.kind == "rl"] + [e.node for e in runs]
+    seconds = sum(cost.verifiers.get(domain, 0.0) for node in nodes if (cost := node_cost(node)))
+    return [
+        verdicts[0],
+        round(sum(n * share for n, share in trained)),
+        verdicts[1],
+        sum(e.scores["failed"] for e in runs),
+        seconds / sum(verdicts) if sum(verdicts) else None,
+        next((reason[:200] for reason, _ in reasons.most_common(1)), ""),
+    ]
 
 
 def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | None) -> list[Cell]:
@@ -135,7 +139,7 @@ def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | No
 def _split(name: str, cost: Cost | None) -> list[Cell]:
     if cost is None:
         return [name, *[None] * (len(KINDS) + 3)]
-    return [name, cost.device, *(cost.kinds.get(kind, 0.0) for kind in [*KINDS, "other"]), cost.wall]
+    return [name, cost.device, *(cost.kinds.get(kind, 0.0) for kind in KINDS), cost.other, cost.wall]
 
 
 def _curve(evidence: Evidence, name: str, stage: RlStage, metric: str, title: str) -> Figure:

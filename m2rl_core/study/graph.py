@@ -7,7 +7,7 @@ stand outside the seeds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from m2rl_core.run import NodeView
 __all__ = ["Node", "expand", "needed"]
 
 BASE = "base"
-_NAME = re.compile(r"(?!seed-\d+$|study\.yaml$)[A-Za-z0-9_][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,13 @@ def expand(study: Study, suites: Mapping[str, str]) -> list[Node]:
         suites: every evaluation set of the study's domains → its domain.
 
     Raises:
-        ConfigError: a name that cannot be a folder's, or unfit ``seeds``.
+        ConfigError: a suite whose name cannot be a folder's.
     """
     stages = dict(study.stages)
     if study.model.base is not None:
         base = ModelStage(kind="model", path=study.model.base, revision=study.model.revision)
         stages = {BASE: base, **stages}
-    _check_names((*stages, *suites))
-    _check_seeds(study.seeds)
+    _check_suites(suites)
     models = [Node(name, name, stage, study.seed) for name, stage in stages.items() if isinstance(stage, ModelStage)]
     nodes = [*models]
     for seed, prefix in [(study.seed, "")] if study.seeds is None else [(s, f"seed-{s}/") for s in study.seeds]:
@@ -117,18 +116,13 @@ def needed(nodes: Sequence[Node], only: str | None) -> list[Node]:
     return [n for n in nodes if n.id in wanted]
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_suites(names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"'{name}' cannot be the name of a stage or suite",
-                allowed="letters, digits, '_', '.' and '-', but not 'seed-NUMBER' or 'study.yaml'",
+                f"suite '{name}' cannot name a folder",
+                allowed="letters, digits, '_', and after the first also '.' and '-'",
             )
-
-
-def _check_seeds(seeds: Sequence[int] | None) -> None:
-    if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
-        raise ConfigError("seeds: at least one, and no one twice", found=seeds)
 
 
 def _ordered(nodes: Sequence[Node]) -> list[Node]:

@@ -67,7 +67,7 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     if isinstance(stage, ModelStage):
         return {"model": content_hash(Path(stage.path)) if is_local(stage) else f"{stage.path}@{stage.revision}"}
     if isinstance(stage, ReportStage):
-        return {"study": study.model_dump(mode="json")}
+        return {"study": study.model_dump(mode="json", exclude={"plugins"})}
     components = dict(_components(node, study))
     settings: dict[str, Any] = {
         "seed": node.seed,

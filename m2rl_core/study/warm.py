@@ -1,6 +1,7 @@
-"""What the fork server imports first: it makes the server die with its parent, leaves Ctrl-C to that, and loads plugins.
+"""What the fork server imports first.
 
-Does nothing in any other process than the one that :mod:`m2rl_core.study.schedule` starts.
+It makes the server die with its parent and leave Ctrl-C to that, and loads the plugins. It does nothing in any other
+process than the one that :mod:`m2rl_core.study.schedule` starts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 r"""Units of measurement at the end of an answer.
 
-A unit is read where it is marked (``\text{cm}``, ``^\circ``, ``\$``) or is a word of at least two letters after a number,
-and only if it is in the table below: a bare single letter is a variable. ``%`` is no unit but one hundredth.
+A unit is read where it is marked (``\text{cm}``, ``^\circ``, ``\$``) or is a word of at least two letters after a
+number, and only if it is in the table below: a bare single letter is a variable. ``%`` is no unit but one hundredth.
 """
 
 from __future__ import annotations
@@ -65,9 +65,7 @@ _POWERS = {"square": "2", "sq": "2", "cubic": "3", "": ""}
 
 _POWER = r"\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$"
 _PREFIX = r"(?P<prefix>(?:square|sq|cubic)\s+|)"
-_MARKED = re.compile(
-    r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*" + _PREFIX + r"(?P<unit>[A-Za-z/]{1,16})\.?\s*\}" + _POWER
-)
+_MARKED = re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*" + _PREFIX + r"(?P<unit>[A-Za-z/]{1,16})\.?\s*\}" + _POWER)
 _WORD = re.compile(r"(?<=[0-9)}\] ])\s*" + _PREFIX + r"(?P<unit>[A-Za-z][A-Za-z/]{1,16})\.?" + _POWER)
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*$")
 _MONEY = re.compile(r"\s*(?:\\\$|\$)\s*(?=[-0-9.\\])")

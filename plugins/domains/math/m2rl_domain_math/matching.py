@@ -1,0 +1,148 @@
+"""Whether an answer is the gold answer: same text, same exact number, same words, or same expression, kind by kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from m2rl_core.answers import UnreadableError, compact, plain, rational, unwrap
+from m2rl_domain_math.shapes import ORDERED, UNORDERED, Link, Shape, is_name, shape
+from m2rl_domain_math.symbolic import factor, same
+from m2rl_domain_math.units import split_unit
+
+__all__ = ["matches"]
+
+LONGEST = 1_000
+"""Characters of an answer."""
+MOST_PARTS = 16
+DEEPEST = 6
+"""Structures within structures."""
+
+_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|mathit|emph|operatorname)\s*\{([^{}]*)\}")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]{2}[A-Za-z' -]*")
+
+
+def matches(gold: str, answer: str) -> bool:
+    """Whether ``answer`` is right where ``gold`` is. Neither is trusted; nothing is executed.
+
+    Raises:
+        UnreadableError: the answer is beyond the bounds or cannot be read as an answer.
+    """
+    if len(answer) > LONGEST:
+        raise UnreadableError(f"an answer of {len(answer)} characters")
+    return _equal(plain(gold), plain(answer), DEEPEST)
+
+
+def _equal(gold: str, answer: str, depth: int) -> bool:
+    if compact(gold) == compact(answer):
+        return bool(gold)
+    exact = rational(gold), rational(answer)
+    if exact[0] is not None and exact[1] is not None:
+        return exact[0] == exact[1]
+    if not gold or not answer or depth == 0:
+        return False
+    left, right = shape(gold), shape(answer)
+    if "equation" in (left.kind, right.kind):
+        return _equations(left, right, gold, answer, depth)
+    if "relation" in (left.kind, right.kind):
+        return _relations(left, right, depth - 1)
+    if left.kind == right.kind == "scalar":
+        return _scalars(left.parts[0], right.parts[0])
+    return _parts(left, right, depth - 1)
+
+
+def _parts(gold: Shape, answer: Shape, depth: int) -> bool:
+    kinds = {gold.kind, answer.kind}
+    if len(gold.parts) != len(answer.parts) or len(gold.parts) > MOST_PARTS:
+        return False
+    if len(kinds) == 1 and kinds <= ORDERED:
+        pairs = zip(gold.parts, answer.parts, strict=True)
+        return gold.marks == answer.marks and all(_equal(g, a, depth) for g, a in pairs)
+    if kinds == {"tuple", "list"}:
+        return all(_equal(g, a, depth) for g, a in zip(gold.parts, answer.parts, strict=True))
+    if kinds == {"list", "set"} or (len(kinds) == 1 and kinds <= UNORDERED):
+        return _in_any_order(gold.parts, answer.parts, depth)
+    return False
+
+
+def _in_any_order(gold: Sequence[str], answer: Sequence[str], depth: int) -> bool:
+    left = list(answer)
+    for part in gold:
+        match = next((index for index, other in enumerate(left) if _tolerant(part, other, depth)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+def _tolerant(gold: str, answer: str, depth: int) -> bool:
+    try:
+        return _equal(gold, answer, depth)
+    except UnreadableError:
+        return False
+
+
+def _equations(gold: Shape, answer: Shape, gold_text: str, answer_text: str, depth: int) -> bool:
+    """``x = 5`` is 5; a chain is right where every side is; other equations are the same up to a constant factor."""
+    if answer.kind != "equation":
+        named = gold.kind == "equation" and is_name(gold.parts[0])
+        return named and _equal(gold.parts[1], answer_text, depth - 1)
+    sides = list(answer.parts)
+    if gold.kind != "equation":
+        if is_name(sides[0]):
+            del sides[0]
+        elif len(sides) == 2 and is_name(sides[1]):
+            del sides[1]
+        return bool(sides) and all(_equal(gold_text, side, depth - 1) for side in sides)
+    if compact(gold.parts[0]) == compact(sides[0]) and is_name(sides[0]):
+        return all(_equal(gold.parts[1], side, depth - 1) for side in sides[1:])
+    if len(gold.parts) == len(sides) == 2:
+        return factor((gold.parts[0], gold.parts[1]), (sides[0], sides[1])) != 0
+    return False
+
+
+def _relations(gold: Shape, answer: Shape, depth: int) -> bool:
+    """Inequalities are compared link by link; one of them may be an interval instead."""
+    if gold.kind == answer.kind:
+        left, right = gold.links, answer.links
+        if not left or len(left) != len(right):
+            return False
+        return all(any(_same_link(link, other) for other in right) for link in left)
+    one, other = (gold, answer) if gold.kind == "relation" else (answer, gold)
+    interval = one.interval
+    if interval is None:
+        return False
+    return _parts(interval, other, depth) if one is gold else _parts(other, interval, depth)
+
+
+def _same_link(gold: Link, answer: Link) -> bool:
+    sign = factor((gold.less, gold.more), (answer.less, answer.more))
+    return gold.sign == answer.sign and (sign > 0 or (sign < 0 and gold.sign == "\\neq"))
+
+
+def _scalars(gold: str, answer: str) -> bool:
+    (gold, gold_unit), (answer, answer_unit) = split_unit(gold), split_unit(answer)
+    if gold_unit and answer_unit and gold_unit != answer_unit:
+        return False
+    gold, answer = _bare(gold), _bare(answer)
+    if compact(gold) == compact(answer):
+        return bool(gold)
+    exact = rational(gold), rational(answer)
+    if exact[0] is not None and exact[1] is not None:
+        return exact[0] == exact[1]
+    if words := _words(gold):
+        return words == _words(answer)
+    return same(gold, answer)
+
+
+def _bare(text: str) -> str:
+    """``text`` without brackets, a font or a plus sign around the whole of it."""
+    text = unwrap(text)
+    if font := _WRAPPED.fullmatch(text):
+        text = unwrap(font.group(1))
+    return text.removeprefix("+")
+
+
+def _words(text: str) -> str:
+    text = _WRAPPED.sub(r"\1", text).strip()
+    return " ".join(text.casefold().split()) if _WORDS.fullmatch(text) else ""
