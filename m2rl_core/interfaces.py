@@ -216,7 +216,7 @@ class Algorithm(Component, Protocol):
     """A named composition, so that a study uses an algorithm by name or takes it apart.
 
     By convention its ``Config`` has the fields of :class:`~m2rl_core.types.Composition`, each holding changes to the
-    default part: ``algorithm: {use: grpo, advantage: {std: false}}``.
+    default part: ``algorithm: {use: NAME, advantage: {std: false}}``.
     """
 
     def compose(self) -> Composition: ...

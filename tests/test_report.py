@@ -35,7 +35,7 @@ from m2rl_core.types import Figure, Table
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-EXPERT = {"kind": "rl", "init": "sft", "steps": 10, "prompts": 16, "group": 8}
+EXPERT = {"kind": "rl", "init": "sft", "algorithm": "grpo", "steps": 10, "prompts": 16, "group": 8}
 MERGE = {"kind": "merge", "base": "sft", "experts": ["math", "science"]}
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>`|\n</style>[x](javascript:alert(3))"
 ABILITY = {
@@ -66,7 +66,7 @@ class Piece:
 # ── a made-up run ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def study(*, distil: bool = False) -> Study:
+def study(seeds: Sequence[int] = (17,), *, distil: bool = False) -> Study:
     """Two domains and every way to combine them."""
     both = ["math", "science"]
     stages: dict[str, Any] = {
@@ -83,18 +83,19 @@ def study(*, distil: bool = False) -> Study:
     if distil:
         stages["mt-opd"] = {**EXPERT, "domains": both, "teachers": {d: d for d in both}, "steps": 5}
     domains = {name: {"use": name, "config": {}} for name in both}
-    return Study.model_validate({"name": "toy", "domains": domains, "stages": stages})
+    return Study.model_validate({"name": "toy", "seeds": list(seeds), "domains": domains, "stages": stages})
 
 
-def nodes(plan: Study, root: Path, seeds: Sequence[int]) -> Iterator[Piece]:
-    for seed in seeds:
-        home = root / f"seed-{seed}" if len(seeds) > 1 else root
+def nodes(plan: Study, root: Path) -> Iterator[Piece]:
+    for seed in plan.seeds or []:
+        home = root / f"seed-{seed}"
         for name, stage in plan.stages.items():
             if stage.kind == "eval":
                 for model in (m for m in ABILITY if m.partition("@")[0] in plan.stages):
                     yield from (Piece(name, "eval", home / name / model / suite, seed) for suite in SUITES)
             elif stage.kind != "report":
                 yield Piece(name, stage.kind, home / name, seed)
+    yield Piece("report", "report", root / "report", plan.seed)
 
 
 def fill(piece: Piece, plan: Study, prompts: int, shift: float, reason: str) -> None:
@@ -156,9 +157,9 @@ def make(
     reason: str = "",
 ) -> tuple[Study, list[Piece]]:
     """A finished run below ``root``; ``shift`` makes the mixed model better, ``reason`` makes some verdicts fail."""
-    plan = study(distil=distil)
-    pieces = list(nodes(plan, root, seeds))
-    for piece in pieces:
+    plan = study(seeds, distil=distil)
+    pieces = list(nodes(plan, root))
+    for piece in pieces[:-1]:
         fill(piece, plan, prompts, shift, reason)
     return plan, pieces
 
@@ -367,7 +368,7 @@ def test_missing_arms_are_shown_as_missing(tmp_path: Path) -> None:
 
 def test_a_run_that_has_not_begun_can_be_reported(tmp_path: Path) -> None:
     plan = study()
-    write_report(plan, list(nodes(plan, tmp_path, [17])), tmp_path / "report")
+    write_report(plan, list(nodes(plan, tmp_path)), tmp_path / "report")
     assert "Not answered." in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
@@ -442,7 +443,7 @@ def test_a_table_in_three_forms_by_hand() -> None:
 @pytest.mark.parametrize(
     ("value", "decimals", "signed", "text"),
     [
-        (0.0, 1, True, "0"), (-0.04, 1, True, "0.0"), (0.06, 1, True, "+0.1"), (-3.25, 1, False, "−3.2"),
+        (0.0, 1, True, "0.0"), (-0.04, 1, True, "0.0"), (0.06, 1, True, "+0.1"), (-3.25, 1, False, "−3.2"),
         (1234567.8, 0, False, "1\u202f234\u202f568"), (float("nan"), 1, False, "—"),
     ],
 )  # fmt: skip
@@ -451,9 +452,9 @@ def test_numbers_are_printed_for_reading(value: float, decimals: int, signed: bo
 
 
 def test_columns_have_one_number_of_decimals() -> None:
-    rows = [[1.0, 0.5, 1500.4, 3.25, None], [20.0, 0.25, 2.0, 1.0, float("inf")]]
+    rows = [[1.0, 0.5, 1500.4, 3.25, None], [20, 0.25, 2.0, 0.0, float("inf")]]
     texts = [[cell.text for cell in row] for row in shown(Table("t", list("abcde"), rows))]
-    assert texts == [["1", "0.500", "1\u202f500", "3.25", "—"], ["20", "0.250", "2", "1.00", "—"]]
+    assert texts == [["1", "0.500", "1\u202f500", "3.25", "—"], ["20", "0.250", "2", "0", "—"]]
 
 
 @pytest.mark.parametrize("kind", ["lines", "bars", "heatmap", "scatter"])
@@ -477,7 +478,7 @@ def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path, monk
         with monkeypatch.context() as gone:
             gone.setitem(sys.modules, name, None)
             with pytest.raises(UserError, match=r"pip install 'm2rl-core\[report\]'"):
-                write_report(plan, list(nodes(plan, tmp_path, [17])), tmp_path / "report")
+                write_report(plan, list(nodes(plan, tmp_path)), tmp_path / "report")
 
 
 def test_the_report_imports_no_torch_and_no_plotting_until_it_draws() -> None:

@@ -199,7 +199,7 @@ class RlStage(Stage):
     init: str
     domains: Shares
     """Names (equal shares), or names with their share of each step's prompts."""
-    algorithm: Use = {"use": "grpo"}
+    algorithm: Use
     mixture: Use | None = None
     """Shares that change over time; ``None``: those of ``domains``."""
     teachers: dict[str, str] = Field(default_factory=dict)

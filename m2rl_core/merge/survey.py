@@ -67,7 +67,7 @@ def survey(block: Block) -> Survey:
         base=None if block.base is None else float(_gram(block.base.view(1, -1))),
         gram_EE=_gram(deltas_E).numpy(),
         changed_E=np.array([np.count_nonzero(row != 0) for row in moved]),  # numpy counts booleans fast, floats slowly
-        conflicts=int(np.count_nonzero((moved.max(0) > 0) & (moved.min(0) < 0))),
+        conflicts=int(np.count_nonzero(((deltas_E.amax(0) > 0) & (deltas_E.amin(0) < 0)).numpy())),
     )
 
 

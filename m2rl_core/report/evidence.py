@@ -104,9 +104,9 @@ class Evidence:
     nodes: Sequence[Node]
     out: Path
 
-    @cached_property
+    @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(n.seed for n in self.nodes))
+        return tuple(self.study.seeds or [self.study.seed])
 
     @cached_property
     def missing(self) -> list[Node]:

@@ -132,13 +132,16 @@ def _size(figure: Figure) -> tuple[float, float]:
 
 
 def _lines(axes: Axes, figure: Figure) -> None:
+    """A series without any value is not drawn and keeps its colour, so that figures side by side agree."""
     x = _positions(figure.x)
-    for label, values in figure.series.items():
-        few = sum(v is not None for v in values) < 12
-        axes.plot(x, _floats(values), label=_label(label), marker="o" if few else None, markersize=3)
+    for i, (label, values) in enumerate(figure.series.items()):
+        known = sum(v is not None for v in values)
+        if known:
+            marker, colour = "o" if known < 12 else None, PALETTE[i % len(PALETTE)]
+            axes.plot(x, _floats(values), label=_label(label), marker=marker, markersize=3, color=colour)
     axes.grid(axis="y")
     _ticks(axes, figure.x)
-    _legend(axes, figure)
+    _legend(axes)
 
 
 def _bars(axes: Axes, figure: Figure) -> None:
@@ -152,7 +155,7 @@ def _bars(axes: Axes, figure: Figure) -> None:
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.axvline(0, color=_INK, linewidth=0.6)
-    _legend(axes, figure)
+    _legend(axes)
 
 
 def _heatmap(axes: Axes, figure: Figure) -> None:
@@ -181,7 +184,7 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.scatter(x, _floats(values), s=22, marker=marker, label=_label(label), linewidths=0)
     axes.grid()
     axes.set_axisbelow(True)
-    _legend(axes, figure)
+    _legend(axes)
 
 
 _DRAW: dict[str, Callable[[Axes, Figure], None]] = {
@@ -202,8 +205,8 @@ def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
 
     if any(isinstance(v, str) for v in x):
         axes.set_xticks(range(len(x)), [clean(str(v), _NAME) for v in x])
-    elif x and max(_positions(x)) - min(_positions(x)) >= 5:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    elif x and max(_positions(x)) - min(_positions(x)) >= 4:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:
@@ -216,11 +219,11 @@ def _label(text: str) -> str:
     return " " + text if text.startswith("_") else text
 
 
-def _legend(axes: Axes, figure: Figure) -> None:
-    """Above the axes, in as many columns as fit beside each other."""
-    if len(figure.series) > 1:
-        longest = min(_NAME, max(map(len, figure.series)))
-        columns = max(1, min(len(figure.series), 44 // (6 + longest)))
+def _legend(axes: Axes) -> None:
+    """Above the axes, in as many columns as fit beside each other; none for a single series."""
+    _, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        columns = max(1, min(len(labels), 44 // (6 + max(map(len, labels)))))
         axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
             handlelength=1.2, handletextpad=0.5, columnspacing=1.2, alignment="left",

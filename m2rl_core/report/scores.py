@@ -67,7 +67,9 @@ def kept_gain(evidence: Evidence) -> Section | None:
         {d: [_plain(row[i + 1]) for row in rows[1:]] for i, d in enumerate(domains)},
         x_label="% of the expert's gain in its own domain",
     )
-    return Section("kept", "What is kept of the experts", "", {"kept_gain": table}, {"kept_gain": bars})
+    known = any(value is not None for values in bars.series.values() for value in values)
+    figures = {"kept_gain": bars} if known else {}
+    return Section("kept", "What is kept of the experts", "", {"kept_gain": table}, figures)
 
 
 def trajectories(evidence: Evidence) -> Section | None:

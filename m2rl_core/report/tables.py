@@ -71,7 +71,7 @@ class Shown:
 
 
 def shown(table: Table) -> list[list[Shown]]:
-    """The rows of a table as text. Numbers of one column have the same number of decimals."""
+    """The rows of a table as text. Fractions in one column have the same number of decimals; an exact 0 has none."""
     decimals = [_decimals([row[i] for row in table.rows]) for i in range(len(table.columns))]
     rows: list[list[Shown]] = []
     for row in table.rows:
@@ -116,7 +116,7 @@ def number(value: float, decimals: int = 1, *, signed: bool = False) -> str:
     """``1 234.5`` with a narrow no-break space, and a true minus sign."""
     if not math.isfinite(value):
         return MISSING
-    text = f"{abs(value):,.{decimals if value else 0}f}".replace(",", "\u202f")
+    text = f"{abs(value):,.{decimals}f}".replace(",", "\u202f")
     positive = "+" if signed and float(f"{value:.{decimals}f}") > 0 else ""
     return ("−" if float(f"{value:.{decimals}f}") < 0 else positive) + text
 
@@ -134,17 +134,17 @@ def _show(cell: Cell, decimals: int) -> Shown:
     if isinstance(cell, str):
         return Shown(str(cell), href=href)
     if not isinstance(cell, Measured):
-        return Shown(number(cell, decimals), numeric=True)
+        return Shown(number(cell, decimals if isinstance(cell, float) and cell else 0), numeric=True)
     around = interval(*cell.interval, decimals, signed=cell.signed) if cell.interval else ""
     return Shown(number(cell, decimals, signed=cell.signed), around, True, best=cell.best, href=href)
 
 
 def _decimals(column: Sequence[Cell]) -> int:
     """Few enough to be read: 1 for measured values, else by magnitude; 0 where all are whole."""
-    numbers = [float(c) for c in column if isinstance(c, (int, float)) and math.isfinite(c)]
     if any(isinstance(c, Measured) for c in column):
         return 1
-    if not numbers or all(n.is_integer() for n in numbers):
+    numbers = [c for c in column if isinstance(c, float) and math.isfinite(c)]
+    if all(n.is_integer() for n in numbers):
         return 0
     largest = max(map(abs, numbers))
     return 0 if largest >= 1000 else 1 if largest >= 10 else 2 if largest >= 1 else 3

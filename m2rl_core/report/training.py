@@ -45,9 +45,9 @@ def cost(evidence: Evidence) -> Section:
 
 def curves(evidence: Evidence) -> Section | None:
     """Figure 9 of the paper: rewards along every stage of reinforcement learning."""
-    figures = {}
-    for name, stage in evidence.rl_stages().items():
-        figures[f"reward-{name}"] = _curve(evidence, name, stage, "reward", f"{name}: training reward")
+    figures = {
+        f"reward-{name}": _curve(evidence, name, "reward", f"{name}: training reward") for name in evidence.rl_stages()
+    }
     text = "Mean reward of each step's samples, per domain, averaged over seeds (Figure 9)."
     return Section("rewards", "Training rewards", text, {}, figures) if figures else None
 
@@ -75,8 +75,8 @@ def signal(evidence: Evidence) -> Section | None:
         "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that were not given."
     )
     figures = {
-        f"zero-variance-{name}": _curve(evidence, name, stage, "zero_variance", f"{name}: zero-variance groups")
-        for name, stage in evidence.rl_stages().items()
+        f"zero-variance-{name}": _curve(evidence, name, "zero_variance", f"{name}: zero-variance groups")
+        for name in evidence.rl_stages()
     }
     text = "Groups whose samples all got the same reward carry no signal; their share says how much of a batch is idle."
     return Section(
@@ -142,13 +142,14 @@ def _split(name: str, cost: Cost | None) -> list[Cell]:
     return [name, cost.device, *(cost.kinds.get(kind, 0.0) for kind in KINDS), cost.other, cost.wall]
 
 
-def _curve(evidence: Evidence, name: str, stage: RlStage, metric: str, title: str) -> Figure:
+def _curve(evidence: Evidence, name: str, metric: str, title: str) -> Figure:
+    """A metric of one stage, a series per domain of the study, the mean over seeds."""
     seeds = [rows for rows in evidence.metrics(name).values() if rows]
     steps = max((len(rows) for rows in seeds), default=0)
     bins = _bins(steps)
     series = {
         domain: [_mean([row.get(f"{metric}/{domain}") for rows in seeds for row in rows[a:b]]) for a, b in bins]
-        for domain in stage.domains
+        for domain in evidence.study.domains
     }
     label = {"reward": "mean reward", "zero_variance": "share of groups"}[metric]
     return Figure(title, "lines", [(a + b - 1) / 2 + 1 for a, b in bins], series, "step", label)

@@ -14,7 +14,8 @@ __all__ = ["from_record", "summarise", "to_record"]
 def summarise(groups_P: Sequence[Group]) -> dict[str, float]:
     """Reward, length and health of a step, of all domains together and of each (``reward/math``).
 
-    Rewards are means over samples with a verdict; shares are of groups or of samples. Sums run in sample order, so that
+    Rewards are means over samples with a verdict, ``length`` is the mean of a sample's tokens and ``tokens`` their sum;
+    shares are of groups or of samples. Sums run in sample order, so that
     a resumed run repeats them bit for bit.
     """
     metrics: dict[str, float] = {}
@@ -27,7 +28,8 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float]:
         rewards = [s.reward.value for s in samples if s.reward.value is not None]
         if rewards:
             metrics["reward" + suffix] = fmean(rewards)
-        metrics["tokens" + suffix] = fmean(s.length for s in samples)
+        metrics["length" + suffix] = fmean(s.length for s in samples)
+        metrics["tokens" + suffix] = sum(s.length for s in samples)
         metrics["truncated" + suffix] = fmean(s.finish == "length" for s in samples)
         metrics["zero_variance" + suffix] = fmean(g.zero_variance for g in groups)
         metrics["verifier_failures" + suffix] = fmean(s.reward.value is None for s in samples)

@@ -1,0 +1,147 @@
+"""Supervised fine-tuning: shares, order and the loss; a tiny model learns what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from m2rl_core.chat import Chat
+from m2rl_core.config import Study
+from m2rl_core.errors import DataError
+from m2rl_core.files import read_jsonl
+from m2rl_core.interfaces import ComponentConfig, Domain
+from m2rl_core.plugins import Registry
+from m2rl_core.policy import Policy
+from m2rl_core.run import StageRun
+from m2rl_core.train_sft import counts, demonstrations, order, share_tokens, train_sft
+from m2rl_core.types import Conversation, Prompt, Reward, Sample, Suite, Trajectory
+
+
+class Parrot(Domain):
+    """Teaches to answer a digit with its double."""
+
+    name, reference = "parrot", "test"
+
+    class Config(ComponentConfig):
+        length: int = 1_000_000
+
+    suites: Mapping[str, Suite] = {}
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def prompts(self, split: str) -> list[Prompt]:
+        return []
+
+    def demonstrations(self) -> Iterator[Conversation]:
+        for i in range(self.config.length):
+            question, answer = (
+                {"role": "user", "content": str(i % 10)},
+                {"role": "assistant", "content": str(2 * (i % 10))},
+            )
+            yield Conversation(str(i), "parrot", (question, answer))  # type: ignore[arg-type]
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(0.0)
+
+
+@pytest.fixture
+def make_run(tiny_model: Path, tmp_path: Path, registry: Registry) -> Callable[..., StageRun[Any]]:
+    class Plugin:
+        @staticmethod
+        def m2rl_domains() -> list[type[Domain]]:
+            return [Parrot]
+
+    from m2rl_core.hookspecs import hookimpl
+
+    Plugin.m2rl_domains = staticmethod(hookimpl(Plugin.m2rl_domains))  # type: ignore[method-assign]
+    registry.register(Plugin, distribution="test")
+    numbers = count()
+
+    def make(length: int = 1_000_000, folder: str = "", **changes: Any) -> StageRun[Any]:
+        stage = {
+            "kind": "sft", "init": "start", "domains": ["parrot"], "conversations": 320, "batch": 16, "lr": 0.01,
+            "warmup": 0.0, "max_length": 64, **changes,
+        }  # fmt: skip
+        domains = {"parrot": {"use": "parrot", "length": length}}
+        given = {"name": "s", "model": {"dtype": "float32"}, "domains": domains, "stages": {"sft": stage}}
+        study = Study.model_validate(given)
+        return StageRun(
+            name="sft", stage=study.stages["sft"], study=study, seed=3, folder=tmp_path / (folder or str(next(numbers))),
+            models={"start": tiny_model}, registry=registry, key="k",
+        )  # fmt: skip
+
+    return make
+
+
+def test_counts_add_up_and_keep_their_shares() -> None:
+    assert counts(["a", "b", "c"], 10) == {"a": 4, "b": 3, "c": 3}
+    assert counts({"a": 3.0, "b": 1.0}, 1000) == {"a": 750, "b": 250}
+    assert sum(counts({"a": 0.251, "b": 0.219, "c": 0.53}, 9973).values()) == 9973
+
+
+def test_every_epoch_sees_everything_once_in_a_new_order() -> None:
+    seen = [i for step in range(20) for i in order(7, 100, step, 10)]
+    assert sorted(seen[:100]) == sorted(seen[100:]) == list(range(100))
+    assert seen[:100] != seen[100:]
+    assert seen[:10] != list(range(10))
+
+
+def test_a_batch_may_span_epochs() -> None:
+    whole = [i for step in range(10) for i in order(1, 7, step, 4)]
+    for epoch in range(5):
+        assert sorted(whole[7 * epoch : 7 * epoch + 7]) == list(range(7))
+
+
+def test_every_token_counts_the_same(make_sample: Callable[..., Sample]) -> None:
+    minibatch = [make_sample(10, 2), make_sample(30, 6, 1)]
+    share_tokens(minibatch)
+    coefficients = torch.cat([s.coef_L for s in minibatch if s.coef_L is not None])
+    assert coefficients[coefficients > 0].tolist() == pytest.approx([1 / 8] * 8)
+    assert coefficients.sum().item() == pytest.approx(1.0)
+
+
+def test_a_tiny_model_learns(make_run: Callable[..., StageRun[Any]]) -> None:
+    run = make_run()
+    train_sft(run)
+    metrics = list(read_jsonl(run.folder / "metrics.jsonl"))
+    assert len(metrics) == 20
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 3
+    Policy.load(run.folder / "checkpoint", dtype="float32")
+
+
+def test_a_resumed_run_repeats_the_bytes(
+    make_run: Callable[..., StageRun[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_sft(whole := make_run(checkpoint_every=4))
+    killed = make_run(checkpoint_every=4, folder="killed")
+    steps, original = count(), Policy.step
+
+    def step(policy: Policy, lr: float) -> None:
+        if next(steps) == 10:
+            raise KeyboardInterrupt
+        original(policy, lr)
+
+    monkeypatch.setattr(Policy, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(killed)
+    monkeypatch.setattr(Policy, "step", original)
+    train_sft(again := make_run(checkpoint_every=4, folder="killed"))
+    assert (again.folder / "metrics.jsonl").read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
+    files = [run.folder / "checkpoint" / "model.safetensors" for run in (whole, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_too_few_demonstrations_are_refused(make_run: Callable[..., StageRun[Any]], tiny_model: Path) -> None:
+    with pytest.raises(DataError, match=r"too few demonstrations. Found: 100. Allowed: at least 320"):
+        demonstrations(make_run(length=100), Chat.load(tiny_model))
+
+
+def test_a_conversation_that_is_too_long_is_named(make_run: Callable[..., StageRun[Any]], tiny_model: Path) -> None:
+    with pytest.raises(DataError, match="conversation 0 of 'parrot' is too long"):
+        demonstrations(make_run(max_length=4), Chat.load(tiny_model))
