@@ -65,14 +65,14 @@ class Trial:
         """
         done, wait, gained = 0, longest, self.progress()
         while done < kills:
-            process = self.start()
+            process, begin = self.start(), time.time()
             try:
                 process.wait(delays.uniform(0.0, wait))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 done += 1
-                self.stages.update(self.at_work())
+                self.stages.update(self.at_work(begin))
                 before, gained = gained, self.progress()
                 wait = longest if gained > before else wait * PATIENCE
             else:
@@ -81,10 +81,13 @@ class Trial:
         self.undisturbed()
         return done
 
-    def at_work(self) -> list[str]:
-        """Nodes that have begun and not ended."""
-        begun = (key.parent for key in self.runs.rglob("KEY") if not (key.parent / "DONE").exists())
-        return [str(folder.relative_to(self.runs).as_posix()).partition("/")[2] for folder in begun] or ["none yet"]
+    def at_work(self, since: float) -> list[str]:
+        """Nodes that have begun since then and not ended; a worker writes its lock when it begins."""
+        locks = (path for path in self.runs.rglob(".lock") if path.stat().st_mtime >= since)
+        folders = (
+            path.parent for path in locks if (path.parent / "KEY").exists() and not (path.parent / "DONE").exists()
+        )
+        return [folder.relative_to(self.runs).as_posix().partition("/")[2] for folder in folders] or ["none"]
 
     def progress(self) -> int:
         """Grows with every finished node and every saved state."""

@@ -17,10 +17,11 @@ from statistics import fmean
 from typing import Any
 
 from m2rl_core.config import EvalStage
-from m2rl_core.errors import DataError, VerifierError, nearest
+from m2rl_core.errors import DataError, nearest
 from m2rl_core.files import append_jsonl, read_jsonl, write_text
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.records import summarise
+from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.seeding import derive
 from m2rl_core.statistics import estimate, grid, pass_at_k
@@ -30,8 +31,6 @@ __all__ = ["evaluate"]
 
 CHUNK = 512
 """Samples drawn between two checkpoints."""
-FAILURES = 0.5
-"""Share of failed verdicts in a chunk above which the verifier itself must be down."""
 
 
 def evaluate(run: StageRun[EvalStage]) -> None:
@@ -39,7 +38,7 @@ def evaluate(run: StageRun[EvalStage]) -> None:
 
     Raises:
         DataError: the suite has no prompts, or two of one id.
-        VerifierError: more than half of a chunk's verdicts failed.
+        VerifierError: more of a chunk's verdicts failed than the stage allows.
     """
     task = Task.of(run)
     [model] = run.models.values()
@@ -54,7 +53,7 @@ def evaluate(run: StageRun[EvalStage]) -> None:
             for step, prompts_P in enumerate(chunks[first:], first):
                 with run.clock("rollout"):
                     groups_P = sampler.rollout(prompts_P, task.sampling, task.k)
-                _check(groups_P, task)
+                usable(groups_P, run.stage.verifier_failures, f"stages.{run.name}.verifier_failures")
                 samples.append(groups_P, task.name)
                 run.log(step, summarise(groups_P))
                 run.checkpoint(step + 1, samples)
@@ -173,18 +172,6 @@ def _record(group: Group, index: int, suite: str) -> dict[str, Any]:
         "messages": list(prompt.messages),
         "response": list(sample.trajectory.messages),
     }
-
-
-def _check(groups_P: Sequence[Group], task: Task) -> None:
-    """A few failed verdicts are counted; a verifier that is down stops the evaluation before it writes nonsense."""
-    failed = [s for g in groups_P for s in g.samples_G if s.reward.value is None]
-    drawn = sum(len(g.samples_G) for g in groups_P)
-    if len(failed) > FAILURES * drawn:
-        raise VerifierError(
-            f"{len(failed)} of {drawn} verdicts of suite '{task.name}' failed, the first at prompt "
-            f"{failed[0].prompt.id}: {failed[0].reward.reason}",
-            then="mend the verifier, then run the same command again to resume",
-        )
 
 
 def _chunks(prompts: Sequence[Prompt], size: int) -> Iterator[Sequence[Prompt]]:

@@ -24,6 +24,22 @@ from numpy.typing import NDArray
 
 from m2rl_core.seeding import derive
 
+__all__ = [
+    "RESAMPLES",
+    "Estimate",
+    "Grid",
+    "best",
+    "crossfit",
+    "difference",
+    "draws",
+    "estimate",
+    "grid",
+    "pair",
+    "pass_at_k",
+    "share",
+    "summarise",
+]
+
 Array = NDArray[np.float64]
 
 RESAMPLES = 2000

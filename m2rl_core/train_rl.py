@@ -10,16 +10,16 @@ from collections.abc import Sequence
 
 from m2rl_core.algorithm import assemble, contributing, correct, credit, score
 from m2rl_core.config import RlStage
-from m2rl_core.errors import VerifierError
 from m2rl_core.packing import pack
 from m2rl_core.policy import Policy
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
 from m2rl_core.rollout.records import records, summarise
+from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
-from m2rl_core.types import Group, Reasoning, Sample, Sampling
+from m2rl_core.types import Reasoning, Sample, Sampling
 
 __all__ = ["train_rl"]
 
@@ -36,7 +36,7 @@ def train_rl(run: StageRun[RlStage]) -> None:
                 sampler.load_weights(policy.named_tensors(), version=step)
             with run.clock("rollout"):
                 groups_P = sampler.rollout(source.next(step), sampling(run.seed, stage, step), stage.group)
-            samples_S = usable(groups_P, stage.verifier_failures)
+            samples_S = usable(groups_P, stage.verifier_failures, f"stages.{run.name}.verifier_failures")
             with run.clock("train"):
                 score(policy, samples_S, parts, stage.tokens_per_device)
                 credit(groups_P, parts.advantage)
@@ -60,25 +60,6 @@ def reasoning(run: StageRun[RlStage]) -> dict[str, Reasoning]:
 def sampling(seed: int, stage: RlStage, step: int) -> Sampling:
     """How step ``step`` draws its tokens."""
     return Sampling(stage.max_tokens, stage.temperature, stage.top_p, seed=derive(seed, "rollout", step))
-
-
-def usable(groups_P: Sequence[Group], limit: float) -> list[Sample]:
-    """The samples with a verdict, group by group.
-
-    Raises:
-        VerifierError: where more than ``limit`` of all verdicts failed.
-    """
-    samples_S = [sample for group in groups_P for sample in group.usable]
-    drawn = sum(len(group.samples_G) for group in groups_P)
-    if drawn - len(samples_S) > limit * drawn:
-        first = next(s for g in groups_P for s in g.samples_G if s.reward.value is None)
-        raise VerifierError(
-            f"{drawn - len(samples_S)} of {drawn} verdicts failed, the first in domain '{first.prompt.domain}', "
-            f"prompt {first.prompt.id}: {first.reward.reason}",
-            allowed=f"verifier_failures = {limit:.0%}",
-            then="mend the verifier, then run the same command again to resume",
-        )
-    return samples_S
 
 
 def split(samples_S: Sequence[Sample], updates: int) -> list[Sequence[Sample]]:

@@ -134,7 +134,7 @@ def test_the_suites_reasoning_rule_and_limit_hold(start: Any) -> None:
 
 
 def test_failed_verdicts_are_counted_and_never_scored(start: Any) -> None:
-    run = start(breaks=[4])
+    run = start(breaks=[4], stage={"verifier_failures": 0.3})
     evaluate(run)
     rows = samples(run)
     assert [r["reward"] for r in rows[12:]] == [None] * 3

@@ -142,7 +142,7 @@ def metrics(chance: random.Random, step: int, domains: Sequence[str]) -> dict[st
     row: dict[str, Any] = {"step": step}
     for i, domain in enumerate(domains):
         row |= {f"reward/{domain}": 0.4 + 0.1 * i + 0.01 * step, f"zero_variance/{domain}": chance.uniform(0.2, 0.5)}
-        row |= {f"tokens/{domain}": 30.0, f"truncated/{domain}": 0.01, f"samples/{domain}": 100}
+        row |= {f"length/{domain}": 30.0, f"truncated/{domain}": 0.01, f"samples/{domain}": 100}
         row |= {f"verifier_failures/{domain}": 0.01}
     return row
 

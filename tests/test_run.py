@@ -21,7 +21,10 @@ from m2rl_core.registry import Registry
 from m2rl_core.run import StageRun
 
 STUDY = Study.model_validate(
-    {"name": "toy", "stages": {"math": {"kind": "rl", "init": "x", "domains": [], "steps": 6}}}
+    {
+        "name": "toy",
+        "stages": {"math": {"kind": "rl", "init": "x", "domains": ["math"], "algorithm": "toy", "steps": 6}},
+    }
 )
 
 

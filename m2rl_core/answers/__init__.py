@@ -10,4 +10,15 @@ from m2rl_core.answers.arithmetic import rational
 from m2rl_core.answers.claims import Claims, UnreadableError, claims
 from m2rl_core.answers.latex import compact, enclosed, fold, pieces, plain, unwrap
 
-__all__ = ["Claims", "UnreadableError", "claims", "compact", "enclosed", "fold", "pieces", "plain", "rational", "unwrap"]
+__all__ = [
+    "Claims",
+    "UnreadableError",
+    "claims",
+    "compact",
+    "enclosed",
+    "fold",
+    "pieces",
+    "plain",
+    "rational",
+    "unwrap",
+]

@@ -251,6 +251,8 @@ class EvalStage(Section):
     suites: Counts = Field(default_factory=list)
     """Names, or names with their k; empty: every suite of the study's domains."""
     max_tokens: PositiveInt = 32768
+    verifier_failures: Share = 0.02
+    """Share of failed verdicts among samples drawn together above which the stage stops."""
     limit: PositiveInt | None = None
     """Only the first so many prompts of each suite."""
 

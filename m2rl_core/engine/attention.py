@@ -1,9 +1,9 @@
 """How a transformers model is made to use the shelves: an attention function, and one plan per forward pass.
 
-The model sees one flat sequence [1, T] of tokens that have nothing to do with each other, so its linear layers pad
-nothing; which token attends to what is the plan's business. transformers builds no mask for an attention function that
-has no mask function of the same name (``masking_utils._preprocess_mask_arguments``), and hands unknown keyword arguments
-of ``forward`` down to it (https://huggingface.co/docs/transformers/attention_interface).
+The model sees one flat sequence [1, T] of tokens that have nothing to do with each other, so that its linear layers pad
+nothing; which token attends to what is the plan's business. transformers builds no mask for an attention function
+without a mask function of the same name (``masking_utils._preprocess_mask_arguments``), and hands keyword arguments of
+``forward`` that it does not know down to it (https://huggingface.co/docs/transformers/attention_interface).
 """
 
 from __future__ import annotations
@@ -12,30 +12,34 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from m2rl_core.engine.cache import Shelf
 from m2rl_core.errors import DataError
 
 NAME = "m2rl_embedded"
+"""Of the attention function, for ``from_pretrained(attn_implementation=...)``."""
 
 
 class Plan(Protocol):
     """Who attends to what in one forward pass."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-        """[T, heads, D] from the scaled query [T, heads, D] and key and value [T, kv heads, D]."""
+        """[T, heads, D] from the scaled query [T, heads, D] and key and value [T, kv heads, D].
+
+        ``window`` is the number of positions, its own included, that a query may look back on; ``None``: all.
+        """
         ...
 
 
-def attend(
-    module: torch.nn.Module,
+def embedded_attention(
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: None,
     *,
     plan: Plan,
     scaling: float | None = None,
@@ -44,31 +48,30 @@ def attend(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers' attention modules call; all tensors are [1, heads, T, head size].
+    """What transformers' attention modules call, with tensors of [1, heads, T, head size].
 
-    Attention is computed in float32 on the CPU: bfloat16 products of batches are not bit-equal there, nor faster.
+    On the CPU attention runs in float32: there, batched bfloat16 products depend on the number of matrices.
 
     Raises:
         DataError: the model's attention has a part that this engine lacks.
     """
     if softcap is not None or s_aux is not None:
         raise DataError(
-            f"{type(module).__name__}: the embedded engine knows no soft-capped attention and no attention sinks",
-            then="use another engine for this model, e.g. engine: vllm",
+            f"{type(module).__name__}: the embedded engine has no soft-capped attention and no attention sinks",
+            then="use another engine for this model",
         )
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
-    q, k, v = (t[0].transpose(0, 1).to(dtype) for t in (query, key, value))
+    q, k, v = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
     q = q * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as Tensor | Module
-    return plan.attend(layer, q, k, v, sliding_window).to(query.dtype).unsqueeze(0), None
+    return plan.attend(module.layer_idx, q, k, v, sliding_window).to(query.dtype).unsqueeze(0), None
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(NAME, embedded_attention)
 
 
 @dataclass(slots=True)
 class Segment:
-    """Prompts of one length, one after the other, and where their keys and values go."""
+    """Prompts of one length, one after the other in the flat sequence, and where their keys and values go."""
 
     start: int
     prompts: int
@@ -76,13 +79,13 @@ class Segment:
     shelf: Shelf
     slots: Tensor
     """Slots of all rows of these prompts."""
-    prompt: Tensor
+    owner: Tensor
     """Index of each slot's prompt within the segment."""
 
 
 @dataclass(slots=True)
 class Prefill:
-    """Whole prompts: causal attention within each, keys and values copied to every row of its job."""
+    """Whole prompts: causal attention within each; keys and values are copied to every row of its job."""
 
     segments: list[Segment]
 
@@ -90,30 +93,17 @@ class Prefill:
         out = query.new_zeros(*query.shape[:2], value.shape[-1])
         for s in self.segments:
             span = slice(s.start, s.start + s.prompts * s.length)
-            q, k, v = (t[span].unflatten(0, (s.prompts, s.length)).transpose(1, 2) for t in (query, key, value))
-            mixed = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=_band(s.length, window, q),
-                is_causal=_fits(s.length, window),
-                scale=1.0,
-                enable_gqa=True,
-            )
+            q, k, v = (t[span].view(s.prompts, s.length, *t.shape[1:]).transpose(1, 2) for t in (query, key, value))
+            band = None if window is None or s.length <= window else _band(s.length, window, q.device)
+            mixed = scaled_dot_product_attention(q, k, v, band, is_causal=band is None, scale=1.0, enable_gqa=True)
             out[span] = mixed.transpose(1, 2).flatten(0, 1)
-            s.shelf.put(layer, s.slots, k[s.prompt], v[s.prompt])
+            s.shelf.put(layer, s.slots, k[s.owner], v[s.owner])
         return out
 
 
-def _fits(length: int, window: int | None) -> bool:
-    return window is None or length <= window
-
-
-def _band(length: int, window: int | None, like: Tensor) -> Tensor | None:
-    """Where a sliding window matters: True for the last ``window`` positions up to the query's own."""
-    if window is None or length <= window:
-        return None
-    position = torch.arange(length, device=like.device)
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """Bool [length, length]: True for the last ``window`` positions up to the query's own."""
+    position = torch.arange(length, device=device)
     back = position.unsqueeze(1) - position
     return (back >= 0) & (back < window)
 
@@ -129,7 +119,7 @@ class Lane:
     _biases: dict[int | None, Tensor] = field(default_factory=dict)
 
     def bias(self, window: int | None) -> Tensor:
-        """0 where a row may look and -inf elsewhere, [rows, 1, tokens]; one tensor for all layers."""
+        """0 where a row may look and -inf elsewhere, [rows, 1, tokens]; shared by all layers."""
         if window not in self._biases:
             back = self.positions.unsqueeze(1) - torch.arange(self.shelf.tokens, device=self.positions.device)
             hidden = back < 0 if window is None else (back < 0) | (back >= window)
@@ -140,18 +130,19 @@ class Lane:
 
 @dataclass(slots=True)
 class Decode:
-    """One new token of every row: two batched products per shelf. Query heads that share keys form one matrix."""
+    """One new token for every row: two batched products per shelf, one matrix per row and key head."""
 
     lanes: list[Lane]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, window: int | None) -> Tensor:
-        out = query.new_zeros(*query.shape[:2], value.shape[-1])
+        heads = query.shape[1]
+        out = query.new_zeros(len(query), heads, value.shape[-1])
         for lane in self.lanes:
             rows = len(lane.shelf.rows)
             span = slice(lane.start, lane.start + rows)
             keys, values = lane.shelf.append(layer, lane.positions, key[span], value[span])
             q = query[span].reshape(len(keys), -1, query.shape[-1])
-            scores = torch.bmm(q, keys.transpose(1, 2)).view(rows, query.shape[1], -1)
+            scores = torch.bmm(q, keys.transpose(1, 2)).view(rows, heads, -1)
             probs = torch.softmax(scores.float().add_(lane.bias(window)), dim=-1).to(values.dtype)
-            out[span] = torch.bmm(probs.view(q.shape[0], q.shape[1], -1), values).view(rows, query.shape[1], -1)
+            out[span] = torch.bmm(probs.view(len(keys), -1, lane.shelf.tokens), values).view(rows, heads, -1)
         return out

@@ -1,9 +1,9 @@
 """Where keys and values lie: rows on shelves, one shelf for each capacity.
 
-A row stands on the shelf of the smallest capacity that holds its context, and moves up when it has grown out of it. So
-attention over a shelf is one dense product over all its rows; its shape per row depends on that row's own length alone,
-which bit-equality needs (padding all rows to the longest is *not* bit-equal: BLAS sums 256 and 272 products in different
-orders); and nobody pays for the longest row.
+A row stands on the shelf of the smallest capacity that holds its context and moves up when it has grown out of it. So
+attention over a shelf is one dense product for all its rows, nobody pays for the longest row, and the shape of the
+product depends on a row's own length alone. Bit-equality needs that: padding all rows to the longest is not enough, as
+BLAS sums 256 and 272 products in different orders.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from torch import Tensor
 from m2rl_core.engine.rows import Row
 
 SLACK = 2
-"""What a row holds in the worst case, in units of its own capacity: shelves grow by doubling."""
+"""Memory that a row may cost, in units of its own capacity: shelves grow by doubling."""
+
+Store = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each [slots, kv heads, tokens, head size]."""
 
 
 def capacity(context: int) -> int:
-    """Tokens of the shelf for a context: 32, 48, 64, 96, 128, 192, ... — at most half again too many, a fifth on average."""
+    """Tokens of the shelf for a context: 32, 48, 64, 96, 128, 192, ...; a fifth more than needed on average."""
     power = max(32, 1 << (context - 1).bit_length())
     return power * 3 // 4 if power > 32 and context <= power * 3 // 4 else power
 
@@ -31,60 +34,71 @@ class Shelf:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.rows: list[Row] = []
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        """Layer → (keys, values), each [slots, kv heads, tokens, head size]; slots ≥ rows."""
+        self.layers: dict[int, Store] = {}
 
-    def room(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values with a slot for every row; shaped after ``keys`` and ``values``, [rows, heads, .., D]."""
-        old = self.layers.get(layer)
-        if old is None or len(old[0]) < len(self.rows):
-            slots = 1 << (len(self.rows) - 1).bit_length()
-            # Zeros, because a masked value still takes part in a product, and 0 · NaN is NaN.
-            new = tuple(t.new_zeros(slots, t.shape[1], self.tokens, t.shape[-1]) for t in (keys, values))
-            for source, target in zip(old or (), new, strict=False):
-                target[: len(source)] = source
-            self.layers[layer] = (new[0], new[1])
-        return self.layers[layer]
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for store in self.layers.values() for tensor in store)
 
     def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Write the first L positions of the rows in ``slots``: [slots, kv heads, L, head size]."""
-        for store, new in zip(self.room(layer, keys, values), (keys, values), strict=True):
+        for store, new in zip(self._room(layer, keys, values), (keys, values), strict=True):
             store[slots, :, : new.shape[2]] = new
 
-    def append(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one position of every row, [rows, kv heads, head size], and return all: [rows · kv heads, tokens, head size]."""
-        count = len(self.rows)
-        slots = torch.arange(count, device=positions.device)
-        stores = self.room(layer, keys, values)
+    def append(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> Store:
+        """Write one position of each row, [rows, kv heads, head size]; all of [rows · kv heads, tokens, head size]."""
+        rows = len(self.rows)
+        slots = torch.arange(rows, device=positions.device)
+        stores = self._room(layer, keys, values)
         for store, new in zip(stores, (keys, values), strict=True):
             store[slots, :, positions] = new
-        return stores[0][:count].flatten(0, 1), stores[1][:count].flatten(0, 1)
+        return stores[0][:rows].flatten(0, 1), stores[1][:rows].flatten(0, 1)
 
     def move(self, slots: list[int], target: Shelf) -> None:
         """Copy the rows in ``slots`` to the end of ``target``; they are still to be removed here."""
         first = len(target.rows)
         target.rows += [self.rows[slot] for slot in slots]
         for layer, (keys, values) in self.layers.items():
-            source = torch.tensor(slots, device=keys.device)
-            target.put(layer, torch.arange(first, len(target.rows), device=keys.device), keys[source], values[source])
+            theirs = torch.arange(first, len(target.rows), device=keys.device)
+            target.put(layer, theirs, keys[slots], values[slots])
 
     def remove(self, slots: Sequence[int]) -> None:
         """Empty ``slots`` and fill the holes with the last rows."""
         gone = set(slots)
-        count = len(self.rows) - len(gone)
-        holes = [slot for slot in gone if slot < count]
-        fill = [slot for slot in range(count, len(self.rows)) if slot not in gone]
-        for hole, source in zip(holes, fill, strict=True):
-            self.rows[hole] = self.rows[source]
-        del self.rows[count:]
+        left = len(self.rows) - len(gone)
+        holes = [slot for slot in gone if slot < left]
+        last = [slot for slot in range(left, len(self.rows)) if slot not in gone]
+        for hole, slot in zip(holes, last, strict=True):
+            self.rows[hole] = self.rows[slot]
+        del self.rows[left:]
         for keys, values in self.layers.values() if holes else ():
-            keys[holes], values[holes] = keys[fill], values[fill]
+            keys[holes], values[holes] = keys[last], values[last]
+
+    def _room(self, layer: int, keys: Tensor, values: Tensor) -> Store:
+        """The layer's store with a slot for every row, made for tensors like ``keys`` and ``values``."""
+        store = self.layers.get(layer)
+        if store is None or len(store[0]) < len(self.rows):
+            self.layers[layer] = self._grown(keys, store and store[0]), self._grown(values, store and store[1])
+        return self.layers[layer]
+
+    def _grown(self, like: Tensor, old: Tensor | None) -> Tensor:
+        # Zeros, because a hidden value still takes part in a product, and 0 · NaN is NaN.
+        slots = 1 << (len(self.rows) - 1).bit_length()
+        new = like.new_zeros(slots, like.shape[1], self.tokens, like.shape[-1])
+        if old is not None:
+            new[: len(old)] = old
+        return new
 
 
 class Cache:
-    """All shelves. Rows are found on them, in slot order; nothing else knows which rows are running."""
+    """All shelves; a row is running as long as it stands on one.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that :attr:`shelves` may hold, and above which empty ones are given back.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
         self.shelves: dict[int, Shelf] = {}
         self.bytes_per_token = 0
         """Of keys and values in all layers; known after the first prefill."""
@@ -93,29 +107,31 @@ class Cache:
         return sum(len(shelf.rows) for shelf in self.shelves.values())
 
     def rows(self) -> Iterator[Row]:
+        """Every row, shelf by shelf, in slot order."""
         for shelf in self.shelves.values():
             yield from shelf.rows
-
-    def filled(self):
-        return [s for s in self.shelves.values() if s.rows]
 
     def shelf(self, context: int) -> Shelf:
         """The shelf for a context of so many tokens."""
         tokens = capacity(context)
-        return self.shelves.setdefault(tokens, Shelf(tokens))
+        if tokens not in self.shelves:
+            self.shelves[tokens] = Shelf(tokens)
+        return self.shelves[tokens]
 
     def tidy(self) -> None:
-        """Retire ended rows, move up those that have outgrown their shelf, and free shelves that stand empty."""
+        """Retire ended rows and move up those that have outgrown their shelf."""
         for shelf in list(self.shelves.values()):
-            leaving = [i for i, row in enumerate(shelf.rows) if row.finish or row.context > shelf.tokens]
+            leaving = [slot for slot, row in enumerate(shelf.rows) if row.finish or row.context > shelf.tokens]
             if leaving:
                 grown = [slot for slot in leaving if not shelf.rows[slot].finish]
                 if grown:
                     shelf.move(grown, self.shelf(shelf.tokens + 1))
                 shelf.remove(leaving)
+        if sum(shelf.nbytes for shelf in self.shelves.values()) > self.limit:
+            self.shelves = {tokens: shelf for tokens, shelf in self.shelves.items() if shelf.rows}
 
     def measure(self) -> None:
-        """Note the bytes per token from whatever shelf is filled."""
-        for shelf in self.shelves.values():
-            tensors = [t for layer in shelf.layers.values() for t in layer]
-            self.bytes_per_token = sum(t.nbytes // (t.shape[0] * t.shape[2]) for t in tensors)
+        """Note the bytes per token from whatever has been stored."""
+        shelf = next(iter(self.shelves.values()))
+        keys, _ = next(iter(shelf.layers.values()))
+        self.bytes_per_token = shelf.nbytes // (len(keys) * shelf.tokens)

@@ -1,14 +1,13 @@
 """``Decoder``: the steps of continuous batching, without asyncio.
 
-A step admits waiting jobs (prefill, first token), then draws one more token for every running row. Both are one forward
-pass over a flat list of tokens; the head is computed only where a token is drawn.
+A step admits waiting jobs (prefill and first token), then draws one more token for every running row. Both are a
+forward pass over a flat list of tokens; the head is computed only where a token is drawn.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,8 +23,8 @@ from m2rl_core.errors import StageError
 PREFILL_TOKENS = 4096
 """Most prompt tokens of one forward pass, unless one prompt alone is longer."""
 MULTIPLE = 16
-"""Tokens of a pass are filled up to a multiple of this: with fewer than four, BLAS takes kernels that round differently,
-and with an odd number of elements the last ones leave the vectorised loops."""
+"""Passes are filled up to a multiple of so many tokens. With fewer than four rows BLAS takes kernels that round
+differently; and torch rounds differently in what remains after its loops over 32 elements (64 in bfloat16)."""
 
 
 class Decoder:
@@ -33,20 +32,18 @@ class Decoder:
 
     Args:
         model: a transformers causal LM that was loaded with :data:`m2rl_core.engine.attention.NAME`.
-        cache: empty.
+        cache: with empty shelves.
         context: longest context [tokens].
-        rows: most rows that run together.
-        cache_bytes: most bytes of keys and values.
+        rows: most rows that run together; no job has more.
     """
 
-    def __init__(self, model: Any, cache: Cache, *, context: int, rows: int, cache_bytes: float) -> None:
+    def __init__(self, model: Any, cache: Cache, *, context: int, rows: int) -> None:
         self.model = model
         self.device: torch.device = model.device
+        self.cache = cache
         self.context = context
         self.rows = rows
-        self.cache_bytes = cache_bytes
         self.version = 0
-        self.cache = cache
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
 
@@ -55,7 +52,7 @@ class Decoder:
         """True while there is something to draw."""
         return bool(self.waiting or self.running)
 
-    def bytes(self, job: Job) -> int:
+    def row_bytes(self, job: Job) -> int:
         """Most memory that a row of ``job`` may come to hold."""
         longest = min(len(job.ids) + job.sampling.max_tokens, self.context)
         return SLACK * capacity(longest) * self.cache.bytes_per_token
@@ -100,16 +97,16 @@ class Decoder:
 
     def _admit(self) -> list[Job]:
         """The waiting jobs, in order of arrival, that fit into rows, memory and one forward pass."""
-        if not self.waiting:
-            return []
-        free_rows = self.rows - len(self.cache)
-        free_bytes = self.cache_bytes - sum(self.bytes(row.job) for row in self.cache.rows())
-        free_tokens = PREFILL_TOKENS
         jobs: list[Job] = []
+        if not self.waiting:
+            return jobs
+        free_rows = self.rows - len(self.cache)
+        free_bytes = self.cache.limit - sum(self.row_bytes(row.job) for row in self.cache.rows())
+        free_tokens = PREFILL_TOKENS
         while self.waiting:
             job = self.waiting[0]
             free_rows -= len(job.rows)
-            free_bytes -= self.bytes(job) * len(job.rows)
+            free_bytes -= len(job.rows) * self.row_bytes(job)
             free_tokens -= len(job.ids)
             if free_rows < 0 or free_bytes < 0 or (free_tokens < 0 and jobs):
                 break
@@ -120,15 +117,14 @@ class Decoder:
     def _prefill(self, jobs: list[Job]) -> list[Row]:
         jobs = sorted(jobs, key=lambda job: len(job.ids))
         segments: list[Segment] = []
-        ids: list[int] = []
+        start = 0
         for length, group in groupby(jobs, key=lambda job: len(job.ids)):
-            segments.append(self._segment(len(ids), length, members := list(group)))
-            ids += [token for job in members for token in job.ids]
+            segments.append(self._segment(start, length, list(group)))
+            start += segments[-1].prompts * length
+        ids = [token for job in jobs for token in job.ids]
         positions = [position for job in jobs for position in range(len(job.ids))]
-        last = [
-            start + s.length - 1 for s in segments for start in range(s.start, s.start + s.prompts * s.length, s.length)
-        ]
-        logits = self._forward(ids, positions, Prefill(segments), last)
+        ends = [s.start + (prompt + 1) * s.length - 1 for s in segments for prompt in range(s.prompts)]
+        logits = self._forward(ids, positions, Prefill(segments), logits_to_keep=self._filled(ends))
         if not self.cache.bytes_per_token:
             self.cache.measure()
         owner = [index for index, job in enumerate(jobs) for _ in job.rows]
@@ -139,35 +135,36 @@ class Decoder:
         first = len(shelf.rows)
         shelf.rows += [row for job in jobs for row in job.rows]
         slots = torch.arange(first, len(shelf.rows), device=self.device)
-        prompt = [index for index, job in enumerate(jobs) for _ in job.rows]
-        return Segment(start, len(jobs), length, shelf, slots, torch.tensor(prompt, device=self.device))
+        owner = torch.tensor([index for index, job in enumerate(jobs) for _ in job.rows], device=self.device)
+        return Segment(start, len(jobs), length, shelf, slots, owner)
 
     def _decode(self) -> list[Row]:
         rows = list(self.cache.rows())
         positions = [row.context - 1 for row in rows]
         lanes: list[Lane] = []
         start = 0
-        for shelf in self.cache.filled():
-            stop = start + len(shelf.rows)
-            lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
-            start = stop
-        logits = self._forward([row.ids[-1] for row in rows], positions, Decode(lanes), None)
+        for shelf in self.cache.shelves.values():
+            if shelf.rows:
+                stop = start + len(shelf.rows)
+                lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
+                start = stop
+        logits = self._forward([row.ids[-1] for row in rows], positions, Decode(lanes))
         return self._record(rows, logits[: len(rows)])
 
-    def _forward(self, ids: list[int], positions: list[int], plan: Plan, keep: list[int] | None) -> Tensor:
-        """Float32 logits of the tokens in ``keep``, or of all: [tokens and filling, V]."""
+    def _forward(self, ids: list[int], positions: list[int], plan: Plan, *, logits_to_keep: Tensor | int = 0) -> Tensor:
+        """Float32 logits [tokens kept, V]; those of the filling come last."""
         out = self.model(
             input_ids=self._filled(ids).unsqueeze(0),
             position_ids=self._filled(positions).unsqueeze(0),
             use_cache=False,
-            logits_to_keep=0 if keep is None else self._filled(keep),
+            logits_to_keep=logits_to_keep,
             plan=plan,
         )
         logits: Tensor = out.logits[0].float()
         return logits
 
-    def _filled(self, numbers: Sequence[int]) -> Tensor:
-        return torch.tensor([*numbers, *[0] * (-len(numbers) % MULTIPLE)], device=self.device)
+    def _filled(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers + [0] * (-len(numbers) % MULTIPLE), device=self.device)
 
     def _record(self, rows: list[Row], logits: Tensor) -> list[Row]:
         """Draw a token for each row, tidy the shelves and return the rows that ended."""

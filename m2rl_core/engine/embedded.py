@@ -1,7 +1,7 @@
 """``EmbeddedEngine``: the engine that needs no server, on one event loop.
 
-``generate`` calls of many coroutines are gathered: a background task steps the :class:`~.decoder.Decoder` while anything
-is pending and gives the loop a turn after every token, so that new requests join while others are being drawn.
+``generate`` calls of many coroutines are gathered: a background task steps the :class:`~.decoder.Decoder` while
+anything is pending, and gives the loop a turn after every token, so that new calls join while others are being drawn.
 
 New weights arrive between two steps. Running samples then continue: their keys and values stay as the old policy made
 them, and every token records the version that drew it.
@@ -35,22 +35,22 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class EmbeddedEngine:
-    """Continuous batching around a transformers causal LM, in this process."""
+    """Continuous batching (Orca, OSDI 2022, section 3.2) around a transformers causal LM, in this process."""
 
     name: ClassVar[str] = "embedded"
     reference: ClassVar[str] = "https://www.usenix.org/conference/osdi22/presentation/yu"
 
     class Config(ComponentConfig):
-        """``engine: {use: embedded, ...}``. Paper silent; it used vLLM."""
+        """``engine: {use: embedded, ...}``. The paper used vLLM and is silent on all of these."""
 
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """``auto``: CUDA where there is a device."""
         dtype: Literal["float32", "bfloat16"] = "float32"
-        """Of weights and linear layers. On the CPU attention is always computed in float32."""
+        """Of weights and linear layers; attention runs in float32 on the CPU, where bfloat16 gains little."""
         rows: PositiveInt = 256
-        """Most samples that are drawn together."""
+        """Most samples that are drawn together; others wait."""
         cache_gib: PositiveFloat = 4.0
-        """Most memory [GiB] for keys and values; samples that may not fit wait."""
+        """Most memory [GiB] for keys and values; samples that might not fit wait."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -65,40 +65,37 @@ class EmbeddedEngine:
 
         Raises:
             DataError: no safetensors weights, or an architecture that this engine cannot decode correctly.
-            StageError: on this CPU a sample would depend on what is drawn beside it.
+            StageError: on this CPU a sample would depend on what is drawn beside it. On CUDA that is a warning.
         """
         await self.close()
         device = self.config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         lm = open_model(model, device=device, dtype=DTYPES[self.config.dtype], context=max_tokens)
-        cache = Cache()
+        cache = Cache(self.config.cache_gib * 2**30)
         selftest.check_parity(lm, cache)
         self.exact = selftest.is_exact(lm, cache)
         if not self.exact:
-            _not_exact(device)
-        self._decoder = Decoder(
-            lm, cache, context=max_tokens, rows=self.config.rows, cache_bytes=self.config.cache_gib * 2**30
-        )
+            _report_inexact(type(lm).__name__, device)
+        self._decoder = Decoder(lm, cache, context=max_tokens, rows=self.config.rows)
 
     async def generate(self, ids: list[int], sampling: Sampling, n: int) -> list[Turn]:
-        """Draw ``n`` continuations of ``ids``; sample i takes the noise of ``sampling.sample + i``.
+        """Draw ``n`` continuations of ``ids``; number i takes the noise of sample ``sampling.sample + i``.
 
-        A turn ends with a stop id, which it includes ("stop"), after ``max_tokens``, or where the context is full ("length").
-        Cancelling the awaiting coroutine frees its rows and concerns nobody else.
+        A turn ends with a stop id, which it includes (``stop``), after ``max_tokens`` or where the context is full
+        (``length``; at once and with no token if ``ids`` fill it). Cancelling the awaiting coroutine frees its rows
+        and concerns nobody else.
 
         Raises:
             DataError: no ids, or ids or settings outside their ranges.
-            ConfigError: a single sample is larger than ``cache_gib``.
+            ConfigError: a single sample may outgrow ``cache_gib``.
             StageError: the engine is not started, was closed meanwhile, or failed while drawing.
         """
-        decoder = self._ready()
+        decoder = self._started()
         _check(decoder, ids, sampling, n)
         if len(ids) >= decoder.context:
             return [Turn([], [], [], "length") for _ in range(n)]
-        size = self._rows_per_job(decoder, Job(ids, sampling, 1))
-        parts = [replace(sampling, sample=sampling.sample + first) for first in range(0, n, size)]
-        jobs = [Job(ids, part, min(size, n + sampling.sample - part.sample)) for part in parts]
+        jobs = self._jobs(decoder, ids, sampling, n)
         try:
             await asyncio.gather(*(self._submit(decoder, job) for job in jobs))
         finally:
@@ -108,12 +105,14 @@ class EmbeddedEngine:
         return [turn for job in jobs for turn in job.turns()]
 
     async def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Copy ``tensors`` (Hugging Face names; all of them, a tied head once) and label tokens with ``version`` from now on.
+        """Copy ``tensors`` (Hugging Face names; all of them, a tied head once); ``version`` labels tokens from now on.
 
         Raises:
-            DataError: an unknown, missing, doubled or misshapen tensor. The engine is closed then: its weights are mixed.
+            DataError: an unknown, missing, doubled or misshapen tensor. The engine is closed then, as its weights are
+                neither old nor new.
+            StageError: the engine is not started.
         """
-        decoder = self._ready()
+        decoder = self._started()
         try:
             copy_weights(decoder.model, tensors)
         except BaseException:
@@ -122,28 +121,30 @@ class EmbeddedEngine:
         decoder.version = version
 
     async def close(self) -> None:
-        """Free the model; whoever still waits gets a :class:`StageError`."""
+        """Free the model. Whoever still waits gets a :class:`StageError`."""
         if self._decoder is not None:
             self._decoder.reset()
-        self._decoder = None
+        self._decoder = self._task = None
         self._fail(StageError("the embedded engine was closed while drawing"))
 
-    def _ready(self) -> Decoder:
+    def _started(self) -> Decoder:
         if self._decoder is None:
             raise StageError("the embedded engine is not started")
         return self._decoder
 
-    def _rows_per_job(self, decoder: Decoder, job: Job) -> int:
+    def _jobs(self, decoder: Decoder, ids: list[int], sampling: Sampling, n: int) -> list[Job]:
         """Many samples of one prompt go in parts, so that a part finds room before the whole batch is empty."""
-        fitting = int(decoder.cache_bytes // decoder.bytes(job))
-        if not fitting:
+        one = decoder.row_bytes(Job(ids, sampling, 1))
+        if one > decoder.cache.limit:
             raise ConfigError(
-                f"engine.cache_gib: a sample of {len(job.ids)} + {job.sampling.max_tokens} tokens does not fit",
+                f"engine.cache_gib: a sample of {len(ids)} tokens and {sampling.max_tokens} more may not fit",
                 found=self.config.cache_gib,
-                allowed=f"at least {decoder.bytes(job) / 2**30:.2f}",
+                allowed=f"{one / 2**30:.3g} or more",
                 then="raise it or lower max_tokens",
             )
-        return min(fitting, max(1, decoder.rows // 4))
+        size = min(int(decoder.cache.limit // one), max(1, decoder.rows // 4))
+        parts = [(first, min(size, n - first)) for first in range(0, n, size)]
+        return [Job(ids, replace(sampling, sample=sampling.sample + first), rows) for first, rows in parts]
 
     def _submit(self, decoder: Decoder, job: Job) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
@@ -158,44 +159,44 @@ class EmbeddedEngine:
         try:
             while decoder.busy:
                 for job in decoder.step():
-                    if (future := self._pending.pop(job, None)) and not future.done():
+                    future = self._pending.pop(job)
+                    if not future.done():
                         future.set_result(None)
                 await asyncio.sleep(0)
+        except M2rlError as error:
+            decoder.reset()
+            self._fail(error)
         except Exception as error:
             decoder.reset()
-            if not isinstance(error, M2rlError):
-                error = StageError(f"the embedded engine failed while drawing: {type(error).__name__}: {error}")
-            self._fail(error)
+            self._fail(StageError(f"the embedded engine failed while drawing: {type(error).__name__}: {error}"))
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: M2rlError) -> None:
         pending, self._pending = self._pending, {}
         for future in pending.values():
             if not future.done():
                 future.set_exception(error)
 
 
-def _not_exact(device: str) -> None:
-    """What it means that samples depend on their company: an error on the CPU, a warning elsewhere."""
-    problem = "samples depend on what is drawn beside them: a resumed run may differ from an uninterrupted one"
+def _report_inexact(model: str, device: str) -> None:
+    """Samples depend on what is drawn beside them: an error on the CPU, where it need not be, a warning elsewhere."""
+    problem = f"embedded engine, {model} on {device}: the start-up test found samples that depend on those beside them"
     if device == "cpu":
-        raise StageError(
-            f"embedded engine, start-up test: {problem}", then="OMP_NUM_THREADS=1, or another build of torch"
-        )
-    warnings.warn(f"embedded engine on {device}: {problem}", stacklevel=3)
+        then = "set OMP_NUM_THREADS=1; a mixture of experts needs another engine"
+        raise StageError(f"{problem}, so that a resumed run could differ from an uninterrupted one", then=then)
+    warnings.warn(f"{problem}; a resumed run may differ from an uninterrupted one", stacklevel=3)
 
 
 def _check(decoder: Decoder, ids: list[int], sampling: Sampling, n: int) -> None:
     vocab = decoder.model.get_input_embeddings().num_embeddings
     if not ids or min(ids) < 0 or max(ids) >= vocab:
-        raise DataError(
-            "generate: ids do not fit the model", found=f"{len(ids)} ids", allowed=f"1 or more, 0 to {vocab - 1}"
-        )
+        found = f"{min(ids)} to {max(ids)}" if ids else "none"
+        raise DataError("generate: token ids that the model does not have", found=found, allowed=f"0 to {vocab - 1}")
     if (
         n < 1
         or sampling.max_tokens < 1
         or sampling.temperature < 0
-        or not 0 < sampling.top_p <= 1
         or sampling.top_k < 0
+        or not 0 < sampling.top_p <= 1
     ):
         raise DataError(
             "generate: impossible sampling",

@@ -198,7 +198,7 @@ def _same_tokens(anchor: Model, model: Model) -> None:
 
 
 def _same_tokenizer(ours: Path, theirs: Path) -> bool:
-    """Whether text becomes the same tokens, however the files are spelled; a folder without tokenizer agrees with any."""
+    """Whether text becomes the same tokens, however the files spell it; no tokenizer agrees with any."""
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"):
         one, other = ours / name, theirs / name
         if not (one.exists() and other.exists()) or filecmp.cmp(one, other, shallow=False):

@@ -173,7 +173,7 @@ def _signal(seeds: Sequence[Rows], domain: str) -> list[float | None]:
 
     first = [lines[: math.ceil(len(lines) / 10)] for lines in seeds]
     last = [lines[-math.ceil(len(lines) / 10) :] for lines in seeds]
-    shares = [percent("zero_variance"), percent("truncated"), mean("tokens", seeds), percent("verifier_failures")]
+    shares = [percent("zero_variance"), percent("truncated"), mean("length", seeds), percent("verifier_failures")]
     return [mean("reward", first), mean("reward", last), *shares]
 
 

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -20,7 +21,7 @@ from m2rl_core.errors import RunError
 from m2rl_core.files import atomic_folder, locked, sweep, write_text
 from m2rl_core.study.graph import Node
 
-__all__ = ["claim", "is_done", "opened"]
+__all__ = ["begin", "claim", "end", "is_done", "opened"]
 
 MARKER, LOCK, STALE, KEY, DONE = ".m2rl", ".lock", ".stale", "KEY", "DONE"
 
@@ -72,7 +73,7 @@ def is_done(node: Node) -> bool:
 
 
 def claim(root: Path, node: Node) -> bool:
-    """Give the node its folder, and say whether it is done already.
+    """See to it that nothing but the node's own results is in its folder, and say whether it is done already.
 
     Raises:
         RunError: something else lies there.
@@ -87,11 +88,29 @@ def claim(root: Path, node: Node) -> bool:
     if is_done(node):
         shutil.rmtree(folder / "state", ignore_errors=True)
         return True
-    if not folder.exists():
-        with atomic_folder(folder) as new:
-            (new / KEY).write_text(node.key + "\n")
-            (new / "config.yaml").write_text(yaml.safe_dump(dict(node.covered), sort_keys=False))
     return False
+
+
+def begin(node: Node) -> None:
+    """Make the node's folder where it is not there."""
+    if node.folder.exists():
+        return
+    with atomic_folder(node.folder) as new:
+        (new / KEY).write_text(node.key + "\n")
+        (new / "config.yaml").write_text(yaml.safe_dump(dict(node.covered), sort_keys=False))
+
+
+def end(node: Node, seconds: float, cpu_seconds: float, started: datetime) -> None:
+    """Mark the node as done; what it could have been resumed from is no longer needed."""
+    facts = {
+        "key": node.key,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_text(node.folder / DONE, json.dumps(facts) + "\n")
+    shutil.rmtree(node.folder / "state", ignore_errors=True)
 
 
 def _key(folder: Path) -> str:

@@ -6,14 +6,13 @@ It leads a process group of its own, dies with its parent, and writes what is pr
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -22,12 +21,12 @@ from pkgutil import resolve_name
 from typing import Any
 
 from m2rl_core.config import Study
-from m2rl_core.errors import M2rlError, RunError
-from m2rl_core.files import locked, room, sweep, write_text
+from m2rl_core.errors import M2rlError, RunError, StageError
+from m2rl_core.files import locked, room, sweep
 from m2rl_core.plugins import load_plugins
 from m2rl_core.run import NodeView, StageRun
 from m2rl_core.seeding import derive
-from m2rl_core.study.folders import DONE
+from m2rl_core.study import folders
 from m2rl_core.study.graph import Node
 
 __all__ = ["Job", "die_with_parent", "main", "perform"]
@@ -67,53 +66,46 @@ def perform(job: Job, send: Send) -> float:
             raise RunError(
                 f"the model '{name}' is gone", found=f"no {path}", then="remove DONE beside it to make it again"
             )
-    with locked(node.folder / ".lock", wait=True), room(node.folder / DONE):
-        sweep(node.folder, deep=True)
-        run = StageRun(
-            name=node.stage,
-            stage=node.config,
-            study=job.study,
-            seed=derive(node.seed, node.stage),
-            folder=node.folder,
-            models=job.models,
-            registry=load_plugins(job.study.plugins),
-            suite=node.suite,
-            nodes=job.nodes,
-            key=node.key,
-            send=send,
-        )
-        resolve_name(job.target)(run)
-        run.close()
-        seconds, cpu_seconds = run.spent
-        facts = {"key": node.key, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
-        times = {"started": _text(started), "finished": _text(datetime.now(UTC))}
-        write_text(node.folder / DONE, json.dumps(facts | times) + "\n")
-        shutil.rmtree(node.folder / "state", ignore_errors=True)
-    return seconds
+    with room(node.folder):
+        folders.begin(node)
+        with locked(node.folder / ".lock", wait=True):  # until the last of a killed attempt is gone
+            sweep(node.folder, deep=True)
+            run = StageRun(
+                name=node.stage,
+                stage=node.config,
+                study=job.study,
+                seed=derive(node.seed, node.stage),
+                folder=node.folder,
+                models=job.models,
+                registry=load_plugins(job.study.plugins),
+                suite=node.suite,
+                nodes=job.nodes,
+                key=node.key,
+                send=send,
+            )
+            resolve_name(job.target)(run)
+            run.close()
+            folders.end(node, *run.spent, started)
+    return run.spent[0]
 
 
 def main(job: Job, connection: Connection) -> None:
     """Entry point of the process: sends ``("event", fields)``, and last ``("finished", seconds)`` or
     ``("failed", (class, message, traceback))``."""
-    log = job.node.folder / "output.log"
     os.setpgid(0, 0)
     die_with_parent()
-    _print_to(log)
     if job.device:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device
     try:
-        connection.send(("finished", perform(job, lambda fields: connection.send(("event", dict(fields))))))
+        with _printing_to(job.node):
+            seconds = perform(job, lambda fields: connection.send(("event", dict(fields))))
+        connection.send(("finished", seconds))
+    except M2rlError as error:
+        own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
+        connection.send(("failed", (own.__name__, str(error), "")))
     except BaseException as error:
-        traceback.print_exc()
-        expected = isinstance(error, M2rlError)
-        message = str(error) if expected else f"{type(error).__name__}: {error}"
-        trace = "" if expected else traceback.format_exc()
-        connection.send(("failed", (type(error).__name__ if expected else "StageError", message, trace)))
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if log.stat().st_size == 0:
-            log.unlink()
+        message = f"{type(error).__name__}: {error}"
+        connection.send(("failed", (StageError.__name__, message, traceback.format_exc())))
 
 
 def die_with_parent() -> None:
@@ -127,15 +119,23 @@ def die_with_parent() -> None:
         os._exit(1)  # it ended before the call
 
 
-def _print_to(path: Path) -> None:
+@contextmanager
+def _printing_to(node: Node) -> Iterator[None]:
     """Send the output of this process and of its children to a file: the terminal shows the study's progress."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    with room(node.folder):
+        folders.begin(node)
+        log = node.folder / "output.log"
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(handle, stream)
     os.close(handle)
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    try:
+        yield
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if log.stat().st_size == 0:
+            log.unlink()

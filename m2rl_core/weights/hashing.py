@@ -12,7 +12,7 @@ import torch
 
 from m2rl_core.weights.checkpoint import Checkpoint, Stored
 
-LEAF = 1 << 16
+LEAF = 1 << 18
 """Elements that one leaf of a tensor's hash covers; a reader that visits whole leaves hashes on the way."""
 
 

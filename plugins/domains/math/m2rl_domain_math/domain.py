@@ -8,7 +8,7 @@ from itertools import count, cycle, islice
 from random import Random
 from typing import ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, field_validator
 
 from m2rl_core.answers import UnreadableError, claims
 from m2rl_core.errors import DataError
@@ -36,18 +36,23 @@ class Math(Domain):
     class Config(ComponentConfig):
         source: str = "generated"
         """``generated``: procedural problems. Otherwise a local .jsonl file in the blend's schema."""
-        levels: tuple[PositiveInt, ...] = Field((1, 2, 3), min_length=1)
-        """Difficulties of the generated problems, mixed evenly; ``math-hard`` asks the hardest level whatever this is."""
-        size: PositiveInt = 4096
+        levels: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+        """Difficulties of the generated problems, mixed evenly; ``math-hard`` asks the hardest whatever this is."""
+        size: int = Field(4096, gt=0)
         """Generated training prompts."""
         noise: float = Field(0.06, ge=0.0, le=1.0)
-        """Probability that a column of a demonstrated solution is miscalculated, so that SFT leaves RL something to do."""
+        """Chance that a column of a demonstrated solution is miscalculated, so that SFT leaves RL something to do."""
         seed: int = 0
         """Of the generated problems."""
 
+        @field_validator("levels")
+        @classmethod
+        def _known(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+            if unknown := set(levels) - set(LEVELS):
+                raise ValueError(f"no level {sorted(unknown)}; allowed: {sorted(LEVELS)}")
+            return levels
+
     def __init__(self, config: Config) -> None:
-        if unknown := set(config.levels) - set(LEVELS):
-            raise DataError("no such level of difficulty", found=sorted(unknown), allowed=map(str, LEVELS))
         self.config = config
 
     @property
@@ -60,7 +65,7 @@ class Math(Domain):
         }
 
     def prompts(self, split: str) -> Iterator[Prompt]:
-        if self.config.source != "generated" and split == "train":
+        if split == "train" and self.config.source != "generated":
             return self._read()
         if split == "train":
             return islice(self._generate(split, self.config.levels, evaluation=False), self.config.size)
@@ -73,13 +78,13 @@ class Math(Domain):
         """Endless worked solutions of problems that are not held out."""
         if self.config.source != "generated":
             return
-        draw = Random(derive(self.config.seed, "math", "demonstrations"))
+        draw = Random(derive(self.config.seed, self.name, "demonstrations"))
         sources = [problems(level, draw, evaluation=False) for level in self.config.levels]
-        for index, source in zip(count(), cycle(sources)):
+        for index, source in zip(count(), cycle(sources), strict=False):
             problem = next(source)
-            asked = Message(role="user", content=problem.question)
-            said = Message(role="assistant", content=solution(problem, draw, self.config.noise))
-            yield Conversation(f"demonstration/{index:06d}", self.name, (asked, said))
+            said = solution(problem, draw, self.config.noise)
+            turns = (Message(role="user", content=problem.question), Message(role="assistant", content=said))
+            yield Conversation(f"demonstration/{index:06d}", self.name, turns)
 
     def verify(self, trajectory: Trajectory) -> Reward:
         """1 where everything that the answer claims is the gold answer, else 0.
@@ -87,9 +92,10 @@ class Math(Domain):
         Raises:
             DataError: the prompt has no gold answer.
         """
-        expected = trajectory.prompt.ground_truth
-        if not isinstance(expected, str) or not expected.strip():
-            raise DataError(f"prompt '{trajectory.prompt.id}' has no gold answer", found=repr(expected))
+        truth = trajectory.prompt.ground_truth
+        expected = "" if truth is None else str(truth).strip()
+        if not expected:
+            raise DataError(f"prompt '{trajectory.prompt.id}' has no gold answer", found=repr(truth))
         try:
             stated, said = claims(trajectory.answer)
             claimed = stated or said
@@ -102,7 +108,7 @@ class Math(Domain):
 
     def _generate(self, split: str, levels: tuple[int, ...], *, evaluation: bool) -> Iterator[Prompt]:
         """Endless prompts, the levels in turn, no question twice."""
-        draw = Random(derive(self.config.seed, "math", split))
+        draw = Random(derive(self.config.seed, self.name, split))
         seen: set[str] = set()
         for source in cycle([problems(level, draw, evaluation=evaluation) for level in levels]):
             problem = next(each for each in source if each.question not in seen)

@@ -90,9 +90,9 @@ def _magnitude(node: Any) -> float:
         case sp.Add():
             return max(parts) + math.log10(len(parts))
         case sp.Mul() | sp.UnevaluatedExpr():
-            return sum(parts)
+            return math.fsum(parts)
         case sp.Pow(exp=sp.Rational()):
-            return abs(float(node.exp)) * max(parts[0], 0.5)
+            return float(abs(node.exp) * max(parts[0], 0.5))
         case sp.Pow() | sp.exp() | sp.sinh() | sp.cosh():
             return 10.0 ** min(parts[-1], 6.0) * max(parts[0] if len(parts) > 1 else 0.0, 0.5)
         case sp.factorial():

@@ -1,1 +1,19 @@
-"""Placeholder."""
+"""Science: multiple-choice questions with one right letter, and a verifier that rewards no hedging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from m2rl_core.hookspecs import hookimpl
+from m2rl_domain_science.domain import Science
+
+if TYPE_CHECKING:
+    from m2rl_core.interfaces import Domain
+
+__all__ = ["Science"]
+
+
+@hookimpl
+def m2rl_domains() -> Iterable[type[Domain]]:
+    return [Science]

@@ -70,7 +70,7 @@ class Question:
     @property
     def text(self) -> str:
         asked = self.phrase.format(self.quantity, self.given.format(*self.numbers))
-        return "\n".join((asked, *(f"{letter}: {value}" for letter, value in zip(LETTERS, self.options, strict=True))))
+        return "\n".join((asked, *_listed(self.options)))
 
 
 def held_out(question: Question) -> bool:
@@ -110,7 +110,12 @@ def solution(question: Question, draw: Random, noise: float) -> str:
     """A worked solution; with probability ``noise`` it computes the value of a wrong option, and chooses that one."""
     value = draw.choice([o for o in question.options if o != question.value]) if draw.random() < noise else question.value
     sign = "/" if question.level == 3 else "*"
-    read = [f"{letter} {option}" for letter, option in zip(LETTERS, question.options, strict=True)]
     at = question.options.index(value)
+    read = _listed(question.options)[: at + 1]
     computed = sign.join(map(str, question.numbers))
-    return f"<think>{computed}={value}: {', '.join(read[: at + 1])}!</think>Answer: {LETTERS[at]}"
+    return "\n".join((f"<think>{computed}={value}", *read)) + f"!</think>Answer: {LETTERS[at]}"
+
+
+def _listed(options: tuple[int, ...]) -> list[str]:
+    """The lines of the options. A solution repeats them to the letter: copying is then one look back."""
+    return [f"{letter}: {value}" for letter, value in zip(LETTERS, options, strict=True)]

@@ -1,0 +1,111 @@
+r"""Which option a text chooses.
+
+All claims of a text are read together: those that the row's own pattern finds, every ``\boxed{X}`` and every
+``Answer: X``; only where these choose nothing, the sentence "the answer is X". What names several letters chooses none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from m2rl_core.answers import claims, fold
+
+__all__ = ["LETTERS", "chosen", "is_pattern", "letters"]
+
+LETTERS = "ABCDEFGHIJ"
+PATTERN_SECONDS = 0.5
+"""For all matches of a row's pattern: it is untrusted and may backtrack for ever."""
+LONGEST_PATTERN = 1_000
+"""Characters."""
+
+_FONT = r"(?:\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|bf|rm)\b\s*)?"
+_DRESS = r"[\s*\"'`$(\[{_]*"
+_CLAIM = re.compile(
+    rf"{_DRESS}{_FONT}{_DRESS}(?:(?:option|choice|letter)\s+)?{_DRESS}"
+    r"(?P<letter>[A-Za-z])(?![A-Za-z0-9']|[_^]\w|\s*=)(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_CLOSING = " \t\r\n*\"'`$()[]{}_.:;,!–—-"
+_SEVERAL = re.compile(rf"\s*([{LETTERS}]{{2,}})[\s.]*")
+_ARTICLE = r"(?! (?!(?:or|and|is|are|may|might|could)\b)[a-z])"
+_MENTION = re.compile(rf"(?<![A-Za-z0-9'^_\\])(?:[B-HJ]|[AI]{_ARTICLE})(?![A-Za-z0-9'])")
+_HEDGE = re.compile(r"(?:or|and|maybe|perhaps|possibly)\b", re.IGNORECASE)
+_WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
+
+
+def chosen(text: str, options: Mapping[str, str], pattern: str | None = None) -> set[str]:
+    """The letters that ``text`` chooses: it answers where there is exactly one.
+
+    Args:
+        text: a final answer.
+        options: letter → text; empty where unknown.
+        pattern: the row's ``output_regex``, whose first group is the letter.
+
+    Raises:
+        UnreadableError: a malformed or hedged box, or a text beyond the limits.
+    """
+    text = fold(text)
+    stated, said = claims(text)
+    found = [*(_matches(pattern, text) if pattern else ()), *stated]
+    return _all(found, options) or _all(said, options)
+
+
+def _all(found: Iterable[str], options: Mapping[str, str]) -> set[str]:
+    return {letter for claim in found for letter in letters(claim, options)}
+
+
+def _matches(pattern: str, text: str) -> Iterator[str]:
+    """What the row's pattern finds: its group, with the rest of the line unless the pattern itself goes on after it."""
+    import regex
+
+    try:
+        for match in regex.finditer(pattern, text, flags=regex.IGNORECASE, timeout=PATTERN_SECONDS):
+            start, end = match.span(1 if match.re.groups else 0)
+            if start >= 0:
+                yield text[start:end] if text[end : match.end()].strip() else text[start:].partition("\n")[0]
+    except TimeoutError:
+        return
+
+
+def is_pattern(pattern: object) -> bool:
+    """Whether ``pattern`` is a regular expression that can be used."""
+    import regex
+
+    try:
+        return isinstance(pattern, str) and len(pattern) <= LONGEST_PATTERN and bool(regex.compile(pattern))
+    except regex.error:
+        return False
+
+
+def letters(claim: str, options: Mapping[str, str]) -> set[str]:
+    """The letters that one claim names: ``C``, ``(C)``, ``C) text`` or an option's whole text; ``A or B`` names two.
+
+    A word that merely begins with a letter names none, and so do the article "A" and the pronoun "I".
+    """
+    if several := _SEVERAL.fullmatch(claim):
+        return set(several[1])
+    found = _CLAIM.fullmatch(claim)
+    if not found:
+        named = _named(claim, options)
+        return named if len(named) == 1 else set()
+    letter, body = found["letter"].upper(), found["rest"].strip(_CLOSING)
+    if not body or _named(body, options) == {letter}:
+        return {letter}
+    if named := _named(body, options):
+        return {letter, *named}
+    mentions = set(_MENTION.findall(claim, found.start("letter")))
+    if letter != found["letter"] or letter not in mentions:
+        return set()
+    other = {"?"} if _HEDGE.match(body) else set()
+    return {letter, *other, *(mentions & set(options or LETTERS))}
+
+
+def _named(text: str, options: Mapping[str, str]) -> set[str]:
+    """Letters of the options whose text this is."""
+    wanted = _normal(text)
+    return {letter for letter, option in options.items() if wanted and _normal(option) == wanted}
+
+
+def _normal(text: str) -> str:
+    return " ".join(_WRAPPED.sub(r"\1", fold(text)).replace("$", "").casefold().split()).strip(_CLOSING)
