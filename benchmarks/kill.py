@@ -106,7 +106,7 @@ class Trial:
 def _expect_success(process: subprocess.Popen[str]) -> None:
     _, errors = process.communicate()
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{errors}")  # type: ignore[arg-type]
+        sys.exit(f"{process.args!r} ended with {process.returncode}:\n{errors}")
 
 
 def differences(whole: dict[str, bytes], killed: dict[str, bytes]) -> list[str]:

@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = [
     "append_jsonl",
     "atomic_folder",
     "content_hash",
+    "content_hashes",
     "fsync_tree",
     "locked",
     "read_jsonl",
@@ -188,16 +190,20 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder with their relative names; hidden files are left out."""
+    """SHA-256 [hex] of a file, or of all files of a folder with their relative names; hidden files are left out."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    total = hashlib.sha256()
-    for name in names:
-        if not any(part.startswith(".") for part in name.split("/")):
-            total.update(f"{name}\0{content_hash(path / name)}\n".encode())
-    return total.hexdigest()
+    digests = content_hashes(path)
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def content_hashes(folder: Path) -> dict[str, str]:
+    """Relative name → SHA-256 [hex] of every file below ``folder`` that is not hidden, sorted by name."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        return dict(zip(names, pool.map(lambda name: content_hash(folder / name), names), strict=True))
 
 
 def sweep(folder: Path, *, deep: bool = False) -> None:

@@ -476,6 +476,12 @@ def test_independent_stages_run_at_the_same_time(bench: Bench) -> None:
     assert max(begun) < min(seen.index(("finished", "m")), seen.index(("finished", "s")))
 
 
+def test_every_worker_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    bench.run(tree(), only="avg")
+    assert {(bench.runs / "toy" / name / "device").read_text() for name in ("m", "s")} == {"4", "GPU-7"}
+
+
 def test_the_longest_way_goes_first(bench: Bench) -> None:
     study = tree()
     study["stages"] = {name: study["stages"][name] for name in ("init", "sft", "m")}

@@ -79,6 +79,7 @@ def init(run: StageRun[AnyStage]) -> None:
 def train(run: StageRun[AnyStage]) -> None:
     stage = run.stage
     assert isinstance(stage, SftStage | RlStage)
+    (run.folder / "device").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     walk = Walk(run, value_of(run, stage.init))
     for step in range(run.restore(walk), stage.steps if isinstance(stage, RlStage) else stage.conversations):
         value = walk.step()

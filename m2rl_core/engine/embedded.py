@@ -25,7 +25,7 @@ from m2rl_core.engine.cache import Cache
 from m2rl_core.engine.checkpoint import copy_weights, open_model
 from m2rl_core.engine.decoder import Decoder
 from m2rl_core.engine.rows import Job
-from m2rl_core.errors import ConfigError, DataError, M2rlError, StageError
+from m2rl_core.errors import ConfigError, DataError, M2rlError, StageError, boundary
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.types import Sampling, Turn
 
@@ -157,18 +157,16 @@ class EmbeddedEngine:
     async def _drive(self, decoder: Decoder) -> None:
         """Step while there is work; an error reaches every caller."""
         try:
-            while decoder.busy:
-                for job in decoder.step():
-                    future = self._pending.pop(job)
-                    if not future.done():
-                        future.set_result(None)
-                await asyncio.sleep(0)
+            with boundary("the embedded engine", "drawing tokens"):
+                while decoder.busy:
+                    for job in decoder.step():
+                        future = self._pending.pop(job)
+                        if not future.done():
+                            future.set_result(None)
+                    await asyncio.sleep(0)
         except M2rlError as error:
             decoder.reset()
             self._fail(error)
-        except Exception as error:
-            decoder.reset()
-            self._fail(StageError(f"the embedded engine failed while drawing: {type(error).__name__}: {error}"))
 
     def _fail(self, error: M2rlError) -> None:
         pending, self._pending = self._pending, {}

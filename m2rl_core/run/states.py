@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from m2rl_core.files import atomic_folder, content_hash
+from m2rl_core.files import atomic_folder, content_hashes
 
 __all__ = ["Part", "States"]
 
@@ -86,5 +86,4 @@ def _named(parts: Sequence[Part]) -> list[tuple[str, Part]]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
-    return {name: content_hash(folder / name) for name in names}
+    return {name: digest for name, digest in content_hashes(folder).items() if name != SUMS}

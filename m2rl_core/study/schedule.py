@@ -110,14 +110,16 @@ def _start_server(preload: Sequence[str]) -> None:
     """Start the process that workers are forked from, in the environment that they shall have."""
     # a worker imports this program's main module again, which is cheap where the server has it
     main = [name for name in ("m2rl_core.cli",) if name in sys.modules]
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT, **{warm.PARENT: str(os.getpid())})
+    wanted = {**ENVIRONMENT, warm.PARENT: str(os.getpid())}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         forkserver.set_forkserver_preload([warm.__name__, *preload, *main])
         forkserver.ensure_running()
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _joined(failures: Sequence[M2rlError]) -> M2rlError:
