@@ -58,10 +58,10 @@ class Trial:
         return time.perf_counter() - begin
 
     def disturbed(self, kills: int, delays: random.Random, longest: float) -> int:
-        """Run to the end with at most ``kills`` kills, each at most ``longest`` seconds after a start.
+        """Run to the end with at most ``kills`` kills, each some ``longest`` seconds after a start at most.
 
         Returns:
-            The kills that were needed.
+            How many hit a stage at work.
         """
         done, wait, gained = 0, longest, self.progress()
         while done < kills:
@@ -71,8 +71,9 @@ class Trial:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-                done += 1
-                self.stages.update(self.at_work(begin))
+                hit = self.at_work(begin)
+                done += bool(hit)
+                self.stages.update(hit or ["none: before the first had begun"])
                 before, gained = gained, self.progress()
                 wait = longest if gained > before else wait * PATIENCE
             else:
@@ -87,7 +88,7 @@ class Trial:
         folders = (
             path.parent for path in locks if (path.parent / "KEY").exists() and not (path.parent / "DONE").exists()
         )
-        return [folder.relative_to(self.runs).as_posix().partition("/")[2] for folder in folders] or ["none"]
+        return [folder.relative_to(self.runs).as_posix().partition("/")[2] for folder in folders]
 
     def progress(self) -> int:
         """Grows with every finished node and every saved state."""

@@ -24,7 +24,7 @@ from m2rl_core.run import StageRun
 from m2rl_core.testing.family import family
 from m2rl_core.testing.merger import merge_tensors
 from m2rl_core.types import Block, Stats
-from m2rl_core.weights import LEAF, Writer, stream_named, weights_hash
+from m2rl_core.weights import LEAF, Writer, fingerprint, stream_named
 from m2rl_merger_average import Average
 from m2rl_merger_task_arithmetic import TaskArithmetic
 
@@ -262,8 +262,8 @@ def test_the_card_says_how_to_do_it_again_and_what_was_found(tmp_path: Path) -> 
     card = (tmp_path / "out" / "README.md").read_text()
     for said in ("use: task-arithmetic", "scale: 1.0", f"base: {base}", f"math: {models['math']}", "2212.04089"):
         assert said in card
-    assert found.hashes == {name: weights_hash(path) for name, path in {"base": base, **models}.items()}
-    assert all(digest in card for digest in found.hashes.values())
+    assert found.fingerprints == {name: fingerprint(path) for name, path in {"base": base, **models}.items()}
+    assert all(digest in card for digest in found.fingerprints.values())
     flat = {name: torch.cat([t.flatten().double() for t in weights(path).values()]) for name, path in models.items()}
     anchor = torch.cat([t.flatten().double() for t in weights(base).values()])
     one, two = (flat[name] - anchor for name in ("math", "science"))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from m2rl_core.errors import DataError
-from m2rl_core.weights import LEAF, Checkpoint, Writer, stream_named, weights_hash
+from m2rl_core.weights import LEAF, Checkpoint, Writer, fingerprint, stream_named
 
 INDEX = "model.safetensors.index.json"
 
@@ -95,19 +95,19 @@ def test_every_tensor_is_aligned_to_its_type(tmp_path: Path) -> None:
         assert all(stored.start % stored.dtype.itemsize == 0 for stored in checkpoint.tensors.values())
 
 
-def test_the_hash_sees_values_names_and_types_but_not_shards_or_threads(tmp_path: Path) -> None:
+def test_the_fingerprint_sees_values_names_and_types_but_not_shards_or_threads(tmp_path: Path) -> None:
     big = {"big": torch.arange(LEAF * 2 + 5, dtype=torch.float32), **tensors()}
     write(tmp_path / "one", big)
     write(tmp_path / "many", big, shard_bytes=100)
-    found = weights_hash(tmp_path / "one")
+    found = fingerprint(tmp_path / "one")
     assert len(found) == 64
-    assert found == weights_hash(tmp_path / "many", threads=3)
+    assert found == fingerprint(tmp_path / "many", threads=3)
     changed = {name: value.clone() for name, value in big.items()}
     changed["big"][-1] += 1
     write(tmp_path / "value", changed)
     write(tmp_path / "name", {("z" if name == "big" else name): value for name, value in big.items()})
     write(tmp_path / "type", {**big, "b.weight": big["b.weight"].half()})
-    assert len({found, *(weights_hash(tmp_path / other) for other in ("value", "name", "type"))}) == 4
+    assert len({found, *(fingerprint(tmp_path / other) for other in ("value", "name", "type"))}) == 4
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -33,8 +33,8 @@ class Diagnostics:
 
     experts: Sequence[str]
     survey: Survey
-    hashes: Mapping[str, str]
-    """Model → hash of its weights."""
+    fingerprints: Mapping[str, str]
+    """Model → :class:`~m2rl_core.weights.Fingerprint` of its weights."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -83,7 +83,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         folder: of the merged model.
         recipe: everything needed to merge again: ``merger``, ``base``, ``experts``, ``dtype``.
         reference: of the merger.
-        found: hashes and diagnostics.
+        found: fingerprints and diagnostics.
     """
     front = yaml.safe_dump({"library_name": "transformers", "tags": ["merge", "m2rl"]}, sort_keys=False)
     parts = [
@@ -91,7 +91,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
-        "## Inputs\n\n" + _table(["model", "hash of the weights"], list(found.hashes.items())),
+        "## Inputs\n\n" + _table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
         _vectors(found),
         *(f"> {line}\n" for line in found.warnings),
     ]

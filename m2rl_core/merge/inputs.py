@@ -58,7 +58,7 @@ class Inputs:
         self.tensors: Mapping[str, Stored] = {name: self.sources[-1].tensors[name] for name in names}
         self.granularity, self.block = granularity, block
         self.whole_leaves = granularity == "tensor" or (granularity == "block" and block % LEAF == 0)
-        """True where every piece begins at a leaf of the weights' hash."""
+        """True where every piece begins at a leaf of the weights' fingerprint."""
         self._local = threading.local()
         self._largest = max((p.size for name in names for p in self.pieces(name)), default=0)
 

@@ -20,7 +20,7 @@ from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.stream import Report, Stream
-from m2rl_core.weights import Layout, Writer, weights_hash
+from m2rl_core.weights import Layout, Writer, fingerprint
 
 
 def merge_models(
@@ -153,7 +153,7 @@ class Job:
 
             stream = Stream(self.merger, inputs, write, threads=self.threads, report=self.report)
             stream.run()
-        found = card.Diagnostics(list(self.experts), stream.survey, self._hashes(inputs, stream))
+        found = card.Diagnostics(list(self.experts), stream.survey, self._fingerprints(inputs, stream))
         for folder in folders.values():
             self._complete(folder, found)
         return found
@@ -170,14 +170,14 @@ class Job:
             )
         return values.flatten().to(dtype)
 
-    def _hashes(self, inputs: Inputs, stream: Stream) -> dict[str, str]:
-        """Of the weights that were merged, by model; those that the stream could not hash on its way are read again."""
+    def _fingerprints(self, inputs: Inputs, stream: Stream) -> dict[str, str]:
+        """By model; inputs whose fingerprint the stream could not take on its way are read again."""
         names = ["base", *self.experts] if inputs.base is not None else list(self.experts)
         return {
             name: found
             if inputs.whole_leaves and source.tensors.keys() == inputs.tensors.keys()
-            else weights_hash(source.folder, self.threads)
-            for name, source, found in zip(names, inputs.sources, stream.hashes, strict=True)
+            else fingerprint(source.folder, self.threads)
+            for name, source, found in zip(names, inputs.sources, stream.fingerprints, strict=True)
         }
 
     def _complete(self, folder: Path, found: card.Diagnostics) -> None:

@@ -30,7 +30,7 @@ def merge(run: StageRun[MergeStage]) -> None:
     threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
     def report(done: int, total: int) -> None:
-        run.report(step=done >> 20, steps=total >> 20, text="MiB")
+        run.report(step=done >> 20, steps=total >> 20, text="MiB of weights")
 
     metrics: dict[str, float] = {}
 

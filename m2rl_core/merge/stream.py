@@ -8,6 +8,7 @@ are finished tensor by tensor, while its data is still in the page cache.
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.survey import Survey, survey
 from m2rl_core.types import Block, Stats
-from m2rl_core.weights import WeightsHash, leaves
+from m2rl_core.weights import Fingerprint, leaves
 
 Write = Callable[[Piece, list[Tensor]], None]
 """Takes the outputs of one block; called from several threads."""
@@ -57,8 +58,8 @@ class _Seen:
     """What the first visit to a block found beside the merger's own business."""
 
     survey: Survey
-    leaves: list[list[bytes]]
-    """Of each input's hash."""
+    leaves: list[list[int]]
+    """Of each input's fingerprint."""
 
 
 class Stream:
@@ -85,7 +86,7 @@ class Stream:
         self._threads, self._report = threads, report
         self._read, self._to_read = 0, inputs.bytes * (len(merger.passes()) + 1)
         self._survey: Survey | None = None
-        self._hashes = [WeightsHash(source.tensors) for source in inputs.sources]
+        self._fingerprints = [Fingerprint(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
         self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
 
@@ -97,9 +98,9 @@ class Stream:
         return self._survey
 
     @property
-    def hashes(self) -> list[str]:
+    def fingerprints(self) -> list[str]:
         """Of each input's weights; known after :meth:`run` where the inputs' blocks are whole leaves."""
-        return [found.hexdigest() for found in self._hashes]
+        return [found.hexdigest() for found in self._fingerprints]
 
     def run(self) -> None:
         """Read everything as often as the merger's passes need, and write the results.
@@ -152,8 +153,8 @@ class Stream:
         for piece, seen, result in _in_order(pool, visit, tasks, ahead=2 * self._threads):
             if seen is not None:
                 self._survey = seen.survey if self._survey is None else self._survey + seen.survey
-                for found, digests in zip(self._hashes, seen.leaves, strict=True):
-                    found.add(piece.name, digests)
+                for found, new in zip(self._fingerprints, seen.leaves, strict=True):
+                    found.add(piece.name, new)
             self._read += piece.size * self._inputs.itemsize(piece.name)
             if self._report is not None:
                 self._report(self._read, self._to_read)
@@ -164,31 +165,30 @@ class Stream:
     def _load(self, task: _Task) -> tuple[Block, _Seen | None]:
         if not task.first:
             return self._inputs.load(task.piece), None
-        digests: list[list[bytes]] = [[] for _ in self._inputs.sources]
+        found: list[list[int]] = [[] for _ in self._inputs.sources]
 
         def visit(index: int, raw: memoryview) -> None:
-            digests[index] = leaves(raw, len(raw) // task.piece.size)
+            found[index] = leaves(raw, len(raw) // task.piece.size)
 
         block = self._inputs.load(task.piece, visit if self._inputs.whole_leaves else None)
-        found = survey(block)
-        if not found.finite:
-            raise self._non_finite(block)
-        return block, _Seen(found, digests)
+        self._refuse_non_finite(block)
+        return block, _Seen(survey(block), found)
 
-    def _non_finite(self, block: Block) -> DataError:
-        """Names the first weight that is not a finite number."""
+    def _refuse_non_finite(self, block: Block) -> None:
+        """Look for them one by one only where a sum of squares, which takes little time, is not finite."""
         models = {
             f"expert '{name}'": values for name, values in zip(self._inputs.experts, block.experts_E, strict=True)
         }
         if block.base is not None:
             models = {"the base": block.base, **models}
-        where = {label: (~values.flatten().isfinite()).nonzero() for label, values in models.items()}
-        label, index = next((label, int(found[0])) for label, found in where.items() if len(found))
-        return DataError(
-            f"{label}: tensor '{block.name}' holds a weight that is no finite number",
-            found=f"{models[label].flatten()[index].item()} at element {block.offset + index}",
-            then="train or download that model again",
-        )
+        for label, values in models.items():
+            flat = values.flatten()
+            if not math.isfinite(torch.dot(flat, flat).item()) and len(bad := (~flat.isfinite()).nonzero()):
+                raise DataError(
+                    f"{label}: tensor '{block.name}' holds a weight that is no finite number",
+                    found=f"{flat[bad[0]].item()} at element {block.offset + int(bad[0])}",
+                    then="train or download that model again",
+                )
 
     def _measure(self, each: Pass, block: Block, task: _Task) -> Any:
         with boundary(f"merger '{self._merger.name}'", f"measuring {each.name} on {block.name}"):

@@ -1,6 +1,8 @@
 """What one reading tells of any merge, whatever the merger: lengths and angles of the task vectors, moved weights.
 
-Without an anchor, experts are compared with their own mean, and only the lengths mean something.
+Estimated from the first :data:`SAMPLE` weights of every block, so exact for tensors that are no larger: a survey of
+every weight would cost more than the merge. Without an anchor, experts are compared with their own mean, and only the
+lengths mean something.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from m2rl_core.types import Block
+
+SAMPLE = 1 << 15
+"""Elements."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,9 +30,9 @@ class Survey:
     """Squared length of the anchor."""
     gram_EE: Floats
     """Inner products of the task vectors."""
-    changed_E: npt.NDArray[np.int64]
+    changed_E: Floats
     """Elements in which each expert differs from the anchor."""
-    conflicts: int
+    conflicts: float
     """Elements that some experts raise and others lower."""
 
     def __add__(self, other: Survey) -> Survey:
@@ -39,11 +43,6 @@ class Survey:
             self.changed_E + other.changed_E,
             self.conflicts + other.conflicts,
         )
-
-    @property
-    def finite(self) -> bool:
-        """False where a weight is not a finite number."""
-        return bool(np.isfinite(self.base or 0.0) and np.isfinite(self.gram_EE).all())
 
     @property
     def norms_E(self) -> Floats:
@@ -58,20 +57,17 @@ class Survey:
 
 
 def survey(block: Block) -> Survey:
-    """The sums of one block."""
-    reference = block.experts_E.mean(0) if block.base is None else block.base
-    deltas_E = (block.experts_E - reference).view(len(block.experts_E), -1)
-    highest, lowest = deltas_E.amax(0).numpy(), deltas_E.amin(0).numpy()
+    """The sums of one block, all of whose weights are finite."""
+    experts_E = block.experts_E.flatten(1) if block.shape else block.experts_E[:, None]
+    size = experts_E.shape[1]
+    experts_E = experts_E[:, :SAMPLE].double()
+    base = None if block.base is None else block.base.flatten()[:SAMPLE].double()
+    deltas_E = (experts_E - (experts_E.mean(0) if base is None else base)).numpy()
+    share = deltas_E.shape[1] / size
     return Survey(
-        size=deltas_E.shape[1],
-        base=None if block.base is None else float(_gram(block.base.view(1, -1))),
-        gram_EE=_gram(deltas_E).numpy(),
-        changed_E=np.array([np.count_nonzero(row != 0) for row in deltas_E.numpy()]),  # torch compares more slowly
-        conflicts=int(np.count_nonzero((highest > 0) & (lowest < 0))),
+        size=size,
+        base=None if base is None else float(base @ base) / share,
+        gram_EE=deltas_E @ deltas_E.T / share,
+        changed_E=(deltas_E != 0).sum(1) / share,
+        conflicts=float(((deltas_E.max(0) > 0) & (deltas_E.min(0) < 0)).sum()) / share,
     )
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Inner products of rows, float64; summed in float32 where that does not overflow."""
-    fast = (rows @ rows.T).double()
-    return fast if fast.isfinite().all() else rows.double() @ rows.double().T

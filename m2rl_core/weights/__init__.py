@@ -6,18 +6,18 @@ files, so memory holds what the caller's buffers hold and no more. Only safetens
 """
 
 from m2rl_core.weights.checkpoint import DTYPES, Checkpoint, Stored, stream_named
-from m2rl_core.weights.hashing import LEAF, WeightsHash, leaves, weights_hash
+from m2rl_core.weights.fingerprints import LEAF, Fingerprint, fingerprint, leaves
 from m2rl_core.weights.writer import Layout, Writer
 
 __all__ = [
     "DTYPES",
     "LEAF",
     "Checkpoint",
+    "Fingerprint",
     "Layout",
     "Stored",
-    "WeightsHash",
     "Writer",
+    "fingerprint",
     "leaves",
     "stream_named",
-    "weights_hash",
 ]
