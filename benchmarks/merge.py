@@ -3,7 +3,7 @@
 ::
 
     python benchmarks/merge.py                      # 42M parameters, a base and five experts, seconds
-    python benchmarks/merge.py --size 0.4b --runs 3 --folder /some/fast/disk
+    python benchmarks/merge.py --size 0.4b --runs 3 --folder /fast/disk
 
 Both sides read bfloat16, compute in float32 and write bfloat16. They run alternately, each in a process of its own, on
 files that were dropped from the page cache; the median is shown. GB/s are of the weights read; seconds are those of the
@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -39,22 +41,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-") as scratch:
         folder = Path(scratch)
         _child("make", folder, options.size)
-        read = sum(file.stat().st_size for file in folder.glob("*/model.safetensors"))
-        print(f"base and 5 experts of {options.size}: {read / 1e9:.2f} GB; disk {_disk_rate(folder):.2f} GB/s")
+        print(f"a base and 5 experts of {options.size}; {options.threads} threads; disk {_disk_rate(folder):.2f} GB/s")
         for method in METHODS:
-            sides = ("ours",) if options.ours else ("ours", "naive")
-            runs = {side: [] for side in sides}
-            for _ in range(options.runs):
-                for side in sides:
-                    _evict(folder)
-                    runs[side].append(_child(side, folder, method, str(options.threads)))
-            found = {side: {key: _median(r[key] for r in rows) for key in rows[0]} for side, rows in runs.items()}
+            runs: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", "naive")}
+            for side in [side for _ in range(options.runs) for side in runs]:
+                _evict(folder)
+                runs[side].append(_child(side, folder, method, str(options.threads)))
+            found = {
+                side: {key: statistics.median(r[key] for r in rows) for key in rows[0]} for side, rows in runs.items()
+            }
             for side, row in found.items():
-                speed = f"{read / 1e9 / row['seconds']:5.2f} GB/s  {row['cpu']:6.2f} CPU s"
-                print(f"{method:16} {side:6} {row['seconds']:7.2f} s  {speed}  {row['peak']:6.0f} MB")
-            if "naive" in found:
-                ratios = {key: found["naive"][key] / found["ours"][key] for key in ("seconds", "peak")}
-                print(f"{method:16} ratio  {ratios['seconds']:.1f}x faster, {ratios['peak']:.1f}x leaner")
+                print(
+                    f"{method:16} {side:6} {row['seconds']:7.2f} s {row['cpu']:7.2f} CPU s "
+                    f"{row['read'] / 1e9 / row['seconds']:6.2f} GB/s {row['peak']:6.0f} MB"
+                )
+            faster, cheaper, leaner = (found["naive"][key] / found["ours"][key] for key in ("seconds", "cpu", "peak"))
+            print(f"{method:16} ratio  {faster:.1f}x faster, {cheaper:.1f}x less CPU, {leaner:.1f}x leaner")
 
 
 def _options() -> argparse.Namespace:
@@ -63,12 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--folder", help="where to put the models; default: the system's temporary folder")
-    parser.add_argument("--ours", action="store_true", help="leave the whole-model merge out")
     return parser.parse_args()
-
-
-def _median(values: Iterable[float]) -> float:
-    return statistics.median(values)
 
 
 def _evict(folder: Path) -> None:
@@ -109,53 +106,52 @@ def make(folder: Path, size: str) -> None:
 
 
 def ours(folder: Path, method: str, threads: str) -> None:
-    import torch  # noqa: F401  not counted
-
     from m2rl_core.merge import merge_models
     from m2rl_core.plugins import load_plugins
 
     merger = load_plugins().create("merger", method, "benchmark")
-    experts = {path.name: path for path in sorted(folder.iterdir()) if path.name != "base"}
-    base = folder / "base" if merger.needs_base else None
-    with _measured(folder) as out:
-        merge_models(merger, base=base, experts=experts, out=out, threads=int(threads))
+    experts = _models(folder)
+    base = experts.pop("base")
+    with _measured(folder, method) as out:
+        merge_models(merger, base=base if merger.needs_base else None, experts=experts, out=out, threads=int(threads))
 
 
 def naive(folder: Path, method: str, threads: str) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    with _measured(folder) as out:
-        models = {p.name: load_file(p / "model.safetensors") for p in sorted(folder.iterdir()) if p != out}
-        models = {name: {key: value.float() for key, value in model.items()} for name, model in models.items()}
-        base = models.pop("base")
+    folders = _models(folder)
+    with _measured(folder, method) as out:
+        if method == "average":
+            del folders["base"]
+        stored = {name: load_file(path / "model.safetensors") for name, path in folders.items()}
+        models = {name: {key: value.float() for key, value in model.items()} for name, model in stored.items()}
+        base = models.pop("base", None)
         merged = {}
-        for key, start in base.items():
+        for key in next(iter(models.values())):
             stacked = torch.stack([model[key] for model in models.values()])
-            value = stacked.mean(0) if method == "average" else start + (stacked - start).sum(0)
+            value = stacked.mean(0) if base is None else base[key] + (stacked - base[key]).sum(0)
             merged[key] = value.bfloat16()
         out.mkdir()
         save_file(merged, out / "model.safetensors")
-        os.sync()
+        with (out / "model.safetensors").open("rb") as written:
+            os.fsync(written.fileno())
 
 
-class _measured:
-    """An output folder for a while; prints seconds, CPU seconds and the peak of resident memory [MB]."""
+def _models(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted(folder.iterdir())}
 
-    def __init__(self, folder: Path) -> None:
-        self.out = folder / "out"
 
-    def __enter__(self) -> Path:
-        self.start = (time.perf_counter(), time.process_time())
-        return self.out
-
-    def __exit__(self, *error: object) -> None:
-        import shutil
-
-        seconds, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
-        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": int(peak.split()[1]) / 1024}))
-        shutil.rmtree(self.out)
+@contextmanager
+def _measured(folder: Path, method: str) -> Iterator[Path]:
+    """An output folder for a while; prints bytes read, seconds, CPU seconds and the peak of resident memory [MB]."""
+    read = sum(f.stat().st_size for f in folder.glob("*/*.safetensors") if method != "average" or "base" not in f.parts)
+    seconds, cpu = time.perf_counter(), time.process_time()
+    yield folder / "out"
+    seconds, cpu = time.perf_counter() - seconds, time.process_time() - cpu
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(json.dumps({"read": read, "seconds": seconds, "cpu": cpu, "peak": int(peak.split()[1]) / 1024}))
+    shutil.rmtree(folder / "out")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 r"""Equality of expressions with symbols, for text that has been found harmless first.
 
 math-verify's LaTeX grammar (``latex2sympy2_extended``) builds sympy objects without ``eval``. Its comparison is not
-used: it rounds to six places, ignores case, takes the last side of a chain of equations, and calls ``simplify`` and
-``solve``, whose time has no bound. Here two expressions are equal where they agree to about :data:`DIGITS` digits at
-several points: identity testing, as for polynomials, exact up to a vanishing chance. Decimals count as exact fractions,
-so there is no tolerance: 3.14159 is not π.
-
-What could make sympy run for long is refused: by its text before parsing (:mod:`m2rl_domain_math.harmless`), and by the
-size of its values before evaluation. sympy is imported at the first use.
+used: it rounds to six places, ignores case, takes the last side of a chain of equations, and calls ``simplify``,
+``solve`` and ``evalf``, whose time has no bound. Here two expressions are equal where their values agree at several
+points: identity testing, as for polynomials, exact up to a vanishing chance. Decimals count as exact fractions and the
+values have 400 digits, so there is no tolerance: 3.14159 is not π. The heavy modules are imported at the first use.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +17,17 @@ from m2rl_core.answers import UnreadableError
 from m2rl_domain_math.harmless import harmless
 
 if TYPE_CHECKING:
+    from mpmath import MPContext
     from sympy import Expr
 
 __all__ = ["factor", "same"]
 
-LARGEST = 2_000.0
-"""Decimal digits before the point of any intermediate value."""
-DIGITS = 150
-"""Significant digits of a comparison: more than a wrong answer can hide behind, given the bounds on its text."""
+DIGITS = 400
+"""Of every value."""
+LARGEST = 120
+"""Digits before the point, or zeros after it, of any intermediate value: far fewer than can hide behind DIGITS."""
+ROUNDING = 10 ** (60 - DIGITS)
+"""Differences this small, relative to the largest intermediate value, are rounding."""
 POINTS = ((137, -259, 83, 211, -171), (-113, 61, 197, -43, 241), (29, 173, -37, 109, 67), (-251, -19, -131, 157, -73))
 """Hundredths that the symbols stand for, in alphabetic order; ``i`` is the imaginary unit."""
 
@@ -38,25 +38,25 @@ def same(gold: str, answer: str) -> bool:
     Raises:
         UnreadableError: one of them is not in the grammar, or beyond the bounds.
     """
-    left, right = _parsed(gold, answer)
-    return bool(left == right) or all(_close(a, b) for a, b in _values(left, right))
+    left, right = harmless(gold), harmless(answer)
+    return all(difference == 0 for _, _, difference in _values(_parse(left), _parse(right)))
 
 
 def factor(gold: tuple[str, str], answer: tuple[str, str]) -> int:
     """The sign of the constant c ≠ 0 with ``answer[0] - answer[1] = c · (gold[0] - gold[1])``; 0 where there is none.
 
     Two equations with such a factor have the same solutions; two inequalities, where it is positive.
+
+    Raises:
+        UnreadableError: as for :func:`same`.
     """
-    left, right = _parsed(f"({gold[0]})-({gold[1]})", f"({answer[0]})-({answer[1]})")
-    ratios = [b / a for a, b in _values(left, right) if abs(a) > 0]
-    if not ratios or not ratios[0].is_real or not all(_close(ratios[0], ratio) for ratio in ratios):
+    left, right = harmless(f"({gold[0]})-({gold[1]})"), harmless(f"({answer[0]})-({answer[1]})")
+    values = _values(_parse(left), _parse(right))
+    ratios = [b / a for a, b, _ in values if a != 0]
+    if not ratios or any(a == 0 and b != 0 for a, b, _ in values) or ratios[0].imag != 0:
         return 0
-    return 1 if ratios[0] > 0 else -1
-
-
-def _parsed(gold: str, answer: str) -> tuple[Expr, Expr]:
-    gold, answer = harmless(gold), harmless(answer)
-    return _parse(gold), _parse(answer)
+    constant = all(abs(ratio - ratios[0]) <= abs(ratios[0]) * ROUNDING for ratio in ratios)
+    return (1 if ratios[0].real > 0 else -1) if constant and ratios[0] != 0 else 0
 
 
 @lru_cache(maxsize=1024)
@@ -69,62 +69,94 @@ def _parse(text: str) -> Expr:
         parsed: Any = latex2sympy(text, normalization_config=None, conversion_config=config)
     except Exception as error:  # the grammar raises bare exceptions, and sympy whatever it likes
         raise UnreadableError(f"not in the grammar: {type(error).__name__}") from error
-    if not isinstance(parsed, Expr) or _magnitude(parsed) > LARGEST or len(parsed.free_symbols) > len(POINTS[0]):
-        raise UnreadableError("not a scalar of moderate size")
+    if not isinstance(parsed, Expr):
+        raise UnreadableError("not a scalar")
     return parsed
 
 
-def _magnitude(node: Any) -> float:
-    """An upper bound of log₁₀ |value| at :data:`POINTS`, at least 0; infinite for what is not allowed."""
-    import sympy as sp
-    from sympy.functions.elementary.trigonometric import InverseTrigonometricFunction, TrigonometricFunction
-
-    if isinstance(node, sp.Rational):
-        return math.log10(abs(node.p) + 1)
-    if isinstance(node, sp.NumberSymbol | sp.Symbol) or node in (sp.I, sp.oo, -sp.oo):
-        return 0.5
-    parts = [_magnitude(part) for part in node.args]
-    if max(parts, default=math.inf) > LARGEST:
-        return math.inf
-    match node:
-        case sp.Add():
-            return max(parts) + math.log10(len(parts))
-        case sp.Mul() | sp.UnevaluatedExpr():
-            return math.fsum(parts)
-        case sp.Pow(exp=sp.Rational()):
-            return float(abs(node.exp) * max(parts[0], 0.5))
-        case sp.Pow() | sp.exp() | sp.sinh() | sp.cosh():
-            return 10.0 ** min(parts[-1], 6.0) * max(parts[0] if len(parts) > 1 else 0.0, 0.5)
-        case sp.factorial():
-            return 160.0 if isinstance(node.args[0], sp.Symbol) or abs(node.args[0]) < 100 else math.inf
-        case sp.Abs() | sp.log() | sp.tanh():
-            return max(parts)
-        case TrigonometricFunction() | InverseTrigonometricFunction():
-            return 3.0
-    return math.inf
-
-
-def _values(left: Expr, right: Expr) -> list[tuple[Any, Any]]:
-    """Both values at every point where both are finite; the comparison needs at least one, two with symbols.
+def _values(left: Expr, right: Expr) -> list[tuple[Any, Any, Any]]:
+    """Both values and their difference at every point where both are defined: at least one, two if there are symbols.
 
     Raises:
-        UnreadableError: too few.
+        UnreadableError: too few, or a value beyond the bounds.
     """
-    import sympy as sp
-
-    symbols = sorted((left.free_symbols | right.free_symbols) - {sp.Symbol("i")}, key=str)
+    names = sorted({symbol.name for symbol in left.free_symbols | right.free_symbols} - {"i"})
+    if len(names) > len(POINTS[0]):
+        raise UnreadableError(f"{len(names)} variables")
     found = []
-    for point in POINTS if symbols else POINTS[:1]:
-        places = {symbol: sp.Rational(value, 100) for symbol, value in zip(symbols, point, strict=False)}
-        places[sp.Symbol("i")] = sp.I
-        values = [side.evalf(DIGITS, subs=places, maxn=4 * DIGITS) for side in (left, right)]
-        if all(value.is_number and value.is_finite for value in values):
-            found.append((values[0], values[1]))
-    if len(found) < min(2, 1 + len(symbols)):
+    for point in POINTS if names else POINTS[:1]:
+        at = _Point(dict(zip(names, point, strict=False)))
+        try:
+            a, b = at.value(left), at.value(right)
+        except (ZeroDivisionError, ValueError):
+            continue
+        found.append((a, b, at.rounded(a - b)))
+    if len(found) < min(2, 1 + len(names)):
         raise UnreadableError("nowhere defined")
     return found
 
 
-def _close(a: Any, b: Any) -> bool:
-    scale = max(abs(a), abs(b))
-    return bool(abs(a - b) <= scale * 10 ** (20 - DIGITS)) or bool(scale < 10 ** (20 - DIGITS))
+class _Point:
+    """Evaluates expressions where its symbols have given values [hundredths]."""
+
+    def __init__(self, hundredths: Mapping[str, int]) -> None:
+        self.mp, self.functions = _functions()
+        self.places = {name: self.mp.mpf(value) / 100 for name, value in hundredths.items()}
+        self.peak = self.mp.mpf(1)
+
+    def value(self, node: Any) -> Any:
+        """The value of ``node`` [mpmath number], computed once per node.
+
+        Raises:
+            ZeroDivisionError, ValueError: it is not defined here.
+            UnreadableError: it, or a part of it, is too large or too small, or not a function of the table.
+        """
+        if node.is_Rational:
+            found = self.mp.mpf(node.p) / node.q
+        elif node.is_Symbol:
+            found = self.mp.j if node.name == "i" else self.places[node.name]
+        elif function := self.functions.get(type(node).__name__):
+            found = function(*map(self.value, node.args))
+        else:
+            raise UnreadableError(f"{type(node).__name__} is not understood")
+        return self.rounded(found)
+
+    def rounded(self, value: Any) -> Any:
+        """``value``, or 0 where it is nothing but rounding."""
+        size = abs(value)
+        if not self.mp.isfinite(size):
+            raise ZeroDivisionError
+        self.peak = max(self.peak, size)
+        if size <= self.peak * ROUNDING:
+            return self.mp.mpf(0)
+        if not -LARGEST <= self.mp.log10(size) <= LARGEST:
+            raise UnreadableError("a value too large or too small")
+        return value
+
+
+@lru_cache(maxsize=1)
+def _functions() -> tuple[MPContext, dict[str, Callable[..., Any]]]:
+    """An mpmath context and, by the names of sympy's classes, what it can compute."""
+    from mpmath import MPContext
+
+    mp = MPContext()
+    mp.dps = DIGITS
+
+    def power(base: Any, exponent: Any) -> Any:
+        if base == 0:
+            if exponent.real <= 0:
+                raise ZeroDivisionError
+            return base
+        return exponential(exponent * mp.log(base)) if abs(exponent) > LARGEST else mp.power(base, exponent)
+
+    def exponential(exponent: Any) -> Any:
+        if abs(exponent) > 3 * LARGEST:
+            raise UnreadableError("a large exponent")
+        return mp.exp(exponent)
+
+    names = "sin cos tan cot sec csc asin acos atan sinh cosh tanh factorial".split()  # noqa: SIM905
+    table: dict[str, Callable[..., Any]] = {name: getattr(mp, name) for name in names}
+    table |= {"Add": lambda *parts: mp.fsum(parts), "Mul": lambda *parts: mp.fprod(parts), "Pow": power}
+    table |= {"exp": exponential, "log": mp.log, "Abs": abs, "UnevaluatedExpr": lambda value: value}
+    constants = {"Pi": mp.pi, "Exp1": mp.e, "ImaginaryUnit": mp.j}
+    return mp, table | {name: lambda value=value: +value for name, value in constants.items()}
