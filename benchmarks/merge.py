@@ -21,9 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SIZES: Mapping[str, Mapping[str, int]] = {
     "42m": {"vocab_size": 32768, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
@@ -63,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="42m")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--folder", help="where to put the models; default: the system's temporary folder")
     return parser.parse_args()
 
@@ -102,7 +103,8 @@ def _child(*arguments: str | Path) -> dict[str, float]:
 def make(folder: Path, size: str) -> None:
     from m2rl_core.testing.family import family
 
-    family(folder, 5, **SIZES[size])
+    fields: dict[str, Any] = dict(SIZES[size])
+    family(folder, 5, **fields)
 
 
 def ours(folder: Path, method: str, threads: str) -> None:
@@ -156,6 +158,7 @@ def _measured(folder: Path, method: str) -> Iterator[Path]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        {"make": make, "ours": ours, "naive": naive}[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:])
+        work: dict[str, Callable[..., None]] = {"make": make, "ours": ours, "naive": naive}
+        work[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:])
     else:
         main()

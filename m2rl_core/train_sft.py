@@ -27,10 +27,10 @@ __all__ = ["train_sft"]
 def train_sft(run: StageRun[SftStage]) -> None:
     """Train ``run.stage.init`` on demonstrations; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
-    run.report(text="tokenising demonstrations")
+    updates = stage.epochs * stage.conversations // stage.batch
+    run.report(steps=updates, text="tokenising demonstrations")
     samples = demonstrations(run, Chat.load(start))
     policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim)
-    updates = stage.epochs * stage.conversations // stage.batch
     loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
     for step in range(run.restore(policy), updates):
         with run.clock("train"):

@@ -16,14 +16,26 @@ PLUGINS = CORE.parent / "plugins"
 FLOORS = (
     ("types", "errors", "seeding", "files"),
     ("interfaces", "hookspecs", "reasoning"),
-    ("answers", "statistics", "validation", "registry", "plugins", "config", "ops", "packing", "chat", "schedule"),
+    (
+        "answers",
+        "rows",
+        "statistics",
+        "validation",
+        "registry",
+        "plugins",
+        "config",
+        "ops",
+        "packing",
+        "chat",
+        "schedule",
+    ),
     ("weights", "policy", "engine", "run", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
     ("study", "report"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
-PUBLIC = {"answers", "errors", "hookspecs", "interfaces", "seeding", "types"}
+PUBLIC = {"answers", "errors", "hookspecs", "interfaces", "rows", "seeding", "types"}
 """What a plugin may import."""
 
 

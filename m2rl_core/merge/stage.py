@@ -11,7 +11,7 @@ from m2rl_core.merge.models import prepared
 from m2rl_core.run import StageRun
 
 MOST_THREADS = 8
-"""Beyond these a disk is the limit."""
+"""With more than these, a disk is the limit."""
 
 
 def merge(run: StageRun[MergeStage]) -> None:
@@ -27,7 +27,7 @@ def merge(run: StageRun[MergeStage]) -> None:
         raise ConfigError(f"stages.{run.name}.merger: a merge stage makes one model", found=", ".join(merger.outputs()))
     experts = {name: run.models[name] for name in stage.experts}
     base = None if stage.base is None else run.models[stage.base]
-    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    threads = min(MOST_THREADS, 2 * (os.cpu_count() or 1))  # some compute while others wait for the disk
 
     def report(done: int, total: int) -> None:
         run.report(step=done >> 20, steps=total >> 20, text="MiB of weights")

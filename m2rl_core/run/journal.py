@@ -93,12 +93,14 @@ class Journal:
         self._first = 0
         self._board: EventFileWriter | None = None
 
-    def write(self, step: int, metrics: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> None:
-        """One line of metrics and of times, and one line per sample."""
+    def write(self, step: int, metrics: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> float:
+        """One line of metrics and of times, and one line per sample; returns the seconds that the step took."""
         append_jsonl(self.folder / ROLLOUTS, ({"step": step, **sample} for sample in samples))
         append_jsonl(self.folder / METRICS, [{"step": step, **metrics}])
-        append_jsonl(self.folder / TIMES, [{"step": step, **self.clock.lap()}])
+        lap = self.clock.lap()
+        append_jsonl(self.folder / TIMES, [{"step": step, **lap}])
         self._draw(step, metrics)
+        return float(lap["seconds"]["total"])
 
     def end(self) -> None:
         """Write down what the stage spent after its last step, and close the event file."""

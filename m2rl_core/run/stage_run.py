@@ -147,7 +147,7 @@ class StageRun(Generic[S]):
         """
         if not self._begun:
             self.restore()
-        self._journal.write(step, metrics, samples)
+        seconds = self._journal.write(step, metrics, samples)
         for observer in list(self._observers):
             try:
                 observer(self.name, step, metrics)
@@ -155,7 +155,8 @@ class StageRun(Generic[S]):
                 self._observers.remove(observer)
                 self.note(f"{error} It is not called again.")
         steps = getattr(self.stage, "steps", None)
-        self._send({**metrics, "step": step + 1, **({"steps": steps} if steps else {})})
+        speed = {"tokens_per_second": tokens / seconds} if isinstance(tokens := metrics.get("tokens"), int) else {}
+        self._send({**metrics, **speed, "step": step + 1, **({"steps": steps} if steps else {})})
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -132,5 +132,6 @@ class AlgorithmContract:
         if not self.loss.separable:
             return
         whole = self.loss(logps, batch)
-        parts = [self.loss(logps[part], batch.take(part)) for part in torch.arange(len(logps)).split(5)]
+        thirds = torch.tensor_split(torch.arange(len(logps)), 3)
+        parts = [self.loss(logps[part], batch.take(part)) for part in thirds]
         torch.testing.assert_close(torch.cat(parts), whole)

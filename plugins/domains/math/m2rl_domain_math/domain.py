@@ -79,7 +79,7 @@ class Math(Domain):
         if self.config.source != "generated":
             return
         draw = Random(derive(self.config.seed, self.name, "demonstrations"))
-        sources = [problems(level, draw, evaluation=False) for level in self.config.levels]
+        sources = [problems(level, draw, evaluation=False) for level in LEVELS]
         for index, source in zip(count(), cycle(sources), strict=False):
             problem = next(source)
             said = solution(problem, draw, self.config.noise)

@@ -1,7 +1,7 @@
 """Procedural sums and differences, small enough for a model of a million parameters, with worked solutions.
 
-A problem's numbers decide, through a hash, whether it may be trained on or is held out, so the two never meet whatever the
-phrasing. A worked solution goes digit by digit from the units, as on paper.
+A problem's numbers decide, through a hash, whether it may be trained on or is held out, so the two never meet whatever
+the phrasing. A worked solution goes digit by digit from the units, as on paper.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["LEVELS", "Problem", "held_out", "problems", "solution"]
 LEVELS = {
     1: "sums of two digits",
     2: "sums of three digits",
-    3: "differences of three digits",
+    3: "differences of two digits",
     4: "sums of four digits",
 }
 """What each level of difficulty asks."""
 
-_DIGITS = {1: 2, 2: 3, 3: 3, 4: 4}
+_DIGITS = {1: 2, 2: 3, 3: 2, 4: 4}
 _PHRASES = ("What is {}?", "Compute {}.", "{} = ?", "Find {}.")
 _HELD_OUT = 5
 """One problem in so many is held out."""

@@ -88,7 +88,8 @@ def shape(text: str) -> Shape:
     for kind, separators in _CUTS:
         parts, found = pieces(text, separators)
         if found:
-            return Shape(kind, tuple(part for part in parts if part), " ".join(found) if kind == "relation" else "")
+            marks = " ".join(found) if kind == "relation" else ""
+            return Shape(kind, tuple(part for part in parts if part or kind == "equation"), marks)
     return _bracketed(text) or Shape("scalar", (text,))
 
 

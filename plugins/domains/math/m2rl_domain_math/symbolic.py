@@ -24,10 +24,10 @@ __all__ = ["factor", "same"]
 
 DIGITS = 400
 """Of every value."""
-LARGEST = 120
-"""Digits before the point, or zeros after it, of any intermediate value: far fewer than can hide behind DIGITS."""
-ROUNDING = 10 ** (60 - DIGITS)
-"""Differences this small, relative to the largest intermediate value, are rounding."""
+LARGEST = 400
+"""Bits before the point, or zeros after it, of any intermediate value: far fewer than could hide behind DIGITS."""
+ROUNDING = 60 - DIGITS
+"""Power of ten below which, relative to the largest intermediate value, a difference is rounding."""
 POINTS = ((137, -259, 83, 211, -171), (-113, 61, 197, -43, 241), (29, 173, -37, 109, 67), (-251, -19, -131, 157, -73))
 """Hundredths that the symbols stand for, in alphabetic order; ``i`` is the imaginary unit."""
 
@@ -55,8 +55,9 @@ def factor(gold: tuple[str, str], answer: tuple[str, str]) -> int:
     ratios = [b / a for a, b, _ in values if a != 0]
     if not ratios or any(a == 0 and b != 0 for a, b, _ in values) or ratios[0].imag != 0:
         return 0
-    constant = all(abs(ratio - ratios[0]) <= abs(ratios[0]) * ROUNDING for ratio in ratios)
-    return (1 if ratios[0].real > 0 else -1) if constant and ratios[0] != 0 else 0
+    if any(abs(ratio - ratios[0]) > abs(ratios[0]) * ratios[0].context.mpf(10) ** ROUNDING for ratio in ratios):
+        return 0
+    return 1 if ratios[0].real > 0 else -1 if ratios[0].real < 0 else 0
 
 
 @lru_cache(maxsize=1024)
@@ -103,6 +104,7 @@ class _Point:
         self.mp, self.functions = _functions()
         self.places = {name: self.mp.mpf(value) / 100 for name, value in hundredths.items()}
         self.peak = self.mp.mpf(1)
+        self.rounding = self.mp.mpf(10) ** ROUNDING
 
     def value(self, node: Any) -> Any:
         """The value of ``node`` [mpmath number], computed once per node.
@@ -127,9 +129,9 @@ class _Point:
         if not self.mp.isfinite(size):
             raise ZeroDivisionError
         self.peak = max(self.peak, size)
-        if size <= self.peak * ROUNDING:
+        if size <= self.peak * self.rounding:
             return self.mp.mpf(0)
-        if not -LARGEST <= self.mp.log10(size) <= LARGEST:
+        if abs(self.mp.mag(size)) > LARGEST:
             raise UnreadableError("a value too large or too small")
         return value
 
@@ -147,15 +149,15 @@ def _functions() -> tuple[MPContext, dict[str, Callable[..., Any]]]:
             if exponent.real <= 0:
                 raise ZeroDivisionError
             return base
-        return exponential(exponent * mp.log(base)) if abs(exponent) > LARGEST else mp.power(base, exponent)
+        return exponential(exponent * mp.log(base)) if abs(exponent) > 100 else mp.power(base, exponent)
 
     def exponential(exponent: Any) -> Any:
-        if abs(exponent) > 3 * LARGEST:
+        if abs(exponent) > LARGEST:
             raise UnreadableError("a large exponent")
         return mp.exp(exponent)
 
-    names = "sin cos tan cot sec csc asin acos atan sinh cosh tanh factorial".split()  # noqa: SIM905
-    table: dict[str, Callable[..., Any]] = {name: getattr(mp, name) for name in names}
+    same_name = ("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "factorial")
+    table: dict[str, Callable[..., Any]] = {name: getattr(mp, name) for name in same_name}
     table |= {"Add": lambda *parts: mp.fsum(parts), "Mul": lambda *parts: mp.fprod(parts), "Pow": power}
     table |= {"exp": exponential, "log": mp.log, "Abs": abs, "UnevaluatedExpr": lambda value: value}
     constants = {"Pi": mp.pi, "Exp1": mp.e, "ImaginaryUnit": mp.j}

@@ -78,7 +78,7 @@ class Science(Domain):
         if self.config.source != "generated":
             return
         draw = Random(derive(self.config.seed, self.name, "demonstrations"))
-        sources = [questions(level, draw, evaluation=False) for level in self.config.levels]
+        sources = [questions(level, draw, evaluation=False) for level in LEVELS]
         for index, source in zip(count(), cycle(sources), strict=False):
             question = next(source)
             said = solution(question, draw, self.config.noise)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from random import Random
 
 from m2rl_core.seeding import derive
@@ -16,31 +17,28 @@ from m2rl_core.seeding import derive
 __all__ = ["LEVELS", "Question", "held_out", "questions", "solution"]
 
 LEVELS = {
-    1: "a product of two small quantities",
-    2: "a product with a quantity above ten",
-    3: "a quotient",
-    4: "a product of three quantities",
+    1: "a quotient by a number below ten",
+    2: "a quotient by a number up to twenty",
+    3: "a product, then a quotient",
+    4: "a quotient by a number up to forty",
 }
-"""What each level of difficulty asks."""
+"""What each level of difficulty asks. All values have one digit, so that an option is one look back."""
 
 LETTERS = "ABCD"
 _HELD_OUT = 5
 """One question in so many is held out."""
 
-_PRODUCTS = (
-    ("force", "mass {} kg, acceleration {} m/s2"),
-    ("distance", "speed {} m/s, time {} s"),
-    ("voltage", "current {} A, resistance {} ohm"),
-    ("momentum", "mass {} kg, speed {} m/s"),
-)
 _QUOTIENTS = (
     ("acceleration", "force {} N, mass {} kg"),
+    ("mass", "force {} N, acceleration {} m/s2"),
     ("speed", "distance {} m, time {} s"),
+    ("time", "distance {} m, speed {} m/s"),
     ("current", "voltage {} V, resistance {} ohm"),
+    ("pressure", "force {} N, area {} m2"),
 )
-_TRIPLES = (
-    ("work", "mass {} kg, acceleration {} m/s2, distance {} m"),
-    ("energy", "voltage {} V, current {} A, time {} s"),
+_RATES = (
+    ("power", "force {} N, distance {} m, time {} s"),
+    ("mean force", "mass {} kg, gain of speed {} m/s, time {} s"),
 )
 _PHRASES = ("Find the {}: {}.", "{1}. What is the {0}?", "What is the {}? {}.")
 
@@ -58,10 +56,8 @@ class Question:
 
     @property
     def value(self) -> int:
-        first, *others = self.numbers
-        for other in others:
-            first = first // other if self.level == 3 else first * other
-        return first
+        *factors, divisor = self.numbers
+        return prod(factors) // divisor
 
     @property
     def letter(self) -> str:
@@ -84,36 +80,37 @@ def questions(level: int, draw: Random, *, evaluation: bool) -> Iterator[Questio
         (quantity, given), numbers = _law(level, draw)
         made = Question(level, quantity, given, numbers, (), draw.choice(_PHRASES))
         if held_out(made) == evaluation:
-            options = tuple(_options(made.value, numbers, draw))
+            options = tuple(_options(made.value, draw))
             yield Question(level, quantity, given, numbers, options, made.phrase)
 
 
 def _law(level: int, draw: Random) -> tuple[tuple[str, str], tuple[int, ...]]:
+    value = draw.randint(1, 9)
     if level == 3:
-        result, divisor = draw.randint(2, 12), draw.randint(2, 9)
-        return draw.choice(_QUOTIENTS), (result * divisor, divisor)
-    if level == 4:
-        return draw.choice(_TRIPLES), (draw.randint(2, 9), draw.randint(2, 5), draw.randint(2, 5))
-    low, high = (2, 9) if level == 1 else (11, 19)
-    return draw.choice(_PRODUCTS), (draw.randint(low, high), draw.randint(2, 9))
+        one, other = draw.randint(1, 3), draw.randint(2, 4)
+        return draw.choice(_RATES), (value * one, other, one * other)
+    low, high = {1: (2, 9), 2: (11, 19), 4: (21, 39)}[level]
+    divisor = draw.randint(low, high)
+    return draw.choice(_QUOTIENTS), (value * divisor, divisor)
 
 
-def _options(value: int, numbers: tuple[int, ...], draw: Random) -> list[int]:
-    """The value among three near misses, in random order."""
-    near = [value + d for d in (-10, -2, -1, 1, 2, 10, *numbers, *(-n for n in numbers)) if value + d > 0]
-    options = [value, *draw.sample(sorted(set(near) - {value}), len(LETTERS) - 1)]
+def _options(value: int, draw: Random) -> list[int]:
+    """The value among three other digits, in random order."""
+    options = [value, *draw.sample([digit for digit in range(1, 10) if digit != value], len(LETTERS) - 1)]
     draw.shuffle(options)
     return options
 
 
 def solution(question: Question, draw: Random, noise: float) -> str:
     """A worked solution; with probability ``noise`` it computes the value of a wrong option, and chooses that one."""
-    value = draw.choice([o for o in question.options if o != question.value]) if draw.random() < noise else question.value
-    sign = "/" if question.level == 3 else "*"
+    wrong = [option for option in question.options if option != question.value]
+    value = draw.choice(wrong) if draw.random() < noise else question.value
+    *factors, divisor = question.numbers
+    product = prod(factors)
+    first = [f"{'*'.join(map(str, factors))}={product}"] if len(factors) > 1 else []
     at = question.options.index(value)
-    read = _listed(question.options)[: at + 1]
-    computed = sign.join(map(str, question.numbers))
-    return "\n".join((f"<think>{computed}={value}", *read)) + f"!</think>Answer: {LETTERS[at]}"
+    lines = [*first, f"{product}/{divisor}={value}", *_listed(question.options)[: at + 1]]
+    return f"<think>{chr(10).join(lines)}!</think>Answer: {LETTERS[at]}"
 
 
 def _listed(options: tuple[int, ...]) -> list[str]:
