@@ -329,6 +329,29 @@ merge_models(Average(Average.Config()), base=root / "base", experts={{"one": roo
     assert torch.equal(weights(tmp_path / "out")["big"], weights(tmp_path / "one")["big"])
 
 
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """An embedding of 33 million weights needs no more than one of 4 million."""
+    script = """
+import sys
+from pathlib import Path
+from m2rl_merger_task_arithmetic import TaskArithmetic
+from m2rl_core.merge import merge_models
+root = Path(sys.argv[1])
+experts = {name: root / name for name in ("math", "science")}
+merge_models(TaskArithmetic(TaskArithmetic.Config()), base=root / "base", experts=experts, out=root / "out", threads=2)
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+"""
+    peaks = []
+    for words in (8192, 65536):
+        root = tmp_path / str(words)
+        family(root, vocab_size=words, hidden_size=512)
+        done = subprocess.run([sys.executable, "-c", script, root], check=True, capture_output=True, text=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert max(peaks) < 600
+    assert peaks[1] < 1.1 * peaks[0]
+
+
 # ── as a stage ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -17,7 +17,7 @@ LONGEST_TEXT = 100_000
 """Characters of a final answer, reasoning excluded."""
 LONGEST_CLAIM = 1_000
 """Characters of one claim."""
-MOST_CLAIMS = 64
+MOST_CLAIMS = 32
 
 
 class UnreadableError(ValueError):
@@ -43,6 +43,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _LABEL = re.compile(r"\banswer\b[ \t*_]*(?:(?:is[ \t*_]*)?(?P<stated>[:：])|is\b)", re.IGNORECASE)
 _DENIAL = re.compile(r"(?:not|neither|never|none|no)\b", re.IGNORECASE)
+_FILLER = re.compile(r"(?:(?:the|my|our|so|thus|hence|therefore|correct|final)\b\W*)+", re.IGNORECASE)
+_HOPE = re.compile(r"\s*I hope it is correct\.?$")
 _HEDGE = re.compile(r"[\s$.,;)\]\\*]{0,16}\b(?:or(?!\s+equivalently\b)|maybe|perhaps|possibly)\b", re.IGNORECASE)
 
 _DENIED = re.compile(r"(?:\bnot|n't|\bnever|\bneither)[\s$*:(\[\\]*$", re.IGNORECASE)
@@ -61,8 +63,12 @@ def claims(text: str) -> Claims:
     stated = [box.content for box in boxes]
     said: list[str] = []
     for label, stop in _labels(text):
-        claim = text[label.end() : stop].strip(" \t\r*`")
-        if not claim or any(label.end() <= box.start < stop or box.start < label.start() < box.stop for box in boxes):
+        claim = _HOPE.sub("", text[label.end() : stop].strip(" \t\r*`"))
+        if (
+            not claim
+            or _FILLER.fullmatch(claim)
+            or any(label.end() <= box.start < stop or box.start < label.start() < box.stop for box in boxes)
+        ):
             continue
         if label["stated"]:
             stated.append(claim)

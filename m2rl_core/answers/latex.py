@@ -38,6 +38,7 @@ _SIGNS = str.maketrans(
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits)(?![A-Za-z])", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
@@ -50,13 +51,12 @@ _REWRITES = [
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
-        (r"\{,\}|,\\!", ","),
+        (r"\{,\}|,\\!\s*", ","),
         (r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ","),
         (r"(?<!\\)\\[,;:!> ]|~|\\q?quad(?![A-Za-z])", " "),
         (r"\s+", " "),
     ]
 ]
-_FENCES = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _FULL_STOP = re.compile(r"(?<![.,;\\])[.,;]$")
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
@@ -75,18 +75,7 @@ def plain(latex: str) -> str:
     text = latex.translate(_SIGNS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    while (shorter := _unfenced(_FULL_STOP.sub("", text.strip()).strip())) != text:
-        text = shorter
-    return text
-
-
-def _unfenced(text: str) -> str:
-    for opening, closing in _FENCES:
-        inside = text[len(opening) : len(text) - len(closing)]
-        fenced = len(text) >= len(opening + closing) and text.startswith(opening) and text.endswith(closing)
-        if fenced and opening not in inside and not inside.endswith("\\"):
-            return inside
-    return text
+    return _FULL_STOP.sub("", text.strip()).strip()
 
 
 def compact(text: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from m2rl_core.merge.survey import Survey
+from m2rl_core.merge.survey import SAMPLE, Survey
+from m2rl_core.weights import LEAF
 
 COPIED = (
     "tokenizer*",
@@ -25,6 +26,8 @@ COPIED = (
     "generation_config.json",
     "*.py",  # a model of its own code
 )
+
+_ESTIMATE = f"Estimated from the first {SAMPLE:,} weights of every {LEAF:,}; exact for smaller tensors.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def _vectors(found: Diagnostics) -> str:
     metrics = found.metrics
     if found.survey.base is None:
         rows = [[name, f"{metrics[f'norm/{name}']:.6g}"] for name in found.experts]
-        return "## Experts\n\n" + _table(["expert", "distance from their mean"], rows)
+        return f"## Experts\n\n{_table(['expert', 'distance from their mean'], rows)}\n{_ESTIMATE}"
     rows = [
         [
             name,
@@ -115,9 +118,9 @@ def _vectors(found: Diagnostics) -> str:
         for name, cosines in zip(found.experts, found.survey.cosines_EE, strict=True)
     ]
     cosines = [f"cosine with {name}" for name in found.experts]
-    conflict = f"Weights that some experts raise and others lower: {metrics['sign_conflict']:.1%}.\n"
+    conflict = f"Weights that some experts raise and others lower: {metrics['sign_conflict']:.1%}. "
     table = _table(["expert", "length", "of the base's", "changed weights", *cosines], rows)
-    return f"## Task vectors\n\n{table}\n{conflict}"
+    return f"## Task vectors\n\n{table}\n{conflict}{_ESTIMATE}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

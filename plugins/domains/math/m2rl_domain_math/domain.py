@@ -87,13 +87,13 @@ class Math(Domain):
             yield Conversation(f"demonstration/{index:06d}", self.name, turns)
 
     def verify(self, trajectory: Trajectory) -> Reward:
-        """1 where everything that the answer claims is the gold answer, else 0.
+        """1 where everything that the answer claims is the gold answer, else 0. Several boxes may be one list.
 
         Raises:
             DataError: the prompt has no gold answer.
         """
         truth = trajectory.prompt.ground_truth
-        expected = "" if truth is None else str(truth).strip()
+        expected = str(truth).strip() if isinstance(truth, str | int | float) else ""
         if not expected:
             raise DataError(f"prompt '{trajectory.prompt.id}' has no gold answer", found=repr(truth))
         try:
@@ -102,9 +102,11 @@ class Math(Domain):
             if not claimed:
                 return Reward(0.0, "no answer")
             wrong = next((claim for claim in claimed if not matches(expected, claim)), None)
+            if wrong is None or (len(stated) > 1 and matches(expected, "; ".join(stated))):
+                return Reward(1.0, "equal")
         except UnreadableError as error:
             return Reward(0.0, f"unreadable: {error}")
-        return Reward(1.0, "equal") if wrong is None else Reward(0.0, f"not the gold answer: {wrong[:80]}")
+        return Reward(0.0, f"not the gold answer: {wrong[:80]}")
 
     def _generate(self, split: str, levels: tuple[int, ...], *, evaluation: bool) -> Iterator[Prompt]:
         """Endless prompts, the levels in turn, no question twice."""

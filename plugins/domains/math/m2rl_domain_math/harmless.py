@@ -44,6 +44,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"([0-9]*)\.([0-9]+)", _decimal),
+    (r"\\(?:text|mathrm|mathbf|mathit)\s*\{([A-Za-z])\}", r"\1"),
     (r"\*", r"\\cdot "),
 )
 _SMALL = re.compile(
@@ -52,7 +53,7 @@ _SMALL = re.compile(
 )
 _MACRO = re.compile(r"\\([A-Za-z]+)")
 _SIGNS = re.compile(r"[A-Za-z0-9 {}()\[\]+\-*/^|]*")
-_STRANGE = re.compile(r"[A-Za-z]{4}|[0-9]{41}|[0-9] +[0-9]|\^(?!\{)")
+_STRANGE = re.compile(r"[A-Za-z]{4}|(?<![A-Za-z])I(?![A-Za-z])|[0-9]{41}|[0-9] +[0-9]|\^(?!\{)")
 _POWER = re.compile(r"\^(?=\{)|\\sqrt\s*(?=\[)")
 
 

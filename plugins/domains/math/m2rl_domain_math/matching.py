@@ -18,6 +18,7 @@ MOST_PARTS = 16
 DEEPEST = 6
 """Structures within structures."""
 
+_PERCENT = re.compile(r"(?<=[0-9}])\s*(?:\\text\s*\{\s*percent\s*\}|percent(?:age)?|pct)$")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|mathit|emph|operatorname)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]{2}[A-Za-z' -]*")
 
@@ -30,7 +31,7 @@ def matches(gold: str, answer: str) -> bool:
     """
     if len(answer) > LONGEST:
         raise UnreadableError(f"an answer of {len(answer)} characters")
-    return _equal(plain(gold), plain(answer), DEEPEST)
+    return _equal(_PERCENT.sub(r"\\%", plain(gold)), _PERCENT.sub(r"\\%", plain(answer)), DEEPEST)
 
 
 def _equal(gold: str, answer: str, depth: int) -> bool:
@@ -53,20 +54,19 @@ def _equal(gold: str, answer: str, depth: int) -> bool:
 
 def _parts(gold: Shape, answer: Shape, depth: int) -> bool:
     kinds = {gold.kind, answer.kind}
-    if len(gold.parts) != len(answer.parts) or len(gold.parts) > MOST_PARTS:
-        return False
-    if len(kinds) == 1 and kinds <= ORDERED:
-        pairs = zip(gold.parts, answer.parts, strict=True)
-        return gold.marks == answer.marks and all(_equal(g, a, depth) for g, a in pairs)
-    if kinds == {"tuple", "list"}:
-        return all(_equal(g, a, depth) for g, a in zip(gold.parts, answer.parts, strict=True))
     if kinds == {"list", "set"} or (len(kinds) == 1 and kinds <= UNORDERED):
         return _in_any_order(gold.parts, answer.parts, depth)
-    return False
+    in_order = kinds == {"tuple", "list"} or (len(kinds) == 1 and kinds <= ORDERED and gold.marks == answer.marks)
+    if not in_order or len(gold.parts) != len(answer.parts) or len(gold.parts) > MOST_PARTS:
+        return False
+    return all(_equal(g, a, depth) for g, a in zip(gold.parts, answer.parts, strict=True))
 
 
 def _in_any_order(gold: Sequence[str], answer: Sequence[str], depth: int) -> bool:
+    """Whether each part has its partner."""
     left = list(answer)
+    if len(gold) != len(left) or len(gold) > MOST_PARTS:
+        return False
     for part in gold:
         match = next((index for index, other in enumerate(left) if _tolerant(part, other, depth)), None)
         if match is None:

@@ -120,8 +120,11 @@ def _bracketed(text: str) -> Shape | None:
             continue
         inside = text[len(opening) : -len(closing)]
         parts = tuple(part for part in pieces(inside, _CUTS[0][1])[0] if part)
-        if "{" in opening:
-            return None if re.search(r"\\mid|\||:", inside) else Shape("set", parts)
+        if "{" in opening:  # bare braces are invisible in LaTeX
+            described = re.search(r"\\mid|\||:", inside)
+            if described:
+                return None
+            return Shape("list", parts) if opening == "{" else Shape("set", tuple(dict.fromkeys(parts)))
         if opening + closing in ("(]", "[)") or (opening == "[" and len(parts) == 2):
             return Shape("interval", parts, opening + closing)
         return Shape("tuple", parts, opening + closing)
@@ -130,10 +133,11 @@ def _bracketed(text: str) -> Shape | None:
 
 _NAME = re.compile(
     r"(?:\\(?:angle|triangle|text|mathrm|mathbf|operatorname|overline|vec|hat|bar|alpha|beta|gamma|delta|epsilon|theta|"
-    r"lambda|mu|phi|varphi|omega|rho|sigma|tau)(?![A-Za-z])|[A-Za-z{}_'|()\s]|(?<=[_{(])[0-9,]+)+"
+    r"lambda|mu|phi|varphi|omega|rho|sigma|tau)(?![A-Za-z])|\\frac\{[A-Z]+\}\{[A-Z]+\}|[A-Za-z{}_'|(),:\s]"
+    r"|(?<=[_{(])[0-9,]+)+"
 )
 
 
 def is_name(text: str) -> bool:
-    r"""Whether ``text`` names a quantity: ``x``, ``x_{1}``, ``f(2)``, ``\angle ABC``, ``\text{Area}``."""
+    r"""Whether ``text`` names a quantity: ``x``, ``x_{1}``, ``f(2)``, ``(p,q)``, ``\angle ABC``, ``\text{Area}``."""
     return bool(_NAME.fullmatch(text)) and any(character.isalpha() for character in text)

@@ -65,10 +65,10 @@ _POWERS = {"square": "2", "sq": "2", "cubic": "3", "": ""}
 
 _POWER = r"\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$"
 _PREFIX = r"(?P<prefix>(?:square|sq|cubic)\s+|)"
-_MARKED = re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*" + _PREFIX + r"(?P<unit>[A-Za-z/]{1,16})\.?\s*\}" + _POWER)
+_MARKED = re.compile(r"\\(?:text[a-z]*|mathrm|mbox)\s*\{\s*" + _PREFIX + r"(?P<unit>[A-Za-z/]{1,16})\.?\s*\}" + _POWER)
 _WORD = re.compile(r"(?<=[0-9)}\] ])\s*" + _PREFIX + r"(?P<unit>[A-Za-z][A-Za-z/]{1,16})\.?" + _POWER)
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*$")
-_MONEY = re.compile(r"\s*(?:\\\$|\$)\s*(?=[-0-9.\\])")
+_MONEY = re.compile(r"\s*\\\$\s*(?=[-0-9.\\])")
 
 
 def split_unit(text: str) -> tuple[str, str]:
