@@ -21,7 +21,6 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-
 __all__ = [
     "ComponentError",
     "ConfigError",

@@ -247,7 +247,10 @@ class Pass(Protocol):
     """One statistic for the whole model, or one per tensor."""
 
     def measure(self, block: Block, stats: Stats) -> Any:
-        """The block's own statistic; ``stats`` holds those of earlier passes."""
+        """The block's own statistic; ``stats`` holds those of earlier passes.
+
+        It must not share memory with the block, whose buffers are used again.
+        """
         ...
 
     def combine(self, left: Any, right: Any) -> Any:

@@ -40,7 +40,7 @@ def messages(place: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
         DataError: neither is there in the right shape.
     """
     asked = (row.get("responses_create_params") or {}).get("input") or row.get("question")
-    if isinstance(asked, str):
+    if isinstance(asked, str) and asked.strip():
         asked = [{"role": "user", "content": asked}]
     if not isinstance(asked, list) or not asked or not all(map(_is_message, asked)):
         raise DataError(f"{place} asks nothing", allowed="messages in responses_create_params.input, or a question")

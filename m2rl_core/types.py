@@ -330,6 +330,8 @@ class Block:
     """The anchor's piece; ``None`` for a merge without an anchor."""
     experts_E: Tensor
     """[E, *shape]."""
+    names_E: tuple[str, ...] = ()
+    """The experts' names in the study, in the order of ``experts_E``."""
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
     """What the merger ``needs`` beyond weights, one entry per expert, e.g. a Fisher diagonal [E, *shape]."""
 

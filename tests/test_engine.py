@@ -176,7 +176,9 @@ async def crowded(engine: EmbeddedEngine, some: list[Call], draw: random.Random)
             await asyncio.sleep(0)
         return await engine.generate(*call)
 
-    strangers = [(prompt(draw.randrange(1, 60), i), Sampling(max_tokens=40, seed=i), draw.choice([1, 5])) for i in range(6)]
+    strangers = [
+        (prompt(draw.randrange(1, 60), i), Sampling(max_tokens=40, seed=i), draw.choice([1, 5])) for i in range(6)
+    ]
     tasks: dict[int, asyncio.Task[list[Turn]]] = {}
     order = list(range(len(some) + len(strangers)))
     draw.shuffle(order)
@@ -222,10 +224,10 @@ def test_a_small_memory_makes_samples_wait_but_changes_none(folders: Folders) ->
         return [task.result() for task in waiting]
 
     roomy = drive(folders("qwen3"), use)
-    assert most > 0.002
+    assert most > 0.0009
     most = 0.0
-    assert drive(folders("qwen3"), use, cache_gib=0.001) == roomy
-    assert 0 < most <= 0.001
+    assert drive(folders("qwen3"), use, cache_gib=0.0004) == roomy
+    assert 0 < most <= 0.0004
 
 
 def test_stop_ids_and_limits(folders: Folders) -> None:

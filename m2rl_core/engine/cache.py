@@ -8,6 +8,7 @@ BLAS sums 256 and 272 products in different orders.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -26,6 +27,11 @@ def capacity(context: int) -> int:
     """Tokens of the shelf for a context: 32, 48, 64, 96, 128, 192, ...; a fifth more than needed on average."""
     power = max(32, 1 << (context - 1).bit_length())
     return power * 3 // 4 if power > 32 and context <= power * 3 // 4 else power
+
+
+def _slots(rows: int) -> int:
+    """The next power of two, so that slots are added rarely; none for no rows."""
+    return 1 << (rows - 1).bit_length() if rows else 0
 
 
 class Shelf:
@@ -74,6 +80,15 @@ class Shelf:
         for keys, values in self.layers.values() if holes else ():
             keys[holes], values[holes] = keys[last], values[last]
 
+    def trim(self) -> None:
+        """Give back slots that are not used."""
+        slots = _slots(len(self.rows))
+        for layer, (keys, values) in list(self.layers.items()):
+            if not slots:
+                del self.layers[layer]
+            elif slots < len(keys):
+                self.layers[layer] = keys[:slots].clone(), values[:slots].clone()
+
     def _room(self, layer: int, keys: Tensor, values: Tensor) -> Store:
         """The layer's store with a slot for every row, made for tensors like ``keys`` and ``values``."""
         store = self.layers.get(layer)
@@ -83,23 +98,19 @@ class Shelf:
 
     def _grown(self, like: Tensor, old: Tensor | None) -> Tensor:
         # Zeros, because a hidden value still takes part in a product, and 0 · NaN is NaN.
-        slots = 1 << (len(self.rows) - 1).bit_length()
-        new = like.new_zeros(slots, like.shape[1], self.tokens, like.shape[-1])
+        new = like.new_zeros(_slots(len(self.rows)), like.shape[1], self.tokens, like.shape[-1])
         if old is not None:
             new[: len(old)] = old
         return new
 
 
 class Cache:
-    """All shelves; a row is running as long as it stands on one.
+    """All shelves; a row is running as long as it stands on one."""
 
-    Args:
-        limit: bytes that :attr:`shelves` may hold, and above which empty ones are given back.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
+    def __init__(self) -> None:
         self.shelves: dict[int, Shelf] = {}
+        self.limit = math.inf
+        """Bytes above which unused slots are given back; rows are admitted so that the others stay below it."""
         self.bytes_per_token = 0
         """Of keys and values in all layers; known after the first prefill."""
 
@@ -128,7 +139,8 @@ class Cache:
                     shelf.move(grown, self.shelf(shelf.tokens + 1))
                 shelf.remove(leaving)
         if sum(shelf.nbytes for shelf in self.shelves.values()) > self.limit:
-            self.shelves = {tokens: shelf for tokens, shelf in self.shelves.items() if shelf.rows}
+            for shelf in self.shelves.values():
+                shelf.trim()
 
     def measure(self) -> None:
         """Note the bytes per token from whatever has been stored."""

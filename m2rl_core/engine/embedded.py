@@ -72,11 +72,13 @@ class EmbeddedEngine:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         lm = open_model(model, device=device, dtype=DTYPES[self.config.dtype], context=max_tokens)
-        cache = Cache(self.config.cache_gib * 2**30)
+        cache = Cache()
         selftest.check_parity(lm, cache)
         self.exact = selftest.is_exact(lm, cache)
         if not self.exact:
             _report_inexact(type(lm).__name__, device)
+        cache.shelves.clear()
+        cache.limit = self.config.cache_gib * 2**30
         self._decoder = Decoder(lm, cache, context=max_tokens, rows=self.config.rows)
 
     async def generate(self, ids: list[int], sampling: Sampling, n: int) -> list[Turn]:

@@ -104,7 +104,7 @@ class Inputs:
                 side_by_side[index].copy_(target)
         blocks = side_by_side.view(len(self.sources), *piece.shape)
         base, experts_E = (None, blocks) if self.base is None else (blocks[0], blocks[1:])
-        return Block(piece.name, piece.offset, piece.shape, base, experts_E)
+        return Block(piece.name, piece.offset, piece.shape, base, experts_E, tuple(self.experts))
 
     def _buffers(self) -> tuple[Tensor, Tensor]:
         """This thread's float32 values of all sources, and room for one source's stored bytes."""

@@ -33,6 +33,7 @@ JUNK = (
     '{"name": null}',
     "\x00\ufffd\u202e",
 )
+NO_GOLD: tuple[object, ...] = (None, "", [])
 
 
 class DomainContract:
@@ -138,7 +139,7 @@ class DomainContract:
 
     def test_a_prompt_without_gold_earns_nothing(self) -> None:
         for prompt in islice(self._some(), 5 if self.has_gold else 0):
-            for missing in (None, "", []):
+            for missing in NO_GOLD:
                 for answer in ("", self.gold(prompt)):
                     try:
                         reward = self.judged(dataclasses.replace(prompt, ground_truth=missing), answer)

@@ -31,6 +31,11 @@ def _decimal(found: re.Match[str]) -> str:
     return rf"(\frac{{{int(found[1] + found[2])}}}{{1{'0' * len(found[2])}}})"
 
 
+def _mixed(found: re.Match[str]) -> str:
+    whole, part, parts = (int(digits) for digits in found.groups())
+    return rf"(\frac{{{whole * parts + part}}}{{{parts}}})" if 0 < part < parts else found[0]
+
+
 _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\\A-Za-z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|log|ln|exp|pi)(?![A-Za-z])", r"\\\1 "),
     (r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda found: found[0].replace(",", "")),
@@ -41,6 +46,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
     (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
+    (r"(?<![0-9.}^])([0-9]+)\s*\\frac\s*\{([0-9]+)\}\s*\{([0-9]+)\}", _mixed),
     (r"\\sqrt\s*([0-9A-Za-z])", r"\\sqrt{\1}"),
     (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
     (r"([0-9]*)\.([0-9]+)", _decimal),
@@ -68,7 +74,7 @@ def harmless(text: str) -> str:
     bare = _SMALL.sub("", text)
     if len(text) > LONGEST or not all(map(_MACROS.fullmatch, _MACRO.findall(bare))):
         raise UnreadableError("not a small expression")
-    bare = _MACRO.sub("  ", bare)
+    bare = _MACRO.sub("()", bare)
     if not _SIGNS.fullmatch(bare) or _STRANGE.search(bare) or bare.count("|") > MOST_BARS:
         raise UnreadableError("not a small expression")
     ends = _groups(text)

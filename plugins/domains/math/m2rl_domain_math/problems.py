@@ -49,8 +49,8 @@ class Problem:
 
 
 def held_out(problem: Problem) -> bool:
-    """Whether a problem is kept for evaluation: a hash of its numbers alone."""
-    return derive("math", problem.left, problem.sign, problem.right) % _HELD_OUT == 0
+    """Whether a problem is kept for evaluation: a hash of its numbers, in either order."""
+    return derive("math", problem.sign, *sorted((problem.left, problem.right))) % _HELD_OUT == 0
 
 
 def problems(level: int, draw: Random, *, evaluation: bool) -> Iterator[Problem]:

@@ -60,14 +60,26 @@ def factor(gold: tuple[str, str], answer: tuple[str, str]) -> int:
     return 1 if ratios[0].real > 0 else -1 if ratios[0].real < 0 else 0
 
 
-@lru_cache(maxsize=1024)
-def _parse(text: str) -> Expr:
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
-    from sympy import Expr
+@lru_cache(maxsize=1)
+def _grammar() -> Callable[[str], Any]:
+    """A parser that keeps the case of letters and reads ``2(3)`` as a product, not as the mixed number 2 + 3."""
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, _Latex2Sympy
+
+    class Grammar(_Latex2Sympy):  # type: ignore[misc]  # the package is untyped
+        def convert_postfix_list(self, factors: list[Any], i: int = 0) -> Any:
+            first = self.convert_postfix(factors[i])
+            return first if i == len(factors) - 1 else self.mul_flat(first, self.convert_postfix_list(factors, i + 1))
 
     config = ConversionConfig(lowercase_symbols=False)
+    return lambda text: Grammar(config=config).parse(text)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Expr:
+    from sympy import Expr
+
     try:
-        parsed: Any = latex2sympy(text, normalization_config=None, conversion_config=config)
+        parsed = _grammar()(text)
     except Exception as error:  # the grammar raises bare exceptions, and sympy whatever it likes
         raise UnreadableError(f"not in the grammar: {type(error).__name__}") from error
     if not isinstance(parsed, Expr):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from itertools import islice
 
 import pytest
+from pydantic import ValidationError
+
 from m2rl_core.errors import DataError
 from m2rl_core.reasoning import split
 from m2rl_core.testing.domain import DomainContract
 from m2rl_core.types import Conversation, Message, Prompt, Trajectory
 from m2rl_domain_math import Math
-from pydantic import ValidationError
 
 
 def numbers(messages: Sequence[Message]) -> str:

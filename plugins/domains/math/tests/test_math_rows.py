@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from m2rl_core.errors import DataError
 from m2rl_core.types import Prompt, Trajectory
 from m2rl_domain_math import Math
@@ -71,5 +72,5 @@ def test_a_bad_row_is_an_error_that_names_it(tmp_path: Path, row: object, named:
 
 @pytest.mark.parametrize("source", ["nvidia/Nemotron-3-Nano-RL-Training-Blend", "nowhere.jsonl", "rows.parquet"])
 def test_other_sources_are_refused(source: str) -> None:
-    with pytest.raises(DataError, match="generated.*jsonl"):
+    with pytest.raises(DataError, match=r"generated.*jsonl"):
         list(Math(Math.Config(source=source)).prompts("train"))

@@ -23,13 +23,13 @@ _FONT = r"(?:\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|bf|rm)\b\s*)?"
 _DRESS = r"[\s*\"'`$(\[{_]*"
 _CLAIM = re.compile(
     rf"{_DRESS}{_FONT}{_DRESS}(?:(?:option|choice|letter)\s+)?{_DRESS}"
-    r"(?P<letter>[A-Za-z])(?![A-Za-z0-9']|[_^]\w|\s*=)(?P<rest>.*)",
+    r"(?P<letter>[A-Za-z])(?![A-Za-z0-9]|['_^]\w|\s*=)(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _CLOSING = " \t\r\n*\"'`$()[]{}_.:;,!–—-"
 _SEVERAL = re.compile(rf"\s*([{LETTERS}]{{2,}})[\s.]*")
 _ARTICLE = r"(?! (?!(?:or|and|is|are|may|might|could)\b)[a-z])"
-_MENTION = re.compile(rf"(?<![A-Za-z0-9'^_\\])(?:[B-HJ]|[AI]{_ARTICLE})(?![A-Za-z0-9'])")
+_MENTION = re.compile(rf"(?<![A-Za-z0-9'^_\\])(?:[B-HJ]|[AI]{_ARTICLE})(?![A-Za-z0-9]|'[a-z])")
 _HEDGE = re.compile(r"(?:or|and|maybe|perhaps|possibly)\b", re.IGNORECASE)
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 

@@ -16,7 +16,7 @@ from m2rl_core.rows import gold, messages, rows
 from m2rl_core.seeding import derive
 from m2rl_core.types import Conversation, Message, Prompt, Reward, Suite, Trajectory
 from m2rl_domain_science.choice import LETTERS, chosen, is_pattern
-from m2rl_domain_science.questions import LEVELS, Question, questions, solution
+from m2rl_domain_science.questions import LEVELS, questions, solution
 
 __all__ = ["Science"]
 
@@ -112,7 +112,7 @@ class Science(Domain):
                 domain=self.name,
                 messages=(Message(role="user", content=question.text),),
                 ground_truth=question.letter,
-                metadata={"level": question.level, "options": _listed(question)},
+                metadata={"level": question.level, "options": question.texts},
             )
             seen.add(question.text)
 
@@ -127,10 +127,6 @@ class Science(Domain):
             yield prompt
 
 
-def _listed(question: Question) -> list[dict[str, str]]:
-    return [{letter: str(value)} for letter, value in zip(LETTERS, question.options, strict=False)]
-
-
 def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
     """The right letter, the options by letter, and the row's pattern.
 
@@ -143,7 +139,8 @@ def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
         raise DataError(
             f"prompt '{prompt.id}' has no gold letter", found=repr(prompt.ground_truth), allowed=options or LETTERS
         )
-    pattern = (prompt.metadata.get("template_metadata") or {}).get("output_regex")
+    template = prompt.metadata.get("template_metadata") or {}
+    pattern = template.get("output_regex") if isinstance(template, Mapping) else template
     if pattern and not is_pattern(pattern):
         raise DataError(f"prompt '{prompt.id}' has an output_regex that is no expression", found=repr(pattern))
     return letter, options, pattern or None
@@ -151,9 +148,16 @@ def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
 
 def _options(prompt: Prompt) -> dict[str, str]:
     """Letter → text, from ``[{"A": "..."}, ...]`` or ``{"A": "...", ...}``; empty where the row names none."""
-    given = prompt.metadata.get("options") or {}
-    pairs = given.items() if isinstance(given, Mapping) else [pair for each in given for pair in dict(each).items()]
+    given = prompt.metadata.get("options") or []
+    listed = [given] if isinstance(given, Mapping) else given
+    pairs = [pair for each in listed for pair in each.items()] if _are_mappings(listed) else [("", "")]
     options = {fold(str(letter)).strip().upper(): str(text) for letter, text in pairs}
     if not set(options) <= set(LETTERS) or len(options) != len(pairs):
-        raise DataError(f"prompt '{prompt.id}' has malformed options", found=list(options), allowed=LETTERS)
+        raise DataError(
+            f"prompt '{prompt.id}' has malformed options", found=repr(given)[:200], allowed="[{'A': text}, ...] up to J"
+        )
     return options
+
+
+def _are_mappings(listed: object) -> bool:
+    return isinstance(listed, list) and all(isinstance(each, Mapping) for each in listed)

@@ -1,0 +1,70 @@
+"""The contract of every domain, and the promises of the generated questions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from random import Random
+
+import pytest
+from pydantic import ValidationError
+
+from m2rl_core.errors import DataError
+from m2rl_core.reasoning import split
+from m2rl_core.testing.domain import DomainContract
+from m2rl_core.types import Message, Prompt, Trajectory
+from m2rl_domain_science import Science
+from m2rl_domain_science.questions import LEVELS, questions, solution
+
+
+def law(messages: Sequence[Message]) -> tuple[object, ...]:
+    """What is asked, whatever the phrasing and the options: the quantities, and the numbers in their order."""
+    words = re.findall(r"[a-z/]+|[0-9]+", messages[0]["content"].split("\n")[0].lower())
+    return (frozenset(words) - {"find", "what", "is", "the"}, *(word for word in words if word.isdigit()))
+
+
+class TestScience(DomainContract):
+    domain = Science(Science.Config())
+    right = "Answer: {}"
+
+    def question(self, messages: Sequence[Message]) -> tuple[str, ...]:
+        return law(messages)
+
+
+def test_options_are_distinct_and_every_letter_is_right_sometimes() -> None:
+    prompts = list(islice(Science(Science.Config()).prompts("train"), 800))
+    for prompt in prompts:
+        texts = [text for option in prompt.metadata["options"] for text in option.values()]
+        assert len(set(texts)) == len(texts) == 4
+    share = Counter(prompt.ground_truth for prompt in prompts)
+    assert set(share) == set("ABCD")
+    assert min(share.values()) > 150
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("level", LEVELS)
+def test_noise_is_the_share_of_mistakes(level: int, noise: float) -> None:
+    draw, verifier = Random(3), Science(Science.Config())
+    right = 0.0
+    for question in islice(questions(level, draw, evaluation=False), 400):
+        answer, _ = split(solution(question, draw, noise), "required")
+        prompt = Prompt("p", "science", (), question.letter)
+        right += verifier.verify(Trajectory(prompt, (), answer or "")).value or 0.0
+    assert abs(right / 400 - (1 - noise)) < 0.1
+
+
+def test_levels_are_mixed_evenly_and_the_hard_suite_is_another_level() -> None:
+    domain = Science(Science.Config(levels=(1, 3), size=100))
+    assert Counter(prompt.metadata["level"] for prompt in domain.prompts("train")) == {1: 50, 3: 50}
+    assert {prompt.metadata["level"] for prompt in domain.prompts("science-hard")}.isdisjoint({1, 2, 3})
+    assert len(list(domain.prompts("science-heldout"))) >= 400
+    assert len(list(domain.prompts("science-hard"))) >= 200
+
+
+def test_refuses_unknown_levels_and_splits() -> None:
+    with pytest.raises(ValidationError, match="no level"):
+        Science.Config(levels=(1, 99))
+    with pytest.raises(DataError, match="science-heldout"):
+        list(Science(Science.Config()).prompts("nothing"))

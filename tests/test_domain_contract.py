@@ -1,0 +1,127 @@
+"""The domain contract passes a sound domain and names what is unsound about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from typing import ClassVar
+
+import pytest
+
+from m2rl_core.interfaces import ComponentConfig, Domain
+from m2rl_core.testing.domain import DomainContract
+from m2rl_core.types import Conversation, Message, Prompt, Reward, Suite, Trajectory
+
+
+class Quiz(Domain):
+    """Asks for the double of a number."""
+
+    name: ClassVar[str] = "quiz"
+    reference: ClassVar[str] = "none"
+    Config = ComponentConfig
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.config = config
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        return {"quiz-odd": Suite("generated")}
+
+    def _ask(self, number: int) -> Message:
+        return Message(role="user", content=f"twice {number}?")
+
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        first = 100 if split == "train" else 101
+        return [Prompt(f"{n}", self.name, (self._ask(n),), str(2 * n)) for n in range(first, first + 60, 2)]
+
+    def demonstrations(self) -> Iterator[Conversation]:
+        for n in range(200, 300, 2):
+            said = Message(role="assistant", content=f"<think>{n}+{n}</think>{2 * n}")
+            yield Conversation(f"{n}", self.name, (self._ask(n), said))
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        if not trajectory.prompt.ground_truth:
+            raise ValueError("no gold")
+        return Reward(1.0 if trajectory.answer == trajectory.prompt.ground_truth else 0.0)
+
+
+class TestQuiz(DomainContract):
+    domain = Quiz(ComponentConfig())
+    right = "{}"
+
+    def test_verdicts_are_the_same_every_time_and_need_no_torch(self) -> None:
+        """A class of a test module cannot be imported elsewhere; the plugins' own tests do this check."""
+
+
+class Leaky(Quiz):
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return super().prompts("train")
+
+
+class Repeating(Quiz):
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return [*super().prompts(split), *super().prompts(split)]
+
+
+class Empty(Quiz):
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return super().prompts(split) if split == "train" else ()
+
+
+class Gullible(Quiz):
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(1.0 if trajectory.answer in ("", trajectory.prompt.ground_truth) else 0.0)
+
+
+class Lenient(Quiz):
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(1.0 if trajectory.answer.isdigit() and len(trajectory.answer) < 9 else 0.0)
+
+
+class Harsh(Quiz):
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return Reward(0.0)
+
+
+class Telling(Quiz):
+    def _ask(self, number: int) -> Message:
+        return Message(role="user", content=f"say {2 * number}")
+
+
+class Unclosed(Quiz):
+    def demonstrations(self) -> Iterator[Conversation]:
+        for shown in super().demonstrations():
+            yield Conversation(
+                shown.id, shown.domain, (shown.messages[0], Message(role="assistant", content="<think>"))
+            )
+
+
+class Fickle(Quiz):
+    asked = count()
+
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return list(super().prompts(split))[next(self.asked) % 7 :]
+
+
+@pytest.mark.parametrize(
+    ("domain", "check"),
+    [
+        (Leaky, "test_evaluation_prompts_are_not_trained_on"),
+        (Repeating, "test_prompts_have_ids_of_their_own_and_end_with_a_question"),
+        (Empty, "test_every_split_has_prompts"),
+        (Gullible, "test_junk_is_wrong_and_quick"),
+        (Gullible, "test_a_prompt_without_gold_earns_nothing"),
+        (Lenient, "test_the_answer_to_another_prompt_is_wrong"),
+        (Harsh, "test_gold_is_right"),
+        (Telling, "test_the_prompt_does_not_tell_its_answer"),
+        (Unclosed, "test_demonstrations_close_their_reasoning"),
+        (Fickle, "test_prompts_and_demonstrations_are_the_same_every_time"),
+    ],
+)
+def test_what_is_unsound_is_found(domain: type[Quiz], check: str) -> None:
+    class Checked(TestQuiz):
+        pass
+
+    Checked.domain = domain(ComponentConfig())
+    with pytest.raises(AssertionError):
+        getattr(Checked(), check)()
