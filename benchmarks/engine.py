@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 python benchmarks/engine.py
     OMP_NUM_THREADS=1 python benchmarks/engine.py --dtype bfloat16
 
-``equal``: every sample has 64 tokens. ``ragged``: samples end by themselves, at one of :data:`STOPS`, after 20 tokens on
-average and 120 at most; ``generate`` goes on until the last has ended. Tokens up to the end count. Prompts have 24
+``equal``: every sample has 64 tokens. ``ragged``: samples end by themselves, at one of :data:`STOPS`, after 20 tokens
+on average and 120 at most; ``generate`` goes on until the last has ended. Tokens up to the end count. Prompts have 24
 tokens: 16 prompts with 16 samples each, as in a step of reinforcement learning, and 256 different ones.
 
 ``generate`` runs with its dynamic cache and SDPA attention, its fastest settings here (a static cache is 5 % slower,

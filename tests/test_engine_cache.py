@@ -71,11 +71,10 @@ class Model:
         positions = torch.tensor([row.context - 1 for row in shelf.rows])
         for layer in (0, 1):
             keys, values = states(len(shelf.rows), HEADS)
-            shelf.append(layer, positions, keys, values)
+            shelf.append(layer, torch.arange(len(shelf.rows)), positions, keys, values)
             for row, key, value in zip(shelf.rows, keys, values, strict=True):
-                old = self.rows[row][layer]
-                pair = zip(old, (key, value), strict=True)
-                self.rows[row][layer] = tuple(torch.cat([o, new.unsqueeze(1)], 1) for o, new in pair)  # type: ignore[assignment]
+                keys_L, values_L = self.rows[row][layer]
+                self.rows[row][layer] = torch.cat([keys_L, key[:, None]], 1), torch.cat([values_L, value[:, None]], 1)
 
     def check(self) -> None:
         assert set(self.cache.rows()) == set(self.rows)

@@ -72,7 +72,8 @@ def make_run(tiny_model: Path, tmp_path: Path, registry: Registry) -> Callable[.
         given = {"name": "s", "model": {"dtype": "float32"}, "domains": domains, "stages": {"sft": stage}}
         study = Study.model_validate(given)
         return StageRun(
-            name="sft", stage=study.stages["sft"], study=study, seed=3, folder=tmp_path / (folder or str(next(numbers))),
+            name="sft", stage=study.stages["sft"], study=study, seed=3,
+            folder=tmp_path / (folder or str(next(numbers))),
             models={"start": tiny_model}, registry=registry, key="k",
         )  # fmt: skip
 

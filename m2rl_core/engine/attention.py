@@ -114,6 +114,7 @@ class Lane:
 
     shelf: Shelf
     start: int
+    slots: Tensor
     positions: Tensor
     """Of each row's newest token, [rows]."""
     _biases: dict[int | None, Tensor] = field(default_factory=dict)
@@ -140,7 +141,7 @@ class Decode:
         for lane in self.lanes:
             rows = len(lane.shelf.rows)
             span = slice(lane.start, lane.start + rows)
-            keys, values = lane.shelf.append(layer, lane.positions, key[span], value[span])
+            keys, values = lane.shelf.append(layer, lane.slots, lane.positions, key[span], value[span])
             q = query[span].reshape(len(keys), -1, query.shape[-1])
             scores = torch.bmm(q, keys.transpose(1, 2)).view(rows, heads, -1)
             probs = torch.softmax(scores.float().add_(lane.bias(window)), dim=-1).to(values.dtype)

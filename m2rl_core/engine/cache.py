@@ -51,10 +51,12 @@ class Shelf:
         for store, new in zip(self._room(layer, keys, values), (keys, values), strict=True):
             store[slots, :, : new.shape[2]] = new
 
-    def append(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> Store:
-        """Write one position of each row, [rows, kv heads, head size]; all of [rows · kv heads, tokens, head size]."""
+    def append(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Store:
+        """Write one position of each row, [rows, kv heads, head size]; all of [rows · kv heads, tokens, head size].
+
+        ``slots`` counts from 0 to rows - 1; it is made once for all layers.
+        """
         rows = len(self.rows)
-        slots = torch.arange(rows, device=positions.device)
         stores = self._room(layer, keys, values)
         for store, new in zip(stores, (keys, values), strict=True):
             store[slots, :, positions] = new

@@ -20,11 +20,12 @@ from m2rl_core.engine.rows import Job, Row
 from m2rl_core.engine.sampler import draw, uniforms
 from m2rl_core.errors import StageError
 
-PREFILL_TOKENS = 4096
+PREFILL_TOKENS = 2048
 """Most prompt tokens of one forward pass, unless one prompt alone is longer."""
-MULTIPLE = 16
+MULTIPLE = 8
 """Passes are filled up to a multiple of so many tokens. With fewer than four rows BLAS takes kernels that round
-differently; and torch rounds differently in what remains after its loops over 32 elements (64 in bfloat16)."""
+differently; and torch rounds differently in what remains after its loops over 32 elements (64 in bfloat16), of which
+nothing remains where layers have a multiple of 8 features."""
 
 
 class Decoder:
@@ -146,7 +147,8 @@ class Decoder:
         for shelf in self.cache.shelves.values():
             if shelf.rows:
                 stop = start + len(shelf.rows)
-                lanes.append(Lane(shelf, start, torch.tensor(positions[start:stop], device=self.device)))
+                slots = torch.arange(stop - start, device=self.device)
+                lanes.append(Lane(shelf, start, slots, torch.tensor(positions[start:stop], device=self.device)))
                 start = stop
         logits = self._forward([row.ids[-1] for row in rows], positions, Decode(lanes))
         return self._record(rows, logits[: len(rows)])

@@ -1,8 +1,8 @@
 """Procedural multiple-choice questions of school physics, with worked solutions, for a model of a million parameters.
 
 A question's law and numbers decide, through a hash, whether it may be trained on or is held out, so the two never
-meet whatever the phrasing or the options. Options are ranges of values, in one of a few layouts: to look a value up among
-options in any order is a skill that a model this small acquires late and all at once, if at all.
+meet whatever the phrasing or the options. Options are ranges of values, in one of a few layouts: to look a value up
+among options in any order is a skill that a model this small acquires late and all at once, if at all.
 """
 
 from __future__ import annotations
