@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import count, cycle, islice
 from random import Random
@@ -23,6 +24,8 @@ __all__ = ["Math"]
 
 DATASETS = frozenset({"nano_v3_sft_profiled_dapo17k", "nano_v3_sft_profiled_skywork_no_omni"})
 HELD_OUT, HARD = 512, 256
+PATIENCE = 1_000
+"""Questions in a row that were asked before, after which a level counts as exhausted."""
 HARDEST = max(LEVELS)
 
 
@@ -109,19 +112,27 @@ class Math(Domain):
         return Reward(0.0, f"not the gold answer: {wrong[:80]}")
 
     def _generate(self, split: str, levels: tuple[int, ...], *, evaluation: bool) -> Iterator[Prompt]:
-        """Endless prompts, the levels in turn, no question twice."""
+        """Prompts, the levels in turn. An evaluation asks nothing twice and leaves a level that has no more to ask."""
         draw = Random(derive(self.config.seed, self.name, split))
-        seen: set[str] = set()
-        for source in cycle([problems(level, draw, evaluation=evaluation) for level in levels]):
-            problem = next(each for each in source if each.question not in seen)
+        sources = deque(problems(level, draw, evaluation=evaluation) for level in levels)
+        asked: set[str] = set()
+        index = 0
+        while sources:
+            source = sources.popleft()
+            problem = next((each for each in islice(source, PATIENCE) if each.question not in asked), None)
+            if problem is None:
+                continue
+            sources.append(source)
+            if evaluation:
+                asked.add(problem.question)
             yield Prompt(
-                id=f"{split}/{len(seen):06d}",
+                id=f"{split}/{index:06d}",
                 domain=self.name,
                 messages=(Message(role="user", content=problem.question),),
                 ground_truth=str(problem.answer),
                 metadata={"level": problem.level},
             )
-            seen.add(problem.question)
+            index += 1
 
     def _read(self) -> Iterator[Prompt]:
         for index, (place, row) in enumerate(rows(self.config.source, DATASETS)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import count, cycle, islice
 from random import Random
@@ -22,6 +23,8 @@ __all__ = ["Science"]
 
 DATASETS = frozenset({"nano_v3_sft_profiled_stem_mcqa"})
 HELD_OUT, HARD = 512, 256
+PATIENCE = 1_000
+"""Questions in a row that were asked before, after which a level counts as exhausted."""
 HARDEST = max(LEVELS)
 
 
@@ -40,7 +43,7 @@ class Science(Domain):
         size: int = Field(4096, gt=0)
         """Generated training prompts."""
         noise: float = Field(0.25, ge=0.0, le=1.0)
-        """Share of demonstrations that compute and choose a wrong option, so that SFT leaves RL something to do."""
+        """Share of demonstrations whose last result is miscalculated, so that SFT leaves RL something to do."""
         seed: int = 0
         """Of the generated questions."""
 
@@ -102,19 +105,27 @@ class Science(Domain):
         return Reward(1.0, named) if found == {letter} else Reward(0.0, f"chose {named}")
 
     def _generate(self, split: str, levels: tuple[int, ...], *, evaluation: bool) -> Iterator[Prompt]:
-        """Endless prompts, the levels in turn, no question twice."""
+        """Prompts, the levels in turn. An evaluation asks nothing twice and leaves a level that has no more to ask."""
         draw = Random(derive(self.config.seed, self.name, split))
-        seen: set[str] = set()
-        for source in cycle([questions(level, draw, evaluation=evaluation) for level in levels]):
-            question = next(each for each in source if each.text not in seen)
+        sources = deque(questions(level, draw, evaluation=evaluation) for level in levels)
+        asked: set[str] = set()
+        index = 0
+        while sources:
+            source = sources.popleft()
+            question = next((each for each in islice(source, PATIENCE) if each.text not in asked), None)
+            if question is None:
+                continue
+            sources.append(source)
+            if evaluation:
+                asked.add(question.text)
             yield Prompt(
-                id=f"{split}/{len(seen):06d}",
+                id=f"{split}/{index:06d}",
                 domain=self.name,
                 messages=(Message(role="user", content=question.text),),
                 ground_truth=question.letter,
                 metadata={"level": question.level, "options": question.texts},
             )
-            seen.add(question.text)
+            index += 1
 
     def _read(self) -> Iterator[Prompt]:
         for index, (place, row) in enumerate(rows(self.config.source, DATASETS)):

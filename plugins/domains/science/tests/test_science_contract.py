@@ -36,8 +36,8 @@ class TestScience(DomainContract):
 def test_options_are_distinct_and_every_letter_is_right_sometimes() -> None:
     prompts = list(islice(Science(Science.Config()).prompts("train"), 800))
     for prompt in prompts:
-        texts = [text for option in prompt.metadata["options"] for text in option.values()]
-        assert len(set(texts)) == len(texts) == 4
+        assert list(prompt.metadata["options"]) == list("ABCD")
+        assert len(set(prompt.metadata["options"].values())) == 4
     share = Counter(prompt.ground_truth for prompt in prompts)
     assert set(share) == set("ABCD")
     assert min(share.values()) > 150
@@ -45,14 +45,16 @@ def test_options_are_distinct_and_every_letter_is_right_sometimes() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize("level", LEVELS)
-def test_noise_is_the_share_of_mistakes(level: int, noise: float) -> None:
+def test_noise_is_the_share_of_miscalculations(level: int, noise: float) -> None:
+    """Some of which lead to the right option all the same."""
     draw, verifier = Random(3), Science(Science.Config())
     right = 0.0
     for question in islice(questions(level, draw, evaluation=False), 400):
         answer, _ = split(solution(question, draw, noise), "required")
         prompt = Prompt("p", "science", (), question.letter)
         right += verifier.verify(Trajectory(prompt, (), answer or "")).value or 0.0
-    assert abs(right / 400 - (1 - noise)) < 0.1
+    assert (right == 400) == (noise == 0.0)
+    assert 1 - noise - 0.08 < right / 400
 
 
 def test_levels_are_mixed_evenly_and_the_hard_suite_is_another_level() -> None:
@@ -61,6 +63,14 @@ def test_levels_are_mixed_evenly_and_the_hard_suite_is_another_level() -> None:
     assert {prompt.metadata["level"] for prompt in domain.prompts("science-hard")}.isdisjoint({1, 2, 3})
     assert len(list(domain.prompts("science-heldout"))) >= 400
     assert len(list(domain.prompts("science-hard"))) >= 200
+
+
+def test_a_level_ends_where_it_has_no_more_to_ask() -> None:
+    asked = [
+        prompt.messages[0]["content"] for prompt in Science(Science.Config(levels=(1,))).prompts("science-heldout")
+    ]
+    assert 100 < len(set(asked)) == len(asked) <= 512
+    assert len(list(Science(Science.Config(levels=(1,), size=5000)).prompts("train"))) == 5000
 
 
 def test_refuses_unknown_levels_and_splits() -> None:
