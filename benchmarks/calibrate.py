@@ -50,7 +50,7 @@ def with_groups(study: Study) -> Study:
     """The study with one more evaluation: groups of 16 from the model that the experts start from."""
     start = next(stage.init for stage in study.stages.values() if isinstance(stage, RlStage))
     suites = {f"{domain}-heldout": GROUP for domain in experts(study)}
-    groups = EvalStage(kind="eval", models=[start], suites=suites, limit=128, max_tokens=64)
+    groups = EvalStage(kind="eval", models=[start], suites=suites, limit=128)
     return study.model_copy(update={"stages": {**study.stages, "groups": groups}})
 
 

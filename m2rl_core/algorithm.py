@@ -61,7 +61,7 @@ def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_
     if unknown := parts.needs - {"old_logps"}:
         raise StageError(f"the algorithm needs {', '.join(sorted(unknown))}, which this version cannot compute")
     if "old_logps" in parts.needs:
-        for batch in pack(samples_S, tokens_per_device, policy.device):
+        for batch in policy.pack(samples_S, tokens_per_device):
             unpack(batch, policy.logps(batch), samples_S, "old_logps_L")
 
 

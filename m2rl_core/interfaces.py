@@ -317,8 +317,8 @@ class Lab(Protocol):
         """Float32 [L] per sample: the full-vocabulary divergence of ``model`` from ``other`` at its tokens."""
         ...
 
-    def gradients(self, model: str, groups: Sequence[list[Sample]], loss: Loss) -> Iterator[tuple[str, Tensor]]:
-        """(name, gradient) of the summed loss over the groups, one parameter at a time."""
+    def gradients(self, model: str, stage: str, groups: Sequence[list[Sample]]) -> Iterator[tuple[str, Tensor]]:
+        """(name, gradient) of the loss that ``stage`` trains with, over the groups, one parameter at a time."""
         ...
 
     def blocks(self, base: str, models: Sequence[str]) -> Iterator[Block]:

@@ -63,7 +63,7 @@ def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) 
             then="raise tokens_per_device or lower max_tokens",
         )
     if not dense:
-        return tokens_per_device, fill_rows(lengths, tokens_per_device)
+        return _balanced(lengths, tokens_per_device, longest)
     best: tuple[int, list[list[int]]] | None = None
     for columns in sorted({min(tokens_per_device, -(-longest * k // (2 * ALIGN)) * ALIGN) for k in (2, 3, 4)}):
         rows = fill_rows(lengths, columns)
@@ -73,6 +73,15 @@ def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) 
             break
     assert best is not None
     return best
+
+
+def _balanced(lengths: Sequence[int], tokens_per_device: int, longest: int) -> tuple[int, list[list[int]]]:
+    """As few rows as fit, all about equally long, so that little is filling."""
+    fewest = len(fill_rows(lengths, tokens_per_device))
+    columns = max(longest, -(-sum(lengths) // (fewest * ALIGN)) * ALIGN)
+    while columns < tokens_per_device and len(fill_rows(lengths, columns)) > fewest:
+        columns = min(tokens_per_device, columns + max(ALIGN, columns // (50 * ALIGN) * ALIGN))
+    return columns, fill_rows(lengths, columns)
 
 
 def pack(
@@ -113,7 +122,7 @@ def _batch(samples_S: Sequence[Sample], rows: list[list[Piece]], columns: int, d
     optional = {
         name: torch.zeros(size, device=device)
         for name in ("coef", "advantage", "old_logps", "reference_logps", "teacher_logps")
-        if any(getattr(samples_S[p.sample], name + "_L") is not None for row in rows for p in row)
+        if any(getattr(sample, name + "_L") is not None for sample in samples_S)
     }
     sampler, order = torch.zeros(size), list[Piece]()
     for number, row in enumerate(rows):

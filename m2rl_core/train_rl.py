@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 from m2rl_core.algorithm import assemble, contributing, correct, credit, score
 from m2rl_core.config import RlStage
-from m2rl_core.packing import pack
-from m2rl_core.policy import Policy
+from m2rl_core.policy import open_policy
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
-from m2rl_core.rollout.records import records, summarise
+from m2rl_core.rollout.records import mean, records, summarise
 from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
@@ -29,7 +28,7 @@ def train_rl(run: StageRun[RlStage]) -> None:
     stage, start = run.stage, run.models[run.stage.init]
     parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
     source = open_source(run)
-    policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim, temperature=stage.temperature)
+    policy = open_policy(run, start, temperature=stage.temperature)
     with open_sampler(run, start, source.prompts, reasoning(run)) as sampler:
         for step in range(run.restore(policy, source), stage.steps):
             with run.clock("sync"):
@@ -40,13 +39,15 @@ def train_rl(run: StageRun[RlStage]) -> None:
             with run.clock("train"):
                 score(policy, samples_S, parts, stage.tokens_per_device)
                 credit(groups_P, parts.advantage)
+                corrections = []
                 for minibatch in split(samples_S, stage.updates):
-                    corrected = correct(minibatch, parts)
-                    for batch in pack(contributing(minibatch, parts.loss), stage.tokens_per_device, policy.device):
+                    corrections.append(correct(minibatch, parts))
+                    for batch in policy.pack(contributing(minibatch, parts.loss), stage.tokens_per_device):
                         policy.backward(batch, parts.loss)
                     policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
-            run.log(step, summarise(groups_P) | corrected | policy.metrics(), samples=records(groups_P, step))
+            metrics = summarise(groups_P) | mean(corrections) | policy.metrics()
+            run.log(step, metrics, samples=records(groups_P))
             run.keep(step + 1, policy.save, every=stage.keep_every)
             run.checkpoint(step + 1, policy, source, every=stage.checkpoint_every)
     run.finish(policy.save)

@@ -14,8 +14,7 @@ from m2rl_core.chat import Chat
 from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.packing import pack
-from m2rl_core.policy import Policy
+from m2rl_core.policy import open_policy
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
@@ -27,16 +26,16 @@ __all__ = ["train_sft"]
 def train_sft(run: StageRun[SftStage]) -> None:
     """Train ``run.stage.init`` on demonstrations; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
-    updates = stage.epochs * stage.conversations // stage.batch
+    updates = stage.updates
     run.report(steps=updates, text="tokenising demonstrations")
     samples = demonstrations(run, Chat.load(start))
-    policy = Policy.load(start, dtype=run.study.model.dtype, optim=stage.optim)
+    policy = open_policy(run, start)
     loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
     for step in range(run.restore(policy), updates):
         with run.clock("train"):
             minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
             share_tokens(minibatch)
-            for batch in pack(minibatch, stage.tokens_per_device, policy.device):
+            for batch in policy.pack(minibatch, stage.tokens_per_device):
                 policy.backward(batch, loss)
             policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)

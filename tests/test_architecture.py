@@ -29,7 +29,7 @@ FLOORS = (
         "chat",
         "schedule",
     ),
-    ("weights", "policy", "engine", "run", "rollout", "algorithm"),
+    ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
     ("study", "report"),
     ("progress", "cli", "scaffold", "testing"),

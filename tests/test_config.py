@@ -44,7 +44,7 @@ x-expert: &expert
   optim: &optim {clip: 0.5}
 stages:
   init: {kind: init, domains: [math, science]}
-  sft: {kind: sft, init: init, domains: {math: 1, science: 2}, conversations: 100, optim: *optim}
+  sft: {kind: sft, init: init, domains: {math: 1, science: 2}, conversations: 1000, optim: *optim}
   math: {<<: *expert, domains: [math]}
   science: {<<: *expert, domains: [science], lr: 1e-6}
   mean: {kind: merge, experts: [math, "science@10"], merger: mean}

@@ -207,8 +207,8 @@ def test_a_prompt_drawn_twice_gets_other_noise(play: Any, tiny_model: Path, fake
 def test_records_come_back_whole(play: Any) -> None:
     groups, *_ = play(lambda turn, _: "<think>x</think>bye" if turn else "go", Oracle(6, "drop"), n=2)
     for sample in groups[0].samples_G:
-        again = from_record(to_record(sample, 3))
-        assert to_record(again, 3) == to_record(sample, 3)
+        again = from_record(to_record(sample))
+        assert to_record(again) == to_record(sample)
         assert again.trajectory == sample.trajectory
 
 

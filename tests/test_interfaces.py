@@ -35,7 +35,7 @@ def test_the_skeletons_fit_the_interfaces(tmp_path: Path) -> None:
         "from m2rl_core.interfaces import Analyzer, ComponentConfig, Domain, Loss, Merger\n"
         "import bfcl, environment, full_kl, gradients, ties\n"
         "loss: Loss = full_kl.FullKl(full_kl.FullKl.Config())\n"
-        "analyzer: Analyzer = gradients.Interference(gradients.Interference.Config(), loss)\n"
+        "analyzer: Analyzer = gradients.Interference(gradients.Interference.Config())\n"
         "domains: list[type[Domain]] = [environment.Office, bfcl.Bfcl]\n"
         "merger: type[Merger] = ties.Ties\n"
     )
@@ -70,7 +70,7 @@ def test_the_loss_asks_for_its_divergence() -> None:
 
 def test_sketches_keep_angles() -> None:
     gradients = skeleton("gradients")
-    analyzer = gradients.Interference(gradients.Interference.Config(width=4096), None)
+    analyzer = gradients.Interference(gradients.Interference.Config(width=4096))
     draw = torch.Generator().manual_seed(0)
     one, noise = torch.randn(2, 20_000, generator=draw)
     sketches = [analyzer.sketch(iter([("w", g)])) for g in (one, one + noise)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
-from m2rl_core.errors import DataError
+from m2rl_core.errors import ConfigError, DataError
 from m2rl_core.rollout.mixture import Fixed, Source
 from m2rl_core.types import Group, Prompt, Reward, Sample, Trajectory
 
@@ -37,6 +38,28 @@ def test_quotas_are_exact_at_every_step(count: int) -> None:
             drawn[prompt.domain] += 1
         for domain, share in shares.items():
             assert abs(drawn[domain] - share / 100 * count * (step + 1)) < 1.001
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_shares_are_dealt_exactly(seed: int) -> None:
+    draw = random.Random(seed)
+    shares = {f"d{i}": draw.choice([0.01, 0.1, 1.0, 2.0, draw.random()]) for i in range(draw.randint(2, 6))}
+    count, drawn = draw.randint(1, 9), dict.fromkeys(shares, 0)
+    mixed = source(shares, count)
+    for step in range(60):
+        taken = mixed.next(step)
+        assert len(taken) == count
+        for prompt in taken:
+            drawn[prompt.domain] += 1
+        for domain, share in shares.items():
+            assert abs(drawn[domain] - share / sum(shares.values()) * count * (step + 1)) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("weights", [{"math": 1.0}, {"math": 1.0, "science": -1.0}, {"math": 0.0, "science": 0.0}])
+def test_impossible_weights_are_refused(weights: dict[str, float]) -> None:
+    found = {d: prompts(d, 9) for d in ("math", "science")}
+    with pytest.raises(ConfigError, match="mixture 'fixed'"):
+        Source(found, Fixed(Fixed.Config(shares=weights)), 4, 0).next(0)
 
 
 def test_shares_that_divide_evenly_are_met_in_every_step() -> None:

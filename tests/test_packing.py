@@ -44,6 +44,14 @@ def test_at_least_95_percent_useful(seed: int) -> None:
     assert columns % ALIGN == 0
 
 
+@pytest.mark.parametrize("lengths", [[100] * 180, [31, 700, 45, 45, 1200, 8] * 9, [5000, 4000, 90]])
+def test_rows_of_variable_length_attention_are_as_full(lengths: list[int]) -> None:
+    columns, rows = choose_rows(lengths, 16384, dense=False)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert max(sum(lengths[i] for i in row) for row in rows) <= columns <= 16384
+    assert sum(lengths) >= 0.95 * len(rows) * columns
+
+
 def test_every_token_lands_where_its_piece_says(make_sample: Make) -> None:
     samples = ragged(make_sample, 40)
     for batch in pack(samples, 512, CPU):

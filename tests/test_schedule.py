@@ -9,7 +9,7 @@ from m2rl_core.schedule import lr_at
 
 
 def stage(schedule: str) -> SftStage:
-    given = {"kind": "sft", "init": "base", "domains": ["math"], "conversations": 8, "lr": 1.0, "floor": 0.1}
+    given = {"kind": "sft", "init": "base", "domains": ["math"], "conversations": 512, "lr": 1.0, "floor": 0.1}
     return SftStage.model_validate({**given, "schedule": schedule, "warmup": 0.2})
 
 

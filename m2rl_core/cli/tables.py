@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -84,7 +83,7 @@ def _steps(stage: AnyStage) -> str:
         case RlStage():
             return f"{stage.steps} × {stage.prompts} × {stage.group}"
         case SftStage():
-            return f"{math.ceil(stage.conversations / stage.batch) * stage.epochs} × {stage.batch}"
+            return f"{stage.updates} × {stage.batch}"
     return ""
 
 

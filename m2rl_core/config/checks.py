@@ -242,11 +242,6 @@ def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
     if stage.teachers and not taught:
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' learns from no teacher")
-    if not loss.separable and stage.max_tokens > stage.tokens_per_device:
-        raise ConfigError(
-            f"{owner}.tokens_per_device: loss '{loss.name}' needs whole sequences of up to {stage.max_tokens} tokens",
-            found=stage.tokens_per_device,
-        )
 
 
 def _suites(stage: EvalStage, domains: Mapping[str, Domain], owner: str) -> None:

@@ -99,7 +99,8 @@ class ModelSection(Section):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the matrix products; master weights and optimizer are always float32."""
-    trust_remote_code: bool = False
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
 
 
 class DomainSection(Section):
@@ -137,7 +138,7 @@ class OptimSection(Section):
 class Stage(Section):
     """What all stages share."""
 
-    tokens_per_device: PositiveInt = 16384
+    tokens_per_device: PositiveInt = 36864
     """Most packed tokens, filling included, of one forward and backward pass."""
 
 
@@ -191,6 +192,23 @@ class SftStage(Stage):
     optim: OptimSection = OptimSection(beta2=0.95)
     checkpoint_every: PositiveInt = 100
 
+    @model_validator(mode="after")
+    def _fits(self) -> SftStage:
+        if self.max_length > self.tokens_per_device:
+            raise ValueError(
+                f"sequences of max_length {self.max_length} exceed tokens_per_device {self.tokens_per_device}"
+            )
+        if self.epochs * self.conversations < self.batch:
+            raise ValueError(
+                f"{self.epochs * self.conversations} conversations are less than one batch of {self.batch}"
+            )
+        return self
+
+    @property
+    def updates(self) -> int:
+        """Optimizer updates of the whole stage; conversations that fill no batch are left out."""
+        return self.epochs * self.conversations // self.batch
+
 
 class RlStage(Stage):
     """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation."""
@@ -228,6 +246,14 @@ class RlStage(Stage):
     checkpoint_every: PositiveInt = 20
     verifier_failures: Share = 0.02
     """Share of failed verdicts in one step above which the stage stops."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> RlStage:
+        if self.max_tokens > self.tokens_per_device:
+            raise ValueError(
+                f"samples of max_tokens {self.max_tokens} exceed tokens_per_device {self.tokens_per_device}"
+            )
+        return self
 
 
 class MergeStage(Section):

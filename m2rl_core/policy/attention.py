@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from m2rl_core.errors import DataError
+
 NAME = "m2rl_packed"
+UNKNOWN = ("sliding_window", "softcap", "s_aux")
 
 
 def dense_mask(sequence_RC: Tensor) -> Tensor:
@@ -41,13 +44,19 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float,
     bounds: tuple[Tensor, int] | None = None,
-    **_: Any,
+    **other: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature; states are [R, heads, C, D]."""
+    """transformers' attention signature; states are [R, heads, C, D].
+
+    Raises:
+        DataError: the model's attention has a part that this one has not, so its log-probs would be wrong.
+    """
+    if asked := sorted(name for name in UNKNOWN if other.get(name) is not None):
+        raise DataError(f"{type(module).__name__}: packed training does not know attention with {', '.join(asked)}")
     if bounds is not None:
         from torch.nn.attention.varlen import varlen_attn
 
-        q, k, v = (s.transpose(1, 2).flatten(0, 1) for s in (query, key, value))
+        q, k, v = (s.transpose(1, 2).flatten(0, 1).bfloat16() for s in (query, key, value))
         k, v = (_grouped(s, q.shape[1] // s.shape[1]) for s in (k, v))
         packed = varlen_attn(q, k, v, bounds[0], bounds[0], bounds[1], bounds[1], scale=scaling, window_size=(-1, 0))
         out = cast(Tensor, packed)

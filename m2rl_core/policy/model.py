@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from m2rl_core.config import OptimSection
+from m2rl_core.config import OptimSection, RlStage, SftStage
 from m2rl_core.errors import ConfigError, DataError, DivergedError
 from m2rl_core.interfaces import Loss
 from m2rl_core.ops import token_logps
+from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding
-from m2rl_core.types import Batch
+from m2rl_core.run import StageRun
+from m2rl_core.types import Batch, Sample
 
 SKIPS = 5
 """Updates with a non-finite gradient, one after the other, that stop a run."""
@@ -101,7 +103,7 @@ class Policy:
         temperature: float = 1.0,
         checkpointing: bool = False,
     ) -> Policy:
-        """Open a Hugging Face folder.
+        """Open a Hugging Face folder; ``checkpointing`` recomputes activations in the backward pass.
 
         Raises:
             DataError: no safetensors weights there, or an architecture whose attention cannot be packed.
@@ -121,11 +123,21 @@ class Policy:
 
     # ── scoring and training ─────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def dense(self) -> bool:
+        """True where attention costs the square of a row's length: on a CPU, and in float32 (no kernel takes that)."""
+        return self.device.type == "cpu" or self.scorer.dtype == torch.float32
+
+    def pack(self, samples_S: Sequence[Sample], tokens_per_device: int) -> list[Batch]:
+        """This rank's share of the samples, packed for this device."""
+        place = {"rank": sharding.rank(), "ranks": sharding.ranks()}
+        return pack(samples_S, tokens_per_device, self.device, dense=self.dense, **place)
+
     def _score(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(indices of trained tokens, their log-probs, their entropies)."""
         at = predictors(batch)
         context: dict[str, Any] = {"position_ids": batch.position_T.view(batch.shape)}
-        if self.device.type == "cpu":
+        if self.dense:
             context["attention_mask"] = attention.dense_mask(batch.sequence_T.view(batch.shape))
         else:
             context["bounds"] = attention.sequence_bounds(batch.position_T)
@@ -152,7 +164,8 @@ class Policy:
         assert view.coef_T is not None, "fix the coefficients before the first backward pass"
         total = (view.coef_T * loss(logps, view)).sum()
         torch.autograd.backward(total)
-        self._gather(loss=total.item(), entropy=(view.coef_T * entropy).sum().item())
+        weight_T = view.coef_T.abs()
+        self._gather(loss=total.item(), entropy=(weight_T * entropy).sum().item(), weight=weight_T.sum().item())
 
     def step(self, lr: float) -> None:
         """Clip, guard, update. A non-finite gradient skips the update and is counted.
@@ -180,11 +193,20 @@ class Policy:
         for name, value in values.items():
             self._metrics[name] = self._metrics.get(name, 0.0) + value
 
-    def metrics(self) -> dict[str, float]:
-        """What was gathered since the last call: loss, entropy and gradient norm are means over updates."""
+    def metrics(self) -> dict[str, float | None]:
+        """What was gathered since the last call.
+
+        ``loss`` and ``grad_norm`` are means over updates; ``entropy`` [nats] is the mean over the tokens that were
+        computed, weighted as in the loss, or ``None`` where no sample had a gradient.
+        """
         gathered, self._metrics = self._metrics, {}
-        updates = gathered.pop("updates", 1.0)
-        return {k: v if k == "skipped_updates" else v / updates for k, v in gathered.items()}
+        updates, weight = gathered.get("updates", 0.0) or 1.0, gathered.get("weight", 0.0)
+        return {
+            "loss": gathered.get("loss", 0.0) / updates,
+            "entropy": gathered["entropy"] / weight if weight else None,
+            "grad_norm": gathered.get("grad_norm", 0.0) / updates,
+            "skipped_updates": gathered.get("skipped_updates", 0.0),
+        }
 
     # ── weights and state ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,6 +233,18 @@ class Policy:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.skipped = state["skipped"]
+
+
+def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, temperature: float = 1.0) -> Policy:
+    """The policy that a stage trains, with the study's precision and the stage's optimizer."""
+    held = run.study.model
+    return Policy.load(
+        folder,
+        dtype=held.dtype,
+        optim=run.stage.optim,
+        temperature=temperature,
+        checkpointing=held.activation_checkpointing,
+    )
 
 
 def _assets(source: Path | None) -> list[Path]:

@@ -25,6 +25,7 @@ def shard(root: torch.nn.Module, layers: Iterable[torch.nn.Module], dtype: torch
         fully_shard(module, mp_policy=policy)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)  # coefficients already hold the global denominators: only sum
+        module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -37,13 +38,6 @@ def plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
-
-
-def total(values: Tensor) -> Tensor:
-    """Sum over all ranks, in place."""
-    if dist.is_initialized():
-        dist.all_reduce(values)
-    return values
 
 
 def rank() -> int:

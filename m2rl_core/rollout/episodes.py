@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from m2rl_core.chat import Chat
+from m2rl_core.errors import M2rlError
 from m2rl_core.interfaces import Domain, Engine, Episode, SingleTurn
 from m2rl_core.reasoning import split
 from m2rl_core.rollout.verifiers import Spec, VerifierPool
@@ -130,12 +131,16 @@ class Sampler:
                     track.given(self.chat.continuation(reply))
                 else:
                     track.restart(self.chat.encode([*prompt.messages, *_without_reasoning(said)], prompt.tools))
-                again = replace(sampling, stop_ids=self.chat.stop_ids, sample=index, max_tokens=left)
+                # a context that begins anew repeats positions, and must not repeat their noise
+                seed = sampling.seed if episode.history == "keep" else derive(sampling.seed, "turn", number)
+                again = replace(sampling, stop_ids=self.chat.stop_ids, seed=seed, sample=index, max_tokens=left)
                 [turn] = await self.engine.generate(track.context, again, 1)
+        except M2rlError:
+            raise  # the engine's or the user's: not this episode's
         except Exception as error:  # one bad rollout is data
             trouble = f"the environment failed: {type(error).__name__}: {error}"
         finally:
-            await episode.close()
+            trouble = await _closed(episode) or trouble
         reward, trajectory = await self._judge(prompt, said, finish, trouble)
         return Sample(
             prompt=prompt,
@@ -164,6 +169,15 @@ class Sampler:
         verdict = await self.pool.verify(prompt.domain, trajectory)
         self.charge(f"verify/{prompt.domain}", verdict.seconds)
         return verdict.reward, trajectory
+
+
+async def _closed(episode: Episode) -> str:
+    """Close an episode; what went wrong, if anything did."""
+    try:
+        await episode.close()
+    except Exception as error:
+        return f"the environment failed to close: {type(error).__name__}: {error}"
+    return ""
 
 
 def open_sampler(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from m2rl_core.config import RlStage
-from m2rl_core.errors import DataError
+from m2rl_core.errors import ConfigError, DataError, boundary
 from m2rl_core.interfaces import ComponentConfig, Mixture
 from m2rl_core.run import StageRun
 from m2rl_core.seeding import derive
@@ -75,19 +75,36 @@ class Source:
                 self.rewards[domain] = MEMORY * self.rewards.get(domain, mean) + (1 - MEMORY) * mean
 
     def _quotas(self, step: int) -> dict[str, int]:
-        """Whole prompts per domain: what is owed, largest remainders first; the rest stays owed."""
-        sizes = {domain: len(found) for domain, found in self.prompts.items()}
-        weights = self.mixture.weights(step, sizes, self.rewards)
-        total = sum(Fraction(weights[d]) for d in self.prompts)
-        for domain in self.prompts:
-            self.owed[domain] += Fraction(weights[domain]) / total * self.count
-        quotas = {d: max(0, int(owed)) for d, owed in self.owed.items()}
-        by_remainder = sorted(self.prompts, key=lambda d: quotas[d] - self.owed[d])
-        for domain in by_remainder[: self.count - sum(quotas.values())]:
-            quotas[domain] += 1
-        for domain, quota in quotas.items():
-            self.owed[domain] -= quota
+        """Whole prompts per domain, dealt one by one to the domain whose next prompt is due first.
+
+        Tijdeman's rule for the chairman assignment problem (https://doi.org/10.1016/0012-365X(80)90269-1): every domain
+        stays within one prompt of its exact share, whatever the shares.
+        """
+        shares = self._shares(step)
+        quotas = dict.fromkeys(self.prompts, 0)
+        for _ in range(self.count):
+            for domain, share in shares.items():
+                self.owed[domain] += share
+            due = [domain for domain in shares if self.owed[domain] > 0]
+            first = min(due, key=lambda domain: (1 - self.owed[domain]) / shares[domain])
+            self.owed[first] -= 1
+            quotas[first] += 1
         return quotas
+
+    def _shares(self, step: int) -> dict[str, Fraction]:
+        """The mixture's weights of this step, adding up to 1; domains without weight are left out."""
+        sizes = {domain: len(found) for domain, found in self.prompts.items()}
+        with boundary(f"mixture '{self.mixture.name}'", f"weighing the domains of step {step}"):
+            weights = self.mixture.weights(step, sizes, self.rewards)
+        if unknown := weights.keys() ^ self.prompts.keys():
+            raise ConfigError(
+                f"mixture '{self.mixture.name}' must weigh exactly the stage's domains",
+                found=", ".join(sorted(unknown)), allowed=self.prompts,
+            )  # fmt: skip
+        if min(weights.values()) < 0 or sum(weights.values()) <= 0:
+            raise ConfigError(f"mixture '{self.mixture.name}': weights must be positive", found=dict(weights))
+        total = sum(Fraction(weight) for weight in weights.values())
+        return {domain: Fraction(weights[domain]) / total for domain in self.prompts if weights[domain] > 0}
 
     def _draw(self, domain: str) -> Prompt:
         found = self.prompts[domain]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from m2rl_core.types import Group, Message, Prompt, Reward, Sample, Trajectory
 
-__all__ = ["from_record", "summarise", "to_record"]
+__all__ = ["from_record", "mean", "records", "summarise", "to_record"]
 
 
-def summarise(groups_P: Sequence[Group]) -> dict[str, float]:
+def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
     """Reward, length and health of a step, of all domains together and of each (``reward/math``).
 
     Rewards are means over samples with a verdict, ``length`` is the mean of a sample's tokens and ``tokens`` their sum;
     shares are of groups or of samples. Sums run in sample order, so that
     a resumed run repeats them bit for bit.
     """
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float | None] = {}
     domains = list(dict.fromkeys(g.prompt.domain for g in groups_P))
     for suffix, groups in [
         ("", list(groups_P)),
@@ -37,10 +37,14 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float]:
     return metrics
 
 
-def to_record(sample: Sample, step: int) -> dict[str, Any]:
+def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of every metric over several updates of one step; nothing where there was no update."""
+    return {name: fmean(each[name] for each in found) for name in (found[0] if found else ())}
+
+
+def to_record(sample: Sample) -> dict[str, Any]:
     """One sample as plain JSON; :func:`from_record` reads it back."""
     return {
-        "step": step,
         "domain": sample.prompt.domain,
         "prompt": sample.prompt.id,
         "sample": sample.index,
@@ -49,6 +53,7 @@ def to_record(sample: Sample, step: int) -> dict[str, Any]:
         "reason": sample.reward.reason,
         "finish": sample.finish,
         "question": list(sample.prompt.messages),
+        "tools": [dict(tool) for tool in sample.prompt.tools],
         "ground_truth": sample.prompt.ground_truth,
         "metadata": dict(sample.prompt.metadata),
         "messages": list(sample.trajectory.messages),
@@ -64,7 +69,9 @@ def to_record(sample: Sample, step: int) -> dict[str, Any]:
 def from_record(record: dict[str, Any]) -> Sample:
     """The sample that :func:`to_record` wrote."""
     question: tuple[Message, ...] = tuple(record["question"])
-    prompt = Prompt(record["prompt"], record["domain"], question, record["ground_truth"], record["metadata"])
+    prompt = Prompt(
+        record["prompt"], record["domain"], question, record["ground_truth"], record["metadata"], tuple(record["tools"])
+    )
     truncated = record["finish"] == "length"
     return Sample(
         prompt=prompt,
@@ -80,6 +87,6 @@ def from_record(record: dict[str, Any]) -> Sample:
     )
 
 
-def records(groups_P: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
+def records(groups_P: Sequence[Group]) -> Iterator[dict[str, Any]]:
     """All samples of a step, in order."""
-    return (to_record(sample, step) for group in groups_P for sample in group.samples_G)
+    return (to_record(sample) for group in groups_P for sample in group.samples_G)

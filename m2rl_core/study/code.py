@@ -15,7 +15,7 @@ from pathlib import Path
 
 import m2rl_core
 
-__all__ = ["code_hash", "modules_behind"]
+__all__ = ["code_hash", "core_behind", "modules_behind"]
 
 CORE = m2rl_core.__name__
 SURROUNDINGS = {"cli", "plugins", "progress", "registry", "report", "study", "testing"}
@@ -40,6 +40,17 @@ def modules_behind(module: str) -> list[str]:
         found |= new
         todo += new
     return sorted(found)
+
+
+def core_behind(module: str) -> list[str]:
+    """The core's modules that the package of a plugin's module imports, e.g. ``m2rl_core.answers``, sorted."""
+    root = _file(module.split(".")[0])
+    if root is None or module.split(".")[0] == CORE:
+        return []
+    files = root.parent.rglob("*.py") if root.name == "__init__.py" else [root]
+    trees = (ast.parse(file.read_bytes()) for file in files)
+    named = {name for tree in trees for node in _run(tree) for name in _named(node, module)}
+    return sorted(name for name in named if _counts(name, module))
 
 
 def _counts(name: str, root: str) -> bool:

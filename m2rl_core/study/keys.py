@@ -18,7 +18,7 @@ from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, ModelStage, Re
 from m2rl_core.files import content_hash
 from m2rl_core.model import is_local
 from m2rl_core.registry import KINDS, Kind, Registry, use_of
-from m2rl_core.study.code import code_hash
+from m2rl_core.study.code import code_hash, core_behind
 from m2rl_core.study.graph import Node
 
 __all__ = ["key_of", "keyed", "narrowed"]
@@ -73,11 +73,12 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         "seed": node.seed,
         "suite": node.suite,
         "config": stage.model_dump(mode="json", exclude=HARMLESS | {"kind"} | components.keys()),
-        "reasoning": {name: study.domains[name].reasoning for name in node.domains},
         "components": {label: _covered(label, use, registry) for label, use in components.items()},
     }
+    if isinstance(stage, RlStage):
+        settings["reasoning"] = {name: study.domains[name].reasoning for name in node.domains}
     if isinstance(stage, SftStage | RlStage | EvalStage | AnalyzeStage):
-        settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
+        settings["model"] = study.model.model_dump(mode="json", include={"dtype"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = {name: section.model_dump(mode="json") for name, section in study.stages.items()}
     return settings
@@ -106,9 +107,25 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
     if kind != "engine":  # asking an engine's class for its defaults may import torch
         config = registry.configure(kind, use, label).model_dump(mode="json")
     names = {(kind, use_of(use)[0]), *_nested(kind, config, registry)}
+    if kind == "algorithm":
+        names |= set(_composed(use, registry, label))
     code = {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)}
+    behind = {module for each, name in names for module in core_behind(registry.lookup(each, name).module)}
+    code |= {module: code_hash(module) for module in sorted(behind)}
     files = {name: content_hash(Path(name)) for name in sorted(set(_files(config)))}
     return {"use": use_of(use)[0], "config": config, "code": code, **({"files": files} if files else {})}
+
+
+def _composed(use: Mapping[str, Any], registry: Registry, label: str) -> Iterator[tuple[Kind, str]]:
+    """The parts that an algorithm is made of, those that it takes from other plugins by default included."""
+    parts = registry.create("algorithm", use, label).compose()
+    given: dict[Kind, Mapping[str, Any] | None] = {
+        "advantage": parts.advantage, "loss": parts.loss, "importance": parts.importance,
+    }  # fmt: skip
+    for kind, part in given.items():
+        if part is not None:
+            yield kind, use_of(part)[0]
+            yield from _nested(kind, part, registry)
 
 
 def _nested(kind: Kind, value: object, registry: Registry) -> Iterator[tuple[Kind, str]]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from m2rl_core.interfaces import ComponentConfig, Lab, Loss
+from m2rl_core.interfaces import ComponentConfig, Lab
 from m2rl_core.seeding import derive
 from m2rl_core.types import Figure, Findings, Sample, Sampling, Table
 
@@ -24,15 +24,16 @@ class Interference:
         steps: tuple[int, ...] = (10, 20)
         width: int = 256
 
-    def __init__(self, config: Config, loss: Loss) -> None:
-        self.config, self.loss = config, loss
+    def __init__(self, config: Config) -> None:
+        self.config = config
 
     def run(self, lab: Lab) -> Findings:
         domains = sorted(lab.experts)
         rows = []
         for step in self.config.steps:
             model = f"{self.config.model}@{step}"
-            sketches = {d: self.sketch(lab.gradients(model, self.groups(lab, model, d), self.loss)) for d in domains}
+            groups = {domain: self.groups(lab, model, domain) for domain in domains}
+            sketches = {d: self.sketch(lab.gradients(model, self.config.model, groups[d])) for d in domains}
             for i, one in enumerate(domains):
                 for other in domains[i + 1 :]:
                     cosine = torch.cosine_similarity(sketches[one], sketches[other], dim=0).item()

@@ -43,7 +43,7 @@ class Math(Domain):
         """Difficulties of the generated problems, mixed evenly; ``math-hard`` asks the hardest whatever this is."""
         size: int = Field(4096, gt=0)
         """Generated training prompts."""
-        noise: float = Field(0.06, ge=0.0, le=1.0)
+        noise: float = Field(0.08, ge=0.0, le=1.0)
         """Chance that a column of a demonstrated solution is miscalculated, so that SFT leaves RL something to do."""
         seed: int = 0
         """Of the generated problems."""

@@ -42,7 +42,7 @@ class Science(Domain):
         """Difficulties of the generated questions, mixed evenly; ``science-hard`` asks the hardest whatever this is."""
         size: int = Field(4096, gt=0)
         """Generated training prompts."""
-        noise: float = Field(0.25, ge=0.0, le=1.0)
+        noise: float = Field(0.35, ge=0.0, le=1.0)
         """Share of demonstrations whose last result is miscalculated, so that SFT leaves RL something to do."""
         seed: int = 0
         """Of the generated questions."""
