@@ -208,7 +208,7 @@ def test_check_shows_the_stages(study: Path, tmp_path: Path) -> None:
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert [row for row in rows if row][2:] == [
         "init init domain one, domain two to run",
-        "sft sft init 7 × 16 to run",
+        "sft sft init 6 × 16 to run",
         "one rl sft 20 × 8 × 4 to run",
         "two rl sft 5 × 8 × 4 to run",
         "mean merge one, two to run",

@@ -400,7 +400,6 @@ def registry() -> Registry:
         "m2rl_losses": [
             named("clip"),
             named("kl", divergence=Divergence("reverse")),
-            named("gspo", separable=False),
         ],
         "m2rl_mixtures": [named("fixed")],
         "m2rl_mergers": [named("mean"), named("ties", needs_base=True)],
@@ -448,8 +447,8 @@ def test_a_good_study_passes(read: Read, registry: Registry) -> None:
         ),
         ("stages.math.teachers={math: sft}", "stages.math.teachers: algorithm 'grpo' learns from no teacher."),
         (
-            "stages.math={kind: rl, init: sft, domains: [math], algorithm: {use: grpo, loss: {use: gspo}}}",
-            "stages.math.tokens_per_device: loss 'gspo' needs whole sequences of up to 32768 tokens. Found: 16384.",
+            "stages.math.algorithm.advantage.use=grup",
+            "stages.math.algorithm.advantage: advantage 'grup' is not available. Did you mean 'group'?",
         ),
         ("stages.math.mixture=fixd", "stages.math.mixture: mixture 'fixd' is not available. Did you mean 'fixed'?"),
         ("stages.mean.merger=men", "stages.mean.merger: merger 'men' is not available."),

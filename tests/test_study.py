@@ -283,7 +283,7 @@ def test_longer_lists_of_evaluations_keep_the_others(bench: Bench) -> None:
         ("m", "checkpoint_every", 7, {"report"}),
         ("m", "verifier_failures", 0.5, {"report"}),
         ("m", "steps", 7, {"m", "avg", "evals", "report"}),
-        ("s", "tokens_per_device", 77, {"s", "avg", "evals", "report"}),
+        ("s", "tokens_per_device", 99_999, {"s", "avg", "evals", "report"}),
         ("sft", "lr", 1e-3, {"sft", "m", "s", "avg", "evals", "report"}),
     ],
 )
@@ -307,15 +307,17 @@ def test_what_is_spelled_out_is_no_change(bench: Bench) -> None:
 
 def test_a_domain_section_changes_those_who_use_it(bench: Bench) -> None:
     before, study = bench.keys(tree()), tree()
-    study["domains"]["science"]["reasoning"] = "off"
+    study["domains"]["science"]["level"] = 2
     found = changed(before, bench.keys(study))
     assert "evals/m/math-easy" in found  # its model's start was made from both domains
-    study["stages"]["sft"]["domains"] = study["stages"]["init"]["domains"] = ["math"]
-    before = bench.keys(study)
-    study["domains"]["science"]["reasoning"] = "optional"
-    assert {name for name in changed(before, bench.keys(study)) if "avg" not in name} == {
-        *("s", "evals/m/science-easy", "report")
-    }
+
+
+def test_the_rewards_format_gate_changes_those_who_earn_rewards(bench: Bench) -> None:
+    before, study = bench.keys(tree()), tree()
+    study["domains"]["science"]["reasoning"] = "off"
+    found = {name for name in changed(before, bench.keys(study)) if "avg" not in name}
+    assert "s" in found
+    assert not found & {"init", "sft", "m", "evals/m/science-easy", "evals/sft/science-easy"}
 
 
 def test_code_of_a_plugin_counts_where_it_is_used(bench: Bench) -> None:

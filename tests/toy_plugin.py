@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.types import Prompt, Reward, Suite, Trajectory
+from m2rl_core.types import Composition, Prompt, Reward, Suite, Trajectory
 
 
 class ToyDomain:
@@ -71,6 +71,9 @@ class ToyAlgorithm:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def compose(self) -> Composition:
+        return Composition(self.config.advantage, self.config.loss, self.config.importance)
 
 
 class ToyPart:
