@@ -117,7 +117,9 @@ class Bench:
         )
 
     def faults(self, **faults: list[str]) -> None:
-        (self.runs / "faults.json").write_text(json.dumps(faults))
+        (self.runs / "faults").mkdir(exist_ok=True)
+        for stage, those in faults.items():
+            (self.runs / "faults" / f"{stage}.json").write_text(json.dumps(those))
 
     def lines(self) -> dict[str, bytes]:
         """All deterministic results, by their place."""
@@ -565,7 +567,7 @@ def test_killed_and_run_again_gives_the_same_bytes(
     bench: Bench, undisturbed: dict[str, bytes], faults: dict[str, list[str]]
 ) -> None:
     bench.faults(**faults)
-    while any(json.loads((bench.runs / "faults.json").read_text()).values()):
+    while any(json.loads(file.read_text()) for file in (bench.runs / "faults").iterdir()):
         with pytest.raises(StageError, match=r"killed by signal 9 \(SIGKILL\).*run the same command again"):
             bench.run(tree())
     bench.run(tree())

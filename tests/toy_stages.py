@@ -1,8 +1,9 @@
 """Stage functions that need no model: they write, checkpoint and read as real ones do, and die where a test says so.
 
-A test puts ``faults.json`` beside the study's folder: ``{"math": ["log 3", "checkpoint 4"]}`` kills the worker of stage
+A test puts ``faults/math.json`` beside the study's folder: ``["log 3", "checkpoint 4"]`` kills the worker of stage
 ``math`` with signal 9 in the middle of a line of step 3, then, in the next attempt, while the state after 4 steps is
-written. ``"raise 2"`` and ``"refuse 2"`` raise instead, ``"hang 2"`` sleeps until somebody ends it.
+written. ``"raise 2"`` and ``"refuse 2"`` raise instead, ``"hang 2"`` sleeps until somebody ends it. Every stage has a
+file of its own, because stages run side by side.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class Walk:
 
 def fault(run: StageRun[AnyStage], where: str) -> bool:
     """True once where the test's list for this stage begins with ``where``."""
-    path = next((p / "faults.json" for p in run.folder.parents if (p / "faults.json").exists()), None)
-    faults: dict[str, list[str]] = json.loads(path.read_text()) if path else {}
-    if path is None or faults.get(run.name, [])[:1] != [where]:
+    name = f"faults/{run.name}.json"
+    path = next((p / name for p in run.folder.parents if (p / name).exists()), None)
+    faults: list[str] = json.loads(path.read_text()) if path else []
+    if path is None or faults[:1] != [where]:
         return False
-    faults[run.name].pop(0)
-    path.write_text(json.dumps(faults))
+    path.write_text(json.dumps(faults[1:]))
     return True
 
 

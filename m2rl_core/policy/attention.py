@@ -70,7 +70,7 @@ def packed_attention(
             attn_mask=attention_mask,
             scale=scaling,
         )
-    return out.transpose(1, 2), None
+    return out.transpose(1, 2).to(value.dtype), None
 
 
 AttentionInterface.register(NAME, packed_attention)

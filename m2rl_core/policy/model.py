@@ -194,16 +194,17 @@ class Policy:
             self._metrics[name] = self._metrics.get(name, 0.0) + value
 
     def metrics(self) -> dict[str, float | None]:
-        """What was gathered since the last call.
+        """What was gathered since the last call, by all ranks together. Collective.
 
         ``loss`` and ``grad_norm`` are means over updates; ``entropy`` [nats] is the mean over the tokens that were
         computed, weighted as in the loss, or ``None`` where no sample had a gradient.
         """
         gathered, self._metrics = self._metrics, {}
-        updates, weight = gathered.get("updates", 0.0) or 1.0, gathered.get("weight", 0.0)
+        updates = gathered.get("updates", 0.0) or 1.0
+        loss, entropy, weight = sharding.summed(*(gathered.get(name, 0.0) for name in ("loss", "entropy", "weight")))
         return {
-            "loss": gathered.get("loss", 0.0) / updates,
-            "entropy": gathered["entropy"] / weight if weight else None,
+            "loss": loss / updates,
+            "entropy": entropy / weight if weight else None,
             "grad_norm": gathered.get("grad_norm", 0.0) / updates,
             "skipped_updates": gathered.get("skipped_updates", 0.0),
         }

@@ -33,6 +33,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def summed(*values: float) -> list[float]:
+    """Each value added up over all ranks. Collective."""
+    if not dist.is_initialized():
+        return list(values)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    totals = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(totals)
+    return [float(total) for total in totals]
+
+
 def plain_name(name: str) -> str:
     """A parameter's Hugging Face name."""
     for wrapper in _WRAPPERS:
