@@ -59,8 +59,10 @@ def _corpus(run: StageRun[InitStage]) -> Iterator[str]:
 def fresh_tokenizer(corpus: Iterator[str], vocab: int, context: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: any text is representable, and every digit is its own token."""
     bpe = Tokenizer(models.BPE())
-    digits, words = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    # Not cut at words: a small vocabulary then spends its merges on the phrases that prompts repeat, and halves them.
+    spans = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, spans])
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab - len(MARKS), special_tokens=SPECIAL, initial_alphabet=alphabet)
@@ -86,6 +88,8 @@ def fresh_model(stage: InitStage, tokenizer: PreTrainedTokenizerFast, seed: int)
         num_key_value_heads=stage.kv_heads,
         head_dim=stage.hidden // stage.heads,
         max_position_embeddings=stage.context,
+        # transformers' 0.02 suits large models; from it, so small a one needs twice as many updates
+        initializer_range=stage.hidden**-0.5,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

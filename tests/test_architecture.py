@@ -19,6 +19,7 @@ FLOORS = (
     (
         "answers",
         "rows",
+        "procedural",
         "statistics",
         "validation",
         "registry",
@@ -35,7 +36,7 @@ FLOORS = (
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
-PUBLIC = {"answers", "errors", "hookspecs", "interfaces", "rows", "seeding", "types"}
+PUBLIC = {"answers", "errors", "hookspecs", "interfaces", "procedural", "rows", "seeding", "types"}
 """What a plugin may import."""
 
 

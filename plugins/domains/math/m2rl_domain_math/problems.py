@@ -1,7 +1,6 @@
 """Procedural sums and differences, small enough for a model of a million parameters, with worked solutions.
 
-A problem's numbers decide, through a hash, whether it may be trained on or is held out, so the two never meet whatever
-the phrasing. A worked solution goes digit by digit from the units, as on paper.
+A worked solution goes digit by digit from the units, as on paper.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from m2rl_core.seeding import derive
+from m2rl_core.types import Message, Prompt
 
-__all__ = ["LEVELS", "Problem", "held_out", "problems", "solution"]
+__all__ = ["LEVELS", "Problem", "problems"]
 
 LEVELS = {
     1: "sums of two digits",
@@ -25,8 +24,6 @@ LEVELS = {
 
 _DIGITS = {1: 2, 2: 3, 3: 2, 4: 4}
 _PHRASES = ("What is {}?", "Compute {}.", "{} = ?", "Find {}.")
-_HELD_OUT = 5
-"""One problem in so many is held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +37,46 @@ class Problem:
     phrase: str
 
     @property
-    def question(self) -> str:
-        return self.phrase.format(f"{self.left} {self.sign} {self.right}")
+    def identity(self) -> tuple[int | str, ...]:
+        """The sign and the numbers, in either order."""
+        return (self.sign, *sorted((self.left, self.right)))
 
     @property
     def answer(self) -> int:
         return self.left + self.right if self.sign == "+" else self.left - self.right
 
+    def prompt(self, key: str) -> Prompt:
+        asked = self.phrase.format(f"{self.left} {self.sign} {self.right}")
+        message = Message(role="user", content=asked)
+        return Prompt(key, "math", (message,), str(self.answer), {"level": self.level})
 
-def held_out(problem: Problem) -> bool:
-    """Whether a problem is kept for evaluation: a hash of its numbers, in either order."""
-    return derive("math", problem.sign, *sorted((problem.left, problem.right))) % _HELD_OUT == 0
+    def worked(self) -> tuple[Message, ...]:
+        """Column by column: ``7+8+0=15 4+3+1=8``, the carry last on each left side."""
+        steps, carry = [], 0
+        upper = str(self.left)[::-1]
+        lower = str(self.right)[::-1].ljust(len(upper), "0")
+        for one, other in zip(upper, lower, strict=True):
+            total = int(one) + int(other) + carry if self.sign == "+" else int(one) - int(other) - carry
+            steps.append(f"{one}{self.sign}{other}{self.sign}{carry}={total}")
+            carry = total // 10 if self.sign == "+" else int(total < 0)
+        return _said(" ".join(steps), self.answer)
+
+    def guessed(self, draw: Random) -> tuple[Message, ...]:
+        """Any number of the answer's length."""
+        digits = len(str(self.answer))
+        return _said("", draw.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
 
 
-def problems(level: int, draw: Random, *, evaluation: bool) -> Iterator[Problem]:
-    """Endless problems of one level from one side of the split."""
+def _said(reasoning: str, answer: int) -> tuple[Message, ...]:
+    return (Message(role="assistant", content=f"<think>{reasoning}</think>\\boxed{{{answer}}}"),)
+
+
+def problems(level: int, draw: Random) -> Iterator[Problem]:
+    """Endless problems of one level."""
     low, high = 10 ** (_DIGITS[level] - 1), 10 ** _DIGITS[level] - 1
     while True:
         left, right = draw.randint(low, high), draw.randint(low, high)
         sign: Literal["+", "-"] = "-" if level == 3 else "+"
         if sign == "-":
             left, right = max(left, right), min(left, right)
-        problem = Problem(level, left, right, sign, draw.choice(_PHRASES))
-        if held_out(problem) == evaluation:
-            yield problem
-
-
-def solution(problem: Problem, draw: Random, noise: float) -> str:
-    """A worked solution; each column is miscalculated with probability ``noise``, and the mistake is carried on."""
-    steps, digits, carry = [], [], 0
-    upper, lower = str(problem.left)[::-1], str(problem.right)[::-1]
-    for place, one in enumerate(upper):
-        other = lower[place] if place < len(lower) else "0"
-        total = int(one) + int(other) + carry if problem.sign == "+" else int(one) - int(other) - carry
-        if draw.random() < noise:
-            total += draw.choice((-1, 1))
-        if problem.sign == "+":
-            total = max(0, total)
-            digit, following = total % 10, total // 10
-        else:
-            total = min(9, total)
-            digit, following = total % 10, int(total < 0)
-        steps.append(f"{one}{problem.sign}{other}{problem.sign}{carry}={total}")
-        digits.append(digit)
-        carry = following
-    if problem.sign == "+" and carry:
-        digits.append(carry)
-    answer = int("".join(map(str, reversed(digits))))
-    return f"<think>{' '.join(steps)}</think>\\boxed{{{answer}}}"
+        yield Problem(level, left, right, sign, draw.choice(_PHRASES))

@@ -15,6 +15,7 @@ from m2rl_core.reasoning import split
 from m2rl_core.testing.domain import DomainContract
 from m2rl_core.types import Conversation, Message, Prompt, Trajectory
 from m2rl_domain_math import Math
+from m2rl_domain_math.problems import Problem
 
 
 def numbers(messages: Sequence[Message]) -> str:
@@ -50,12 +51,21 @@ def test_gold_is_the_result() -> None:
         assert int(prompt.ground_truth) == int(left) + (int(right) if sign == "+" else -int(right))
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1, 0.5])
-def test_noise_is_the_share_of_mistakes(noise: float) -> None:
-    domain = Math(Math.Config(noise=noise))
-    right = sum(judged(domain, shown) or 0.0 for shown in islice(domain.demonstrations(), 600)) / 600
-    assert (right == 1.0) == (noise == 0.0)
-    assert 0.5 * (1 - noise) ** 3 < right <= 1 - noise / 2
+@pytest.mark.parametrize("hasty", [0.0, 0.4, 1.0])
+def test_worked_solutions_are_right_and_guesses_are_not(hasty: float) -> None:
+    shown = list(islice(Math(Math.Config(hasty=hasty)).demonstrations(), 600))
+    worked = [each for each in shown if "=" in each.messages[1]["content"]]
+    assert len(worked) / 600 == pytest.approx(1 - hasty, abs=0.08)
+    assert all(judged(Math(Math.Config()), each) == 1.0 for each in worked)
+    guessed = [each for each in shown if each not in worked]
+    assert sum(judged(Math(Math.Config()), each) or 0.0 for each in guessed) <= 0.05 * len(guessed)
+
+
+def test_a_worked_solution_carries_as_on_paper() -> None:
+    [said] = Problem(1, 47, 38, "+", "Find {}.").worked()
+    assert said["content"] == "<think>7+8+0=15 4+3+1=8</think>\\boxed{85}"
+    [said] = Problem(3, 53, 27, "-", "Find {}.").worked()
+    assert said["content"] == "<think>3-7-0=-4 5-2-1=2</think>\\boxed{26}"
 
 
 def test_levels_are_mixed_evenly_and_the_hard_suite_is_another_level() -> None:
@@ -73,7 +83,7 @@ def test_another_seed_asks_other_problems() -> None:
 
 
 def test_refuses_unknown_levels_and_splits() -> None:
-    with pytest.raises(ValidationError, match="no level"):
+    with pytest.raises(ValidationError, match="1, 2, 3 or 4"):
         Math.Config(levels=(1, 99))
     with pytest.raises(DataError, match="math-heldout"):
         list(Math(Math.Config()).prompts("nothing"))

@@ -1,7 +1,6 @@
 """Procedural multiple-choice questions of school physics, with worked solutions, for a model of a million parameters.
 
-A question's law and numbers decide, through a hash, whether it may be trained on or is held out, so the two never
-meet whatever the phrasing or the options. Options are ranges of values, in one of a few layouts: to look a value up
+Options are ranges of values, in one of a few layouts: to look a value up
 among options in any order is a skill that a model this small acquires late and all at once, if at all.
 """
 
@@ -11,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from m2rl_core.seeding import derive
+from m2rl_core.types import Message, Prompt
 
-__all__ = ["LEVELS", "Question", "held_out", "questions", "solution"]
+__all__ = ["LEVELS", "Question", "questions"]
 
 LEVELS = {1: "a sum", 2: "a difference", 3: "a sum, then a difference", 4: "a quotient"}
 """What each level of difficulty asks."""
@@ -26,8 +25,6 @@ _LAYOUTS = (
     ((8, 9), (6, 7), (4, 5), (1, 3)),
 )
 """Ranges of values that the options stand for: rising or falling."""
-_HELD_OUT = 5
-"""One question in so many is held out."""
 
 _LAWS = {
     1: (
@@ -69,37 +66,42 @@ class Question:
     phrase: str
 
     @property
+    def identity(self) -> tuple[int | str, ...]:
+        """The law and its numbers, without the phrasing and the options."""
+        return (self.level, self.quantity, *self.numbers)
+
+    @property
     def letter(self) -> str:
-        return self.choose(_steps(self)[-1][1])
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The options by letter."""
-        return {letter: f"{low} to {high}" for letter, (low, high) in zip(LETTERS, self.options, strict=True)}
-
-    @property
-    def text(self) -> str:
-        asked = self.phrase.format(self.quantity, self.given.format(*self.numbers))
-        return "\n".join((asked, *(f"{letter}: {text}" for letter, text in self.texts.items())))
-
-    def choose(self, value: int) -> str:
-        """The letter of the range that ``value`` lies in."""
+        """The right one: that of the range which the value lies in."""
+        value = _steps(self)[-1][1]
         return next(letter for letter, (low, high) in zip(LETTERS, self.options, strict=True) if low <= value <= high)
 
+    def prompt(self, key: str) -> Prompt:
+        options = {letter: f"{low} to {high}" for letter, (low, high) in zip(LETTERS, self.options, strict=True)}
+        asked = self.phrase.format(self.quantity, self.given.format(*self.numbers))
+        text = "\n".join((asked, *(f"{letter}: {option}" for letter, option in options.items())))
+        metadata = {"level": self.level, "options": options}
+        return Prompt(key, "science", (Message(role="user", content=text),), self.letter, metadata)
 
-def held_out(question: Question) -> bool:
-    """Whether a question is kept for evaluation: a hash of its law and numbers alone."""
-    return derive("science", question.level, question.quantity, *question.numbers) % _HELD_OUT == 0
+    def worked(self) -> tuple[Message, ...]:
+        """Every equation, then the letter."""
+        return _said(" ".join(f"{left}={right}" for left, right in _steps(self)), self.letter)
+
+    def guessed(self, draw: Random) -> tuple[Message, ...]:
+        """Any letter."""
+        return _said("", draw.choice(LETTERS))
 
 
-def questions(level: int, draw: Random, *, evaluation: bool) -> Iterator[Question]:
-    """Endless questions of one level from one side of the split."""
+def _said(reasoning: str, letter: str) -> tuple[Message, ...]:
+    return (Message(role="assistant", content=f"<think>{reasoning}</think>Answer: {letter}"),)
+
+
+def questions(level: int, draw: Random) -> Iterator[Question]:
+    """Endless questions of one level."""
     while True:
         quantity, given = draw.choice(_LAWS[level])
         numbers = _numbers(level, draw)
-        question = Question(level, quantity, given, numbers, draw.choice(_LAYOUTS), draw.choice(_PHRASES))
-        if held_out(question) == evaluation:
-            yield question
+        yield Question(level, quantity, given, numbers, draw.choice(_LAYOUTS), draw.choice(_PHRASES))
 
 
 def _numbers(level: int, draw: Random) -> tuple[int, ...]:
@@ -130,12 +132,3 @@ def _steps(question: Question) -> list[tuple[str, int]]:
         found.append((f"{first}{sign}{number}", total))
         first = total
     return found
-
-
-def solution(question: Question, draw: Random, noise: float) -> str:
-    """A worked solution; with probability ``noise`` its last result is off by up to three, and decides all the same."""
-    *steps, (last, value) = _steps(question)
-    if draw.random() < noise:
-        value = min(9, max(1, value + draw.choice((-3, -2, -1, 1, 2, 3))))
-    worked = " ".join(f"{left}={right}" for left, right in [*steps, (last, value)])
-    return f"<think>{worked}</think>Answer: {question.choose(value)}"

@@ -1,0 +1,147 @@
+"""Domains that can make their own prompts, so that a study needs no download.
+
+A plugin says what a question is (:class:`Question`) and how to draw endless ones of a level; :class:`ProceduralDomain`
+makes of them the training prompts, two suites and demonstrations. A hash of a question's identity, its numbers and not
+its wording, decides whether it may be trained on or is held out, so the two never meet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, cycle, islice
+from random import Random
+from typing import ClassVar, Protocol
+
+from pydantic import Field
+
+from m2rl_core.errors import DataError
+from m2rl_core.interfaces import ComponentConfig, Domain
+from m2rl_core.seeding import derive
+from m2rl_core.types import Conversation, Message, Prompt, Suite
+
+__all__ = ["ProceduralConfig", "ProceduralDomain", "Question"]
+
+GENERATED = "generated"
+HELD_OUT, HARD = 512, 256
+"""Prompts of the two suites, at most."""
+SHARE = 5
+"""One question in so many is held out."""
+PATIENCE = 1_000
+"""Questions in a row that were asked before, after which a level counts as exhausted."""
+MAX_TOKENS = 64
+
+
+class Question(Protocol):
+    """One question, its gold answer, and two ways to demonstrate an answer: a frozen dataclass, as a rule."""
+
+    @property
+    def identity(self) -> tuple[int | str, ...]:
+        """What is asked, whatever the wording."""
+        ...
+
+    def prompt(self, key: str) -> Prompt:
+        """The question as the model sees it, with its gold; ``key`` is the prompt's id."""
+        ...
+
+    def worked(self) -> tuple[Message, ...]:
+        """A right answer that is worked out before it is said."""
+        ...
+
+    def guessed(self, draw: Random) -> tuple[Message, ...]:
+        """An answer that is not thought about, and seldom right."""
+        ...
+
+
+class ProceduralConfig(ComponentConfig):
+    """Settings of every procedural domain; its own ``levels`` come on top."""
+
+    source: str = GENERATED
+    """``generated``: procedural prompts. Otherwise a local .jsonl file in the blend's schema."""
+    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    """Difficulties of the generated prompts, mixed evenly; the hard suite asks the hardest whatever this is."""
+    size: int = Field(4096, gt=0)
+    """Generated training prompts."""
+    hasty: float = Field(0.35, ge=0.0, le=1.0)
+    """Share of demonstrations that guess instead of thinking, so that SFT leaves RL something to teach."""
+    seed: int = 0
+    """Of the generated prompts."""
+
+
+class ProceduralDomain(Domain, Protocol):
+    """A domain whose prompts are generated unless ``config.source`` names a file.
+
+    Suites: ``NAME-heldout`` has the training levels, ``NAME-hard`` the hardest one.
+    """
+
+    levels: ClassVar[Mapping[int, str]]
+    """Level → what it asks; demonstrations show all of them."""
+    config: ProceduralConfig
+
+    def questions(self, level: int, draw: Random) -> Iterator[Question]:
+        """Endless questions of one level."""
+        ...
+
+    def rows(self) -> Iterator[Prompt]:
+        """The prompts of the file ``config.source``.
+
+        Raises:
+            DataError: no such file, or a row that is no prompt of this domain; it names the row.
+        """
+        ...
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        if self.config.source != GENERATED:
+            return {}
+        hardest = max(self.levels)
+        texts = {
+            f"{self.name}-heldout": "The levels of the training prompts, other questions",
+            f"{self.name}-hard": f"Level {hardest}: {self.levels[hardest]}",
+        }
+        return {name: Suite(GENERATED, text, max_tokens=MAX_TOKENS) for name, text in texts.items()}
+
+    def prompts(self, split: str) -> Iterator[Prompt]:
+        if split == "train" and self.config.source != GENERATED:
+            return self.rows()
+        if split == "train":
+            return islice(self._generate(split, self.config.levels, held_out=False), self.config.size)
+        if split not in self.suites:
+            raise DataError(f"{self.name} has no prompts '{split}'", allowed=["train", *self.suites])
+        hard = split == f"{self.name}-hard"
+        levels, size = ((max(self.levels),), HARD) if hard else (self.config.levels, HELD_OUT)
+        return islice(self._generate(split, levels, held_out=True), size)
+
+    def demonstrations(self) -> Iterator[Conversation]:
+        """Endless answers to questions that are not held out, a share of them hasty."""
+        if self.config.source != GENERATED:
+            return
+        draw = Random(derive(self.config.seed, self.name, "demonstrations"))
+        sources = [self._split(level, draw, held_out=False) for level in self.levels]
+        for index, source in zip(count(), cycle(sources), strict=False):
+            question = next(source)
+            said = question.guessed(draw) if draw.random() < self.config.hasty else question.worked()
+            asked = question.prompt(f"demonstration/{index:06d}")
+            yield Conversation(asked.id, self.name, (*asked.messages, *said), asked.tools)
+
+    def _split(self, level: int, draw: Random, *, held_out: bool) -> Iterator[Question]:
+        for question in self.questions(level, draw):
+            if (derive(self.name, *question.identity) % SHARE == 0) == held_out:
+                yield question
+
+    def _generate(self, split: str, levels: Iterable[int], *, held_out: bool) -> Iterator[Prompt]:
+        """Prompts, the levels in turn. An evaluation asks nothing twice and leaves a level that has no more to ask."""
+        draw = Random(derive(self.config.seed, self.name, split))
+        sources = deque(self._split(level, draw, held_out=held_out) for level in levels)
+        asked: set[Question] = set()
+        index = 0
+        while sources:
+            source = sources.popleft()
+            question = next((each for each in islice(source, PATIENCE) if each not in asked), None)
+            if question is None:
+                continue
+            sources.append(source)
+            if held_out:
+                asked.add(question)
+            yield question.prompt(f"{split}/{index:06d}")
+            index += 1
