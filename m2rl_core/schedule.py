@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from m2rl_core.config import RlStage, SftStage
+from m2rl_core.config import TrainStage
 
 __all__ = ["lr_at"]
 
 
-def lr_at(stage: SftStage | RlStage, step: int, steps: int) -> float:
+def lr_at(stage: TrainStage, step: int, steps: int) -> float:
     """Learning rate at ``step`` of ``steps``: linear warm-up, then constant, linear or cosine down to ``floor``."""
     warm = round(stage.warmup * steps)
     if step < warm:

@@ -18,6 +18,7 @@ from m2rl_core.config.sections import (
     SftStage,
     Stage,
     Study,
+    TrainStage,
     Use,
     schema,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "SftStage",
     "Stage",
     "Study",
+    "TrainStage",
     "Use",
     "anchor",
     "check_components",

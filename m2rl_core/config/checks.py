@@ -18,8 +18,8 @@ from m2rl_core.config.sections import (
     MergeStage,
     ModelStage,
     RlStage,
-    SftStage,
     Study,
+    TrainStage,
 )
 from m2rl_core.errors import ConfigError, UserError, boundary, nearest
 from m2rl_core.interfaces import Domain
@@ -37,7 +37,7 @@ _SAFE_NAMES = "letters, digits, '_', '.' and '-', but not 'seed-NUMBER' or 'stud
 
 def model_names(study: Study) -> list[str]:
     """The models of a study that a stage may name: ``base`` where there is one, then those of its stages."""
-    makers = ModelStage | InitStage | SftStage | RlStage | MergeStage
+    makers = ModelStage | InitStage | TrainStage | MergeStage
     return [BASE] * bool(study.model.base) + [name for name, s in study.stages.items() if isinstance(s, makers)]
 
 
@@ -55,7 +55,7 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 
 def references(stage: AnyStage) -> Iterator[tuple[Keys, str]]:
     """(path within the stage, model that it names) for every model that a stage reads; ``*`` stays ``*``."""
-    if isinstance(stage, SftStage | RlStage):
+    if isinstance(stage, TrainStage):
         yield ("init",), stage.init
     if isinstance(stage, RlStage):
         yield from ((("teachers", domain), model) for domain, model in stage.teachers.items())
@@ -71,7 +71,7 @@ def anchor(study: Study, stage: MergeStage) -> str | None:
     if stage.base:
         return stage.base
     experts = (study.stages.get(split_reference(name)[0]) for name in stage.experts)
-    inits = {expert.init if isinstance(expert, SftStage | RlStage) else None for expert in experts}
+    inits = {expert.init if isinstance(expert, TrainStage) else None for expert in experts}
     return inits.pop() if len(inits) == 1 else None
 
 
@@ -113,7 +113,7 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
     for key, model in references(stage):
         if model != "*" or not isinstance(stage, EvalStage | AnalyzeStage):
             yield from (Problem(key, text) for text in _reference(study, model))
-    if isinstance(stage, InitStage | SftStage | RlStage):
+    if isinstance(stage, InitStage | TrainStage):
         for domain in stage.domains:
             if domain not in study.domains:
                 hint = f"{nearest(domain, study.domains)} Domains: {', '.join(study.domains) or 'none'}."

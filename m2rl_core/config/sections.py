@@ -41,6 +41,7 @@ __all__ = [
     "SftStage",
     "Stage",
     "Study",
+    "TrainStage",
     "Use",
     "schema",
 ]
@@ -73,6 +74,9 @@ Use = Annotated[
 """``{use: NAME, **config}``; a bare name is read as ``{use: NAME}``."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+Schedule = Literal["constant", "linear", "cosine"]
+"""Course of the learning rate after its warm-up."""
 
 Shares = Annotated[
     Annotated[list[str], Tag("names")] | Annotated[dict[str, PositiveFloat], Tag("shares")], Discriminator(_shape)
@@ -166,13 +170,29 @@ class InitStage(Section):
     """Longest sequence, tokens."""
 
 
-class SftStage(Stage):
+class TrainStage(Stage):
+    """What all stages that train share; each has defaults of its own where the paper's values differ."""
+
+    init: str
+    """The model that training starts from."""
+    domains: Shares
+    """Names (equal shares), or names with their share of the conversations or of each step's prompts."""
+    lr: PositiveFloat
+    """Peak learning rate."""
+    schedule: Schedule = "constant"
+    warmup: Share = 0.0
+    """Share of the steps."""
+    floor: Share = 0.0
+    """Final learning rate as a share of the peak."""
+    optim: OptimSection = OptimSection()
+    checkpoint_every: PositiveInt
+    """Steps between two checkpoints, from which a killed run continues."""
+
+
+class SftStage(TrainStage):
     """``kind: sft`` — supervised fine-tuning on the domains' demonstrations, loss on assistant turns."""
 
     kind: Literal["sft"]
-    init: str
-    domains: Shares
-    """Names, or names with their share of the conversations."""
     conversations: PositiveInt
     """Conversations seen in one epoch."""
     epochs: PositiveInt = 1
@@ -181,7 +201,7 @@ class SftStage(Stage):
     """Conversations per update. Section A."""
     lr: PositiveFloat = 5e-5
     """Peak learning rate. Section A."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     """Paper silent; the released code's value."""
     warmup: Share = 0.1
     """Share of the updates. Section A."""
@@ -210,13 +230,10 @@ class SftStage(Stage):
         return self.epochs * self.conversations // self.batch
 
 
-class RlStage(Stage):
+class RlStage(TrainStage):
     """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation."""
 
     kind: Literal["rl"]
-    init: str
-    domains: Shares
-    """Names (equal shares), or names with their share of each step's prompts."""
     algorithm: Use
     mixture: Use | None = None
     """Shares that change over time; ``None``: those of ``domains``."""
@@ -237,10 +254,6 @@ class RlStage(Stage):
     top_p: Share = 1.0
     lr: PositiveFloat = 2e-6
     """Section A."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: Share = 0.0
-    floor: Share = 0.0
-    optim: OptimSection = OptimSection()
     keep_every: PositiveInt | None = None
     """Also keep the model of every so many steps, addressable as ``STAGE@STEP``."""
     checkpoint_every: PositiveInt = 20
