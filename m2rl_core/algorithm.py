@@ -18,7 +18,7 @@ from m2rl_core.interfaces import Advantage, Algorithm, Importance, Loss
 from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
 from m2rl_core.policy import Policy
-from m2rl_core.types import Batch, Group, Reduction, Sample
+from m2rl_core.types import Group, Reduction, Sample
 
 __all__ = ["Parts", "assemble", "contributing", "correct", "credit", "score"]
 
@@ -84,15 +84,10 @@ def correct(samples_S: Sequence[Sample], parts: Parts) -> dict[str, float]:
     Returns:
         The importance rule's metrics, averaged over tokens.
     """
-    [batch] = pack(samples_S, sum(len(s.ids_L) for s in samples_S) + ALIGN, torch.device("cpu"), dense=False)
-    trained = torch.nonzero(batch.trained_T)[:, 0]
-    weight_T, keep_T, metrics = _importance(parts, batch.take(trained))
-    owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained]]
-    kept_S = torch.zeros(len(samples_S)).index_add_(0, owner_T, keep_T.float())
-    coef_T = torch.zeros(len(batch.ids_T))
-    coef_T[trained] = weight_T * keep_T / _denominators(kept_S, parts)[owner_T]
-    unpack(batch, coef_T, samples_S, "coef_L")
-    return metrics
+    if parts.importance is None:
+        _uncorrected(samples_S, parts)
+        return {}
+    return _corrected(samples_S, parts, parts.importance)
 
 
 def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
@@ -102,20 +97,35 @@ def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
     return [s for s in samples_S if s.advantage_L is None or bool(s.advantage_L.any())]
 
 
-def _importance(parts: Parts, view: Batch) -> tuple[Tensor, Tensor, dict[str, float]]:
-    if parts.importance is None:
-        ones_T = torch.ones(len(view.ids_T))
-        return ones_T, ones_T.bool(), {}
-    with boundary(f"importance rule '{parts.importance.name}'", "weighting a minibatch"):
-        correction = parts.importance(view)
-    return correction.weight_T, correction.keep_T, dict(correction.metrics)
+def _uncorrected(samples_S: Sequence[Sample], parts: Parts) -> None:
+    """Without a rule every trained token is kept and weighs 1: its coefficient is one over its denominator."""
+    kept_S = torch.tensor([float(sample.length) for sample in samples_S])
+    for sample, denominator in zip(samples_S, _denominators(kept_S, parts), strict=True):
+        sample.coef_L = torch.tensor(sample.sampled_L).float() / denominator
+
+
+def _corrected(samples_S: Sequence[Sample], parts: Parts, rule: Importance) -> dict[str, float]:
+    """Coefficients from a rule that sees the whole minibatch as one batch of trained tokens; returns its metrics."""
+    [batch] = pack(samples_S, sum(len(s.ids_L) for s in samples_S) + ALIGN, torch.device("cpu"), dense=False)
+    trained = torch.nonzero(batch.trained_T)[:, 0]
+    with boundary(f"importance rule '{rule.name}'", "weighting a minibatch"):
+        correction = rule(batch.take(trained))
+    owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained]]
+    kept_S = torch.zeros(len(samples_S)).index_add_(0, owner_T, correction.keep_T.float())
+    coef_T = torch.zeros(len(batch.ids_T))
+    coef_T[trained] = correction.weight_T * correction.keep_T / _denominators(kept_S, parts)[owner_T]
+    unpack(batch, coef_T, samples_S, "coef_L")
+    return dict(correction.metrics)
 
 
 def _denominators(kept_S: Tensor, parts: Parts) -> Tensor:
     """What a token of each sample is divided by; at least 1, for samples without a kept token."""
     present = (kept_S > 0).sum()
-    if parts.reduction == "token":
-        return kept_S.sum().clamp_min(1).expand_as(kept_S)
-    if parts.reduction == "constant":
-        return (present * parts.max_tokens).clamp_min(1).expand_as(kept_S)
-    return (kept_S * present).clamp_min(1)
+    match parts.reduction:
+        case "sequence":
+            divisor = kept_S * present
+        case "token":
+            divisor = kept_S.sum()
+        case "constant":
+            divisor = present * parts.max_tokens
+    return divisor.clamp_min(1).expand_as(kept_S)
