@@ -1,6 +1,6 @@
-"""An algorithm put together from its parts, and what each part does to a step.
+"""What each part of an algorithm does to a step.
 
-``assemble`` resolves the names; then, in the order of a step: :func:`score` (the log-probs that somebody needs),
+``assemble`` builds the parts; then, in the order of a step: :func:`score` (the log-probs that somebody needs),
 :func:`credit` (advantages), :func:`correct` (importance weights and denominators, before the first backward).
 """
 
@@ -12,25 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from m2rl_core.composition import Components, compose
 from m2rl_core.config import RlStage
 from m2rl_core.errors import StageError, boundary
-from m2rl_core.interfaces import Advantage, Algorithm, Importance, Loss
+from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
 from m2rl_core.policy import Policy
-from m2rl_core.types import Group, Reduction, Sample
+from m2rl_core.types import Group, Sample
 
 __all__ = ["Parts", "assemble", "contributing", "correct", "credit", "score"]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """An algorithm ready to be used."""
+class Parts(Components):
+    """An algorithm ready to be used by a stage."""
 
-    advantage: Advantage
-    importance: Importance | None
-    loss: Loss
-    reduction: Reduction
     needs: frozenset[str]
     """Per-token scores to be computed for every sample before the update."""
     max_tokens: int
@@ -39,17 +36,11 @@ class Parts:
 
 def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
     """Build the stage's algorithm; ``owner`` is its path in the study, for messages."""
-    algorithm: Algorithm = registry.create("algorithm", stage.algorithm, owner)
-    made = algorithm.compose()
-    advantage: Advantage = registry.create("advantage", made.advantage, f"{owner}.advantage")
-    loss: Loss = registry.create("loss", made.loss, f"{owner}.loss")
-    importance: Importance | None = None
-    if made.importance is not None:
-        importance = registry.create("importance", made.importance, f"{owner}.importance")
-    needs = advantage.needs | (importance.needs if importance else frozenset())
+    made = compose(registry, stage.algorithm, owner)
+    needs = made.advantage.needs | (made.importance.needs if made.importance else frozenset())
     # With one update per step the policy that is updated is still the one before the update: backward fills it in.
-    needs |= loss.needs if stage.updates > 1 else loss.needs - {"old_logps"}
-    return Parts(advantage, importance, loss, made.reduction, needs - {"entropy"}, stage.max_tokens)
+    needs |= made.loss.needs if stage.updates > 1 else made.loss.needs - {"old_logps"}
+    return Parts(made.advantage, made.importance, made.loss, made.reduction, needs - {"entropy"}, stage.max_tokens)
 
 
 def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> None:

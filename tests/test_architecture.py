@@ -24,6 +24,7 @@ FLOORS = (
         "validation",
         "registry",
         "plugins",
+        "composition",
         "config",
         "ops",
         "packing",
@@ -148,6 +149,7 @@ TORCH_FREE = [
     "reasoning",
     "answers",
     "plugins",
+    "composition",
     "config",
 ]
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 
+from m2rl_core.composition import compose
 from m2rl_core.config.sections import (
     AnalyzeStage,
     AnyStage,
@@ -229,14 +230,7 @@ def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -
 
 def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
     """Check an algorithm with its parts, and that there are teachers exactly where they are needed."""
-    path = f"{owner}.algorithm"
-    parts = registry.create("algorithm", stage.algorithm, path).compose()
-    advantage = registry.create("advantage", parts.advantage, f"{path}.advantage")
-    loss = registry.create("loss", parts.loss, f"{path}.loss")
-    rule = parts.importance
-    importance = registry.create("importance", rule, f"{path}.importance") if rule else None
-    needs = advantage.needs | loss.needs | (importance.needs if importance else frozenset())
-    taught = "teacher_logps" in needs or getattr(loss, "divergence", None) is not None
+    taught = compose(registry, stage.algorithm, f"{owner}.algorithm").taught
     name = use_of(stage.algorithm)[0]
     if taught and (untaught := [domain for domain in stage.domains if domain not in stage.teachers]):
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
