@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from m2rl_core.errors import DataError
-from m2rl_core.weights import LEAF, Checkpoint, Writer, fingerprint, stream_named
+from m2rl_core.weights import LEAF, Checkpoint, Writer, copy_companions, fingerprint, stream_named
 
 INDEX = "model.safetensors.index.json"
 
@@ -188,3 +188,17 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> Non
             file.truncate(16)
         with pytest.raises(DataError, match=r"b\.weight"):
             checkpoint.load("b.weight")
+
+
+def test_companions_are_what_a_model_needs_beside_weights_and_configuration(tmp_path: Path) -> None:
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    folder.mkdir()
+    needed = ["tokenizer.json", "tokenizer_config.json", "spiece.model", "merges.txt", "vocab.json"]
+    needed += ["chat_template.jinja", "generation_config.json", "modeling_own.py"]
+    for name in [*needed, "config.json", "model.safetensors", INDEX, "trainer_state.json", "optimizer.pt", "README.md"]:
+        (source / name).write_text(name)
+    (source / "tokenizer_files").mkdir()
+    (folder / "generation_config.json").write_text("another")
+    copy_companions(source, folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {name: name for name in needed}

@@ -1,9 +1,8 @@
-"""What stands beside merged weights: the anchor's tokenizer and settings, and a card that says how they came about."""
+"""What is said beside merged weights: their configuration, and a card that tells how they came about."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,17 +14,6 @@ import yaml
 
 from m2rl_core.merge.survey import SAMPLE, Survey
 from m2rl_core.weights import LEAF
-
-COPIED = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-    "*.py",  # a model of its own code
-)
 
 _ESTIMATE = f"Estimated from the first {SAMPLE:,} weights of every {LEAF:,}; exact for smaller tensors.\n"
 
@@ -69,14 +57,6 @@ def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) ->
     keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
     text = json.dumps({**config, **dict.fromkeys(keys, name)}, indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-
-
-def copy_companions(source: Path, folder: Path) -> None:
-    """Tokenizer, chat template and generation settings."""
-    for pattern in COPIED:
-        for path in sorted(source.glob(pattern)):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
 
 
 def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics) -> None:

@@ -20,7 +20,7 @@ from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.stream import Report, Stream
-from m2rl_core.weights import Layout, Writer, fingerprint
+from m2rl_core.weights import Layout, Writer, copy_companions, fingerprint
 
 
 def merge_models(
@@ -183,7 +183,7 @@ class Job:
     def _complete(self, folder: Path, found: card.Diagnostics) -> None:
         """Everything but the weights."""
         types = [dtype for dtype, _ in self.layout.values()]
-        card.copy_companions(self.anchor.checkpoint.folder, folder)
+        copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         card.write_card(folder, self._recipe(), self.merger.reference, found)
 

@@ -8,7 +8,6 @@ mixed precision on several). The model's own head is never called: log-probs com
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding
 from m2rl_core.run import StageRun
 from m2rl_core.types import Batch, Sample
+from m2rl_core.weights import copy_companions
 
 SKIPS = 5
 """Updates with a non-finite gradient, one after the other, that stop a run."""
-_OWN = {"config.json", "model.safetensors.index.json"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -221,8 +220,8 @@ class Policy:
         state = {name: tensor.cpu() for name, tensor in self.named_tensors()}
         if sharding.leads():
             self.model.save_pretrained(folder, state_dict=state)
-            for asset in _assets(self.source):
-                shutil.copyfile(asset, folder / asset.name)
+            if self.source is not None:
+                copy_companions(self.source, folder)
 
     def save_state(self, folder: Path) -> None:
         """Everything that a bit-identical continuation needs."""
@@ -246,9 +245,3 @@ def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, te
         temperature=temperature,
         checkpointing=held.activation_checkpointing,
     )
-
-
-def _assets(source: Path | None) -> list[Path]:
-    """Tokenizer, chat template and generation settings: what belongs to a model beside weights and configuration."""
-    files = sorted(source.glob("*.*")) if source else []
-    return [f for f in files if f.suffix in {".json", ".jinja", ".txt", ".model"} and f.name not in _OWN]

@@ -6,6 +6,7 @@ files, so memory holds what the caller's buffers hold and no more. Only safetens
 """
 
 from m2rl_core.weights.checkpoint import DTYPES, Checkpoint, Stored, stream_named
+from m2rl_core.weights.companions import copy_companions
 from m2rl_core.weights.fingerprints import LEAF, Fingerprint, fingerprint, leaves
 from m2rl_core.weights.writer import Layout, Writer
 
@@ -17,6 +18,7 @@ __all__ = [
     "Layout",
     "Stored",
     "Writer",
+    "copy_companions",
     "fingerprint",
     "leaves",
     "stream_named",
