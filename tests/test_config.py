@@ -173,6 +173,34 @@ def test_a_mistake_is_named_with_its_place(read: Read, old: str, new: str, expec
 
 
 @pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ("vocab: 262", [".vocab: should be greater than or equal to 263, found 262."]),
+        ("hidden: 130", [": heads should divide hidden, which is 130 (allowed: multiples of 8), found 4."]),
+        ("heads: 3", [".heads: heads should divide hidden, which is 128 (allowed: multiples of 6), found 3."]),
+        (
+            "hidden: 36, heads: 12",
+            [".heads: heads should have an even size, not 3: hidden is 36 (allowed: multiples of 24), found 12."],
+        ),
+        ("kv_heads: 3", [".kv_heads: kv_heads should divide heads, which is 4 (allowed: 1, 2, 4), found 3."]),
+        ("heads: 1", [": kv_heads should divide heads, which is 1 (allowed: 1), found 2."]),
+        ("hidden: 0, kv_heads: 3", [".hidden: should be greater than 0", ".kv_heads: kv_heads should divide heads, "]),
+        ("heads: 0", [".heads: should be greater than 0, found 0."]),
+        ("vocab: 263, hidden: 8, heads: 4, kv_heads: 4", []),
+    ],
+)
+def test_sizes_that_make_no_model(read: Read, sizes: str, expected: list[str]) -> None:
+    old, new = "domains: [math, science]}\n  sft", f"domains: [math, science], {sizes}}}\n  sft"
+    if not expected:
+        read(old, new)
+        return
+    found = problems(lambda: read(old, new))
+    assert len(found) == len(expected), found
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(f"study.yaml:14: stages.init{start}")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "study.yaml is no study: it should hold keys such as 'name' and 'stages'."),

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from m2rl_core.config import InitStage
-from m2rl_core.init import fresh_model, fresh_tokenizer
+from m2rl_core.config.sections import SMALLEST_VOCAB
+from m2rl_core.init import MARKS, SPECIAL, fresh_model, fresh_tokenizer
 from m2rl_core.testing.fixtures import CORPUS
 
 STAGE = InitStage(kind="init", domains=[])
@@ -43,3 +44,10 @@ def test_reasoning_and_turns_are_single_tokens() -> None:
     for mark in ("<think>", "</think>", "<tool_call>", "</tool_call>", "<|im_start|>", "<|im_end|>"):
         assert len(tokenizer.encode(mark)) == 1
     assert len(tokenizer) <= STAGE.vocab
+
+
+def test_the_smallest_vocabulary_holds_every_byte_and_mark() -> None:
+    tokenizer = fresh_tokenizer(iter(CORPUS), SMALLEST_VOCAB, STAGE.context)
+    assert len(tokenizer) == SMALLEST_VOCAB
+    assert {*SPECIAL, *MARKS} <= tokenizer.get_vocab().keys()
+    assert tokenizer.decode(tokenizer.encode("Größe: 7 µm")) == "Größe: 7 µm"

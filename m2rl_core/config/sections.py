@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -72,6 +73,9 @@ Use = Annotated[
     ),
 ]
 """``{use: NAME, **config}``; a bare name is read as ``{use: NAME}``."""
+
+SMALLEST_VOCAB = 256 + 3 + 4
+"""Bytes, special tokens and marks that the tokenizer of :mod:`m2rl_core.init` holds, whatever it is trained on."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -160,14 +164,38 @@ class InitStage(Section):
 
     kind: Literal["init"]
     domains: list[str]
-    vocab: PositiveInt = 512
+    vocab: Annotated[int, Field(ge=SMALLEST_VOCAB)] = 512
     hidden: PositiveInt = 128
     layers: PositiveInt = 4
-    heads: PositiveInt = 4
-    kv_heads: PositiveInt = 2
+    heads: Annotated[PositiveInt, Field(validate_default=True)] = 4
+    """A divisor of ``hidden`` that leaves each head an even size, for its rotary embedding."""
+    kv_heads: Annotated[PositiveInt, Field(validate_default=True)] = 2
+    """A divisor of ``heads``."""
     ffn: PositiveInt = 384
     context: PositiveInt = 1024
     """Longest sequence, tokens."""
+
+    @field_validator("heads")
+    @classmethod
+    def _share_hidden(cls, heads: int, found: ValidationInfo) -> int:
+        hidden: int = found.data.get("hidden", 2 * heads)  # refused already where it is missing
+        size, rest = divmod(hidden, heads)
+        if rest:
+            raise ValueError(f"heads should divide hidden, which is {hidden} (allowed: multiples of {2 * heads})")
+        if size % 2:
+            raise ValueError(
+                f"heads should have an even size, not {size}: hidden is {hidden} (allowed: multiples of {2 * heads})"
+            )
+        return heads
+
+    @field_validator("kv_heads")
+    @classmethod
+    def _share_heads(cls, kv_heads: int, found: ValidationInfo) -> int:
+        heads: int = found.data.get("heads", kv_heads)  # refused already where it is missing
+        if heads % kv_heads:
+            allowed = ", ".join(str(number) for number in range(1, heads + 1) if heads % number == 0)
+            raise ValueError(f"kv_heads should divide heads, which is {heads} (allowed: {allowed})")
+        return kv_heads
 
 
 class TrainStage(Stage):
