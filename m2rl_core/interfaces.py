@@ -267,6 +267,19 @@ class Merger(Component, Protocol):
     needs: frozenset[str] = frozenset()
     """Evidence beyond the weights, e.g. ``fisher`` or ``gram``."""
 
+    def check(self, experts: Sequence[str]) -> None:
+        """Refuse experts that the settings do not fit, e.g. another number of them than of weights. None by default.
+
+        Called when a study is checked, and again before a merge reads anything.
+
+        Args:
+            experts: names in the study, in the order of :attr:`~m2rl_core.types.Block.experts_E`.
+
+        Raises:
+            ValueError: what does not fit, in words for the user.
+        """
+        return  # a docstring alone would make the method abstract
+
     def outputs(self) -> Sequence[str]:
         """Names of the models that one merge writes; more than one for a sweep."""
         return ("",)

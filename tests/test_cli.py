@@ -51,6 +51,8 @@ class Part:
         pass
     def __init__(self, config):
         pass
+    def check(self, experts):
+        pass
 
 m2rl_domains = hookimpl(lambda: [Quiz])
 m2rl_algorithms = hookimpl(lambda: [Recipe])

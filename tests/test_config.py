@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -23,7 +23,7 @@ from m2rl_core.config import (
     schema,
     split_reference,
 )
-from m2rl_core.errors import ComponentError, ConfigError
+from m2rl_core.errors import ComponentError, ConfigError, StageError
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.plugins import Registry
@@ -400,6 +400,10 @@ class Part:
         self.config = config
         self.suites = {f"level-{getattr(config, 'level', 0)}": Suite("generated")}
 
+    def check(self, experts: Sequence[str]) -> None:
+        if len(experts) > 3:
+            raise ValueError(f"3 weights for {len(experts)} experts")
+
 
 class Algorithm(Part):
     class Config(ComponentConfig):
@@ -430,7 +434,7 @@ def registry() -> Registry:
             named("kl", divergence=Divergence("reverse")),
         ],
         "m2rl_mixtures": [named("fixed")],
-        "m2rl_mergers": [named("mean"), named("ties", needs_base=True)],
+        "m2rl_mergers": [named("mean"), named("ties", needs_base=True), named("broken", check=lambda *_: 1 / 0)],
         "m2rl_analyzers": [named("shift")],
     }
     offers = {name: hookimpl(lambda classes=classes: classes) for name, classes in hooks.items()}
@@ -484,6 +488,10 @@ def test_a_good_study_passes(read: Read, registry: Registry) -> None:
             "stages.mean={kind: merge, merger: ties, experts: [math, sft]}",
             "stages.mean.base: 'ties' needs the model that the experts departed from; they share no 'init'.",
         ),
+        (
+            "stages.mean.experts=[math, science@10, init, science]",
+            "stages.mean.merger: 3 weights for 4 experts. Found: math, science@10, init, science.",
+        ),
         ("stages.why.analyzer.layr=1", "stages.why.analyzer.layr: unknown key. Did you mean 'layer'?"),
         ("stages.evals.suites=[levl-2]", "stages.evals.suites: there is no suite 'levl-2'. Did you mean 'level-2'?"),
         (
@@ -502,6 +510,12 @@ def test_components_must_exist_and_fit(read: Read, registry: Registry, override:
 def test_teachers_where_they_are_needed(read: Read, registry: Registry) -> None:
     overrides = ["stages.math.algorithm.loss.use=kl", "stages.math.teachers={math: sft}"]
     check_components(read(overrides=overrides), registry)
+
+
+def test_a_merger_that_fails_to_check_its_experts_is_named(read: Read, registry: Registry) -> None:
+    study = read(overrides=["stages.mean.merger=broken"])
+    with pytest.raises(StageError, match="merger 'broken' failed while checking its experts: ZeroDivisionError"):
+        check_components(study, registry)
 
 
 def test_all_problems_are_told_at_once(read: Read, registry: Registry) -> None:

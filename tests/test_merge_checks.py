@@ -258,7 +258,9 @@ def test_an_unknown_option_of_a_merger(models: dict[str, Path]) -> None:
 
 def test_the_wrong_number_of_weights(models: dict[str, Path]) -> None:
     three = Average(Average.Config(weights=[1, 1, 1]))
-    assert "merger 'average' failed" in refused(models, StageError, merger=three)
+    assert "merger 'average': 3 weights for 2 experts. Found: math, science." in refused(
+        models, ConfigError, merger=three
+    )
 
 
 def test_an_output_folder_with_something_in_it(models: dict[str, Path]) -> None:

@@ -53,6 +53,9 @@ class ToyMerger:
     granularity = "block"
     needs_base = False
 
+    def check(self, experts: Sequence[str]) -> None:
+        pass
+
     def outputs(self) -> Sequence[str]:
         return ("",)
 

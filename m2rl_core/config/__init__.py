@@ -1,6 +1,14 @@
 """The study file: its sections as typed data, reading it, and checking what the types alone cannot say."""
 
-from m2rl_core.config.checks import anchor, check_components, check_references, model_names, references, split_reference
+from m2rl_core.config.checks import (
+    anchor,
+    check_components,
+    check_experts,
+    check_references,
+    model_names,
+    references,
+    split_reference,
+)
 from m2rl_core.config.reading import load_study
 from m2rl_core.config.sections import (
     AnalyzeStage,
@@ -43,6 +51,7 @@ __all__ = [
     "Use",
     "anchor",
     "check_components",
+    "check_experts",
     "check_references",
     "load_study",
     "model_names",

@@ -23,12 +23,20 @@ from m2rl_core.config.sections import (
     TrainStage,
 )
 from m2rl_core.errors import ConfigError, UserError, boundary, nearest
-from m2rl_core.interfaces import Domain
+from m2rl_core.interfaces import Domain, Merger
 from m2rl_core.plugins import Registry
 from m2rl_core.registry import use_of
 from m2rl_core.validation import Keys, Problem
 
-__all__ = ["anchor", "check_components", "check_references", "model_names", "references", "split_reference"]
+__all__ = [
+    "anchor",
+    "check_components",
+    "check_experts",
+    "check_references",
+    "model_names",
+    "references",
+    "split_reference",
+]
 
 BASE = "base"
 """The name of ``model.base`` among the models of a study."""
@@ -218,12 +226,7 @@ def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -
         if stage.mixture is not None:
             registry.configure("mixture", stage.mixture, f"{owner}.mixture")
     elif isinstance(stage, MergeStage):
-        merger = registry.create("merger", stage.merger, f"{owner}.merger")
-        if merger.needs_base and anchor(study, stage) is None:
-            raise ConfigError(
-                f"{owner}.base: '{merger.name}' needs the model that the experts departed from; they share no 'init'",
-                allowed=model_names(study),
-            )
+        _merger(study, registry, stage, owner)
     elif isinstance(stage, AnalyzeStage):
         registry.create("analyzer", stage.analyzer, f"{owner}.analyzer")
 
@@ -236,6 +239,31 @@ def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
     if stage.teachers and not taught:
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' learns from no teacher")
+
+
+def _merger(study: Study, registry: Registry, stage: MergeStage, owner: str) -> None:
+    """Check a merger, that its settings fit the experts, and that there is a base where it is needed."""
+    merger = registry.create("merger", stage.merger, f"{owner}.merger")
+    check_experts(merger, stage.experts, f"{owner}.merger")
+    if merger.needs_base and anchor(study, stage) is None:
+        raise ConfigError(
+            f"{owner}.base: '{merger.name}' needs the model that the experts departed from; they share no 'init'",
+            allowed=model_names(study),
+        )
+
+
+def check_experts(merger: Merger, experts: Sequence[str], owner: str) -> None:
+    """Ask a merger whether its settings fit ``experts``, named in their order.
+
+    Raises:
+        ConfigError: they do not; the merger's own words after ``owner``.
+        StageError: the merger's check itself failed.
+    """
+    with boundary(f"merger '{merger.name}'", "checking its experts"):
+        try:
+            merger.check(experts)
+        except ValueError as error:
+            raise ConfigError(f"{owner}: {error}", found=", ".join(experts)) from error
 
 
 def _suites(stage: EvalStage, domains: Mapping[str, Domain], owner: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from m2rl_core.config import check_experts
 from m2rl_core.errors import ConfigError, RunError, StageError
 from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Merger
@@ -79,6 +80,7 @@ def prepared(
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
+    check_experts(merger, list(experts), f"merger '{merger.name}'")
     if merger.needs:
         raise ConfigError(
             f"merger '{merger.name}' needs evidence beyond the weights, which merging cannot gather yet",

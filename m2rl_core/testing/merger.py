@@ -75,6 +75,9 @@ class MergerContract:
     symmetric: ClassVar[bool] = True
     """Whether the order of the experts means nothing; False e.g. for experts with weights of their own."""
 
+    def test_takes_the_experts_that_it_merges(self) -> None:
+        self.merger.check([f"expert-{index}" for index in range(len(_experts()))])
+
     def test_fills_every_output_with_finite_numbers(self, tmp_path: Path) -> None:
         outputs = merge_tensors(self.merger, tmp_path, _base(), _experts())
         assert all(torch.isfinite(tensor).all() for output in outputs for tensor in output.values())

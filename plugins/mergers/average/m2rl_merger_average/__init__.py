@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -30,19 +30,27 @@ class Average(Merger):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def check(self, experts: Sequence[str]) -> None:
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one share per expert."""
+        self._weights(len(experts))
+
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one expert after another, so that no weight depends on the block around it.
 
         Raises:
             ValueError: not one share per expert.
         """
-        weights = [1.0] * len(block.experts_E) if self.config.weights is None else self.config.weights
-        if len(weights) != len(block.experts_E):
-            raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
+        weights = self._weights(len(block.experts_E))
         total = block.experts_E[0] * weights[0]
         for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
             total += expert * weight
         return [total.div_(sum(weights))]
+
+    def _weights(self, experts: int) -> Sequence[float]:
+        weights = [1.0] * experts if self.config.weights is None else self.config.weights
+        if len(weights) != experts:
+            raise ValueError(f"{len(weights)} weights for {experts} experts")
+        return weights
 
 
 @hookimpl

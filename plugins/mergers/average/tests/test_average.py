@@ -70,3 +70,5 @@ def test_refuses_weights_that_make_no_mean() -> None:
     for weights in ([1.0, 1.0], []):
         with pytest.raises(ValueError, match="weights for 3 experts"):
             average(DELTAS, weights)
+        with pytest.raises(ValueError, match="weights for 3 experts"):
+            Average(Average.Config(weights=weights)).check(["math", "science", "code"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from m2rl_core.hookspecs import hookimpl
@@ -30,6 +30,10 @@ class TaskArithmetic(Merger):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def check(self, experts: Sequence[str]) -> None:
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert."""
+        self._weights(len(experts))
+
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one task vector after another, so that no weight depends on the block around it.
 
@@ -38,13 +42,17 @@ class TaskArithmetic(Merger):
         """
         if block.base is None:
             raise ValueError("task vectors need a base")
-        weights = [1.0] * len(block.experts_E) if self.config.weights is None else self.config.weights
-        if len(weights) != len(block.experts_E):
-            raise ValueError(f"{len(weights)} weights for {len(block.experts_E)} experts")
+        weights = self._weights(len(block.experts_E))
         total = (block.experts_E[0] - block.base).mul_(weights[0])
         for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
             total += (expert - block.base).mul_(weight)
         return [total.mul_(self.config.scale).add_(block.base)]
+
+    def _weights(self, experts: int) -> Sequence[float]:
+        weights = [1.0] * experts if self.config.weights is None else self.config.weights
+        if len(weights) != experts:
+            raise ValueError(f"{len(weights)} weights for {experts} experts")
+        return weights
 
 
 @hookimpl

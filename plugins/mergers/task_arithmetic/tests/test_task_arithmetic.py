@@ -67,6 +67,8 @@ def test_rounds_once() -> None:
 def test_refuses_the_wrong_number_of_weights_and_a_missing_base() -> None:
     with pytest.raises(ValueError, match="2 weights for 3 experts"):
         add(torch.ones(8), 1 + DELTAS, weights=[1, 2])
+    with pytest.raises(ValueError, match="2 weights for 3 experts"):
+        TaskArithmetic(TaskArithmetic.Config(weights=[1, 2])).check(["math", "science", "code"])
     block = Block("w", 0, (8,), None, DELTAS)
     with pytest.raises(ValueError, match="base"):
         TaskArithmetic(TaskArithmetic.Config()).merge(block, {})
