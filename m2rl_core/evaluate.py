@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from m2rl_core.config import EvalStage
-from m2rl_core.errors import DataError, nearest
+from m2rl_core.config import EvalStage, suite_owners
+from m2rl_core.errors import DataError
 from m2rl_core.files import append_jsonl, read_jsonl, write_text
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.records import summarise
@@ -37,7 +37,8 @@ def evaluate(run: StageRun[EvalStage]) -> None:
     """Score the one model of ``run.models`` on ``run.suite``; writes ``samples.jsonl`` and ``scores.json``.
 
     Raises:
-        DataError: the suite has no prompts, or two of one id.
+        ConfigError: no domain has the suite.
+        DataError: it has no prompts, or two of one id.
         VerifierError: more of a chunk's verdicts failed than the stage allows.
     """
     task = Task.of(run)
@@ -79,13 +80,13 @@ class Task:
         """The task of an evaluation node, from the domain that owns its suite.
 
         Raises:
-            DataError: no domain of the study has the suite; it has no prompts, or two of one id.
+            ConfigError: no domain of the study has the suite, or several do.
+            DataError: it has no prompts, or two of one id.
         """
         stage, name = run.stage, run.suite
-        owners = {suite: domain for domain in run.study.domains for suite in run.domain(domain).suites}
-        if name not in owners:
-            raise DataError(f"no domain has a suite '{name}'.{nearest(name, owners)}", allowed=owners)
-        domain = run.domain(owners[name])
+        domains = {each: run.domain(each) for each in run.study.domains}
+        owner = suite_owners(domains, [name], f"stages.{run.name}.suites")[name]
+        domain = domains[owner]
         suite = domain.suites[name]
         prompts = list(islice(domain.prompts(name), stage.limit))
         ids = [prompt.id for prompt in prompts]
@@ -95,7 +96,7 @@ class Task:
         k = stage.suites[name] if isinstance(stage.suites, Mapping) else suite.k
         limit = suite.max_tokens or stage.max_tokens
         sampling = Sampling(limit, suite.temperature, suite.top_p, seed=derive(run.seed, "eval", name))
-        return cls(name, owners[name], suite, prompts, k, sampling)
+        return cls(name, owner, suite, prompts, k, sampling)
 
 
 def scores(records: Iterator[Mapping[str, Any]]) -> dict[str, Any]:

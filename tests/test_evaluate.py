@@ -11,7 +11,7 @@ import pytest
 
 from m2rl_core import evaluate as module
 from m2rl_core.config import EvalStage, Study
-from m2rl_core.errors import DataError, VerifierError
+from m2rl_core.errors import ConfigError, DataError, UserError, VerifierError
 from m2rl_core.evaluate import evaluate, scores
 from m2rl_core.files import read_jsonl
 from m2rl_core.plugins import load_plugins
@@ -190,15 +190,15 @@ def torn_after(chunks: int, append: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("suite", "message"),
+    ("suite", "error", "message"),
     [
-        ("letters-none", "suite 'letters-none' has no prompts"),
-        ("letters-twice", "has two prompts 'letters-twice/0'"),
-        ("letters-esy", "no domain has a suite 'letters-esy'. Did you mean 'letters-easy'?"),
+        ("letters-none", DataError, "suite 'letters-none' has no prompts"),
+        ("letters-twice", DataError, "has two prompts 'letters-twice/0'"),
+        ("letters-esy", ConfigError, "there is no suite 'letters-esy'. Did you mean 'letters-easy'?"),
     ],
 )
-def test_unfit_suites_are_refused(start: Any, suite: str, message: str) -> None:
-    with pytest.raises(DataError, match=message.replace("?", r"\?")):
+def test_unfit_suites_are_refused(start: Any, suite: str, error: type[UserError], message: str) -> None:
+    with pytest.raises(error, match=message.replace("?", r"\?")):
         evaluate(start(suite))
 
 

@@ -214,7 +214,7 @@ def test_seeds_repeat_all_but_outside_models_and_the_report(bench: Bench, local_
         ),
         (
             {"domains": {"a": "toy", "b": "toy"}, "stages": {"e": {"kind": "eval"}}},
-            "offered by the domains 'a' and 'b'",
+            "is offered by several domains. Found: a, b",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from m2rl_core.config.sections import (
     Use,
     schema,
 )
+from m2rl_core.config.suites import suite_owners
 
 __all__ = [
     "AnalyzeStage",
@@ -58,4 +59,5 @@ __all__ = [
     "references",
     "schema",
     "split_reference",
+    "suite_owners",
 ]

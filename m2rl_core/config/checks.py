@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 
@@ -22,6 +22,7 @@ from m2rl_core.config.sections import (
     Study,
     TrainStage,
 )
+from m2rl_core.config.suites import suite_owners
 from m2rl_core.errors import ConfigError, UserError, boundary, nearest
 from m2rl_core.interfaces import Domain, Merger
 from m2rl_core.plugins import Registry
@@ -205,7 +206,7 @@ def check_components(study: Study, registry: Registry) -> None:
             _components(study, registry, f"stages.{name}", stage)
         if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
             with _gathered(found):
-                _suites(stage, domains, f"stages.{name}.suites")
+                suite_owners(domains, stage.suites, f"stages.{name}.suites")
     if len(found) == 1:
         raise found[0]
     if found:
@@ -264,19 +265,3 @@ def check_experts(merger: Merger, experts: Sequence[str], owner: str) -> None:
             merger.check(experts)
         except ValueError as error:
             raise ConfigError(f"{owner}: {error}", found=", ".join(experts)) from error
-
-
-def _suites(stage: EvalStage, domains: Mapping[str, Domain], owner: str) -> None:
-    offers: dict[str, list[str]] = {}
-    for name, domain in domains.items():
-        with boundary(f"domain '{name}'", "listing its suites"):
-            for suite in domain.suites:
-                offers.setdefault(suite, []).append(name)
-    wanted: Sequence[str] = list(stage.suites) or list(offers)
-    if not wanted:
-        raise ConfigError(f"{owner}: no domain of this study has a suite")
-    for suite in wanted:
-        if suite not in offers:
-            raise ConfigError(f"{owner}: there is no suite '{suite}'.{nearest(suite, offers)}", allowed=sorted(offers))
-        if len(offers[suite]) > 1:
-            raise ConfigError(f"{owner}: suite '{suite}' is offered by several domains", found=", ".join(offers[suite]))

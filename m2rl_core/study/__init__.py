@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from m2rl_core.config import EvalStage, Study, check_references
-from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.config import EvalStage, Study, check_references, suite_owners
+from m2rl_core.errors import ConfigError
 from m2rl_core.model import grounded
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
@@ -119,19 +119,14 @@ def _suites(study: Study, registry: Registry) -> dict[str, str]:
     """Every evaluation set of the study's domains → its domain; none where nothing is evaluated.
 
     Raises:
-        ConfigError: two domains offer the same one, or an evaluation asks for one that nobody offers.
+        ConfigError: an evaluation asks for one that nobody offers, or several domains do.
     """
     evaluations = {name: stage for name, stage in study.stages.items() if isinstance(stage, EvalStage)}
-    found: dict[str, str] = {}
-    for name, section in study.domains.items() if evaluations else ():
-        domain = registry.create("domain", {"use": section.use, **section.config}, f"domains.{name}")
-        for suite in domain.suites:
-            if suite in found:
-                raise ConfigError(f"suite '{suite}' is offered by the domains '{found[suite]}' and '{name}'")
-            found[suite] = name
+    domains = {
+        name: registry.create("domain", {"use": section.use, **section.config}, f"domains.{name}")
+        for name, section in (study.domains.items() if evaluations else ())
+    }
+    owners: dict[str, str] = {}
     for name, stage in evaluations.items():
-        for suite in stage.suites:
-            if suite not in found:
-                hint = nearest(suite, found)
-                raise ConfigError(f"stages.{name}.suites: no domain has a suite '{suite}'.{hint}", allowed=found)
-    return found
+        owners = suite_owners(domains, stage.suites, f"stages.{name}.suites")
+    return owners
