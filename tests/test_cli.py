@@ -16,10 +16,12 @@ import typer.main
 import yaml
 from typer.testing import CliRunner, Result
 
+import m2rl_core.plugins
 import m2rl_core.study
 from m2rl_core.cli import app
 from m2rl_core.config import load_study
 from m2rl_core.errors import RunError, StageError
+from m2rl_core.plugins import Registry, load_plugins
 
 Install = Callable[..., Path]
 
@@ -254,6 +256,22 @@ def test_run_passes_on_what_it_is_given(study: Path, tmp_path: Path, monkeypatch
     assert (call["study"].seed, call["study"].stages["sft"].batch) == (5, 8)
     assert result.stdout.splitlines()[-1] == f"Done: {tmp_path / 'runs' / 'mini'}"
     assert "= 1 done before: init" in result.stdout
+
+
+def test_run_loads_the_plugins_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the check has loaded are those that the study is planned with."""
+    loads = []
+
+    def load(*arguments: Any, **options: Any) -> Registry:
+        loads.append(arguments)
+        return load_plugins(*arguments, **options)
+
+    monkeypatch.setattr(m2rl_core.plugins, "load_plugins", load)
+    monkeypatch.setattr(m2rl_core.study, "load_plugins", load)
+    monkeypatch.setattr(m2rl_core.study, "run_parallel", lambda *_, **__: None)
+    result = m2rl("run", study, "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.stderr
+    assert len(loads) == 1
 
 
 @pytest.mark.parametrize(

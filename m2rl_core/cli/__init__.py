@@ -72,9 +72,9 @@ def run(
     from m2rl_core.progress import open_progress
     from m2rl_core.study import run_study
 
-    loaded, _ = _checked(study, overrides)
+    loaded, registry = _checked(study, overrides)
     with room(runs), open_progress(Console()) as progress:
-        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress)
+        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress, registry=registry)
     typer.echo(f"Done: {folder}")
 
 

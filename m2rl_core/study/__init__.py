@@ -66,7 +66,14 @@ def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -
 
 
 def run_study(
-    study: Study, *, source: Path, runs: Path, only: str | None = None, progress: Progress, parallel: int | None = None
+    study: Study,
+    *,
+    source: Path,
+    runs: Path,
+    only: str | None = None,
+    progress: Progress,
+    parallel: int | None = None,
+    registry: Registry | None = None,
 ) -> Path:
     """Do what is left to do of a study.
 
@@ -74,6 +81,7 @@ def run_study(
         source: the study's file; relative paths of models and plugins start from its folder.
         only: a stage, which is then run with what it needs and nothing else.
         parallel: most worker processes at a time; 0 runs everything in this process.
+        registry: the study's plugins where they have been loaded already; ``None`` loads them. Workers load their own.
 
     Returns:
         The study's folder.
@@ -86,7 +94,8 @@ def run_study(
     root = source.absolute().parent
     study = study.model_copy(update={"plugins": [str(root / name) for name in study.plugins]})
     study = grounded(study, root)
-    nodes = needed(plan(study, load_plugins(study.plugins), runs), only)
+    registry = load_plugins(study.plugins) if registry is None else registry
+    nodes = needed(plan(study, registry, runs), only)
     folder = runs.absolute() / study.name
     with opened(folder, study):
         left = []
