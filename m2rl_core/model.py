@@ -6,17 +6,14 @@ This module imports no torch.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from m2rl_core.config import ModelStage, Study
-from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.config import ModelStage, is_local
+from m2rl_core.errors import DataError
 from m2rl_core.run import StageRun
 
-__all__ = ["grounded", "is_local", "model"]
+__all__ = ["model"]
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 """What is fetched from the hub: safetensors only, never pickled weights, never code."""
 
@@ -41,48 +38,6 @@ def model(run: StageRun[ModelStage]) -> None:
     link = run.folder / f".checkpoint.part-{os.getpid()}"
     link.symlink_to(folder.resolve(), target_is_directory=True)
     link.replace(run.folder / "checkpoint")
-
-
-def is_local(stage: ModelStage) -> bool:
-    """True for a folder of a study that has been :func:`grounded`, False for a hub id."""
-    return Path(stage.path).is_absolute()
-
-
-def grounded(study: Study, root: Path) -> Study:
-    """``study`` with the local folders of its models as absolute paths; relative ones start from ``root``.
-
-    Raises:
-        DataError: neither a folder nor a hub id.
-        ConfigError: a hub id without the commit that pins it.
-    """
-    stages = {
-        name: s.model_copy(update={"path": _place(f"stages.{name}.path", s.path, s.revision, root)})
-        if isinstance(s, ModelStage)
-        else s
-        for name, s in study.stages.items()
-    }
-    start = study.model
-    if start.base is not None:
-        start = start.model_copy(update={"base": _place("model.base", start.base, start.revision, root)})
-    return study.model_copy(update={"stages": stages, "model": start})
-
-
-def _place(owner: str, path: str, revision: str | None, root: Path) -> str:
-    folder = root.resolve() / Path(path).expanduser()
-    if folder.is_dir():
-        return str(folder)
-    if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
-        raise DataError(
-            f"{owner}: there is no folder {folder}", allowed="a folder, or a hub id such as Qwen/Qwen3-4B-Base"
-        )
-    if not COMMIT.fullmatch(revision or ""):
-        raise ConfigError(
-            f"{owner.rpartition('.')[0]}.revision: '{path}' is no local folder, and what comes from the hub is pinned",
-            found=revision,
-            allowed="a commit, 40 hexadecimal digits",
-            then=f"copy the newest from https://huggingface.co/{path}/commits",
-        )
-    return path
 
 
 def _fetched(run: StageRun[ModelStage]) -> Path:

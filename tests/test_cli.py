@@ -28,14 +28,22 @@ Install = Callable[..., Path]
 PLUGIN = """
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.types import Composition, Suite
+from m2rl_core.rows import messages, rows
+from m2rl_core.types import Composition, Prompt, Suite
 
 class Quiz:
     name, reference = "quiz", "a test"
     class Config(ComponentConfig):
         level: int = 1
+        source: str = "generated"
     def __init__(self, config):
+        self.config = config
         self.suites = {f"quiz-{config.level}": Suite("generated")}
+    def prompts(self, split):
+        if self.config.source == "generated":
+            yield Prompt("0", "quiz", ())
+        else:
+            yield from (Prompt(place, "quiz", messages(place, row)) for place, row in rows(self.config.source, ()))
 
 class Recipe:
     name, reference = "recipe", "a test"
@@ -226,6 +234,24 @@ def test_a_wrong_study_is_one_message_and_exit_code_2(study: Path) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == ("Error: --set stages.one.stepz=5: stages.one.stepz: unknown key. Did you mean 'steps'?\n")
+
+
+def test_a_domains_file_starts_from_the_studys_folder(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study.parent / "data").mkdir()
+    (study.parent / "data" / "rows.jsonl").write_text('{"question": "How many?"}\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = m2rl("check", study, "--set", "domains.one.source=data/rows.jsonl")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("source", ["gone.jsonl", "data/gone.jsonl", "generatd"])
+def test_a_domains_file_that_is_not_there(study: Path, source: str) -> None:
+    result = m2rl("check", study, "--set", f"domains.one.source={source}")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: stages.one.domains: domain 'one': no rows to read. Found: '{source}'.")
 
 
 # ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,17 +17,18 @@ from m2rl_core.config import (
     anchor,
     check_components,
     check_references,
+    grounded,
     load_study,
     model_names,
     references,
     schema,
     split_reference,
 )
-from m2rl_core.errors import ComponentError, ConfigError, StageError
+from m2rl_core.errors import ComponentError, ConfigError, DataError, StageError
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.plugins import Registry
-from m2rl_core.types import Composition, Divergence, Suite
+from m2rl_core.types import Composition, Divergence, Prompt, Suite
 
 GOOD = """\
 name: mini
@@ -404,6 +405,9 @@ class Part:
         if len(experts) > 3:
             raise ValueError(f"3 weights for {len(experts)} experts")
 
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return [Prompt("0", self.name, ())]
+
 
 class Algorithm(Part):
     class Config(ComponentConfig):
@@ -529,6 +533,65 @@ def test_a_study_without_suites_has_nothing_to_evaluate(registry: Registry) -> N
     assert problems(lambda: check_components(study, registry)) == [
         "stages.e.suites: no domain of this study has a suite."
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "error", "expected"),
+    [
+        ((), DataError, "stages.math.domains: domain 'math' has no training prompts."),
+        (
+            DataError("no rows to read", found="x.jsonl"),
+            DataError,
+            "stages.math.domains: domain 'math': no rows to rea",
+        ),
+        (ZeroDivisionError("oops"), StageError, "domain 'math' failed while drawing its first training prompt: ZeroDi"),
+    ],
+)
+def test_domains_that_are_trained_on_have_prompts(
+    read: Read, registry: Registry, prompts: object, error: type[Exception], expected: str
+) -> None:
+    asked: list[str] = []
+
+    class Silent(Part):
+        name = "silent"
+
+        def prompts(self, split: str) -> Iterable[Prompt]:
+            asked.append(split)
+            if isinstance(prompts, Exception):
+                raise prompts
+            yield from ()
+
+    registry.register(SimpleNamespace(m2rl_domains=hookimpl(lambda: [Silent])), distribution="silent-tests")
+    with pytest.raises(error) as caught:
+        check_components(read(overrides=["domains.math.use=silent", "stages.science.domains=[math]"]), registry)
+    assert str(caught.value).startswith(expected)
+    assert asked == ["train"], "once, whatever the number of stages"
+
+
+# ── local files ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_domains_files_start_from_the_studys_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("rows.jsonl", "data/more.jsonl", "generated"):
+        (tmp_path / name).write_text("{}")
+    given = {
+        "source": "rows.jsonl",
+        "nested": {"files": ["data/more.jsonl", "./data", 3, None]},
+        "word": "generated",
+        "text": "data",
+        "missing": "gone.jsonl",
+        "absolute": str(tmp_path / "rows.jsonl"),
+        "long": "x" * 5000 + ".jsonl",
+        "odd": "a/\0",
+    }
+    study = Study.model_validate({"name": "x", "domains": {"d": {"use": "d", **given}}, "stages": {}})
+    found = grounded(study, tmp_path)
+    assert found.domains["d"].config == given | {
+        "source": str(tmp_path / "rows.jsonl"),
+        "nested": {"files": [str(tmp_path / "data/more.jsonl"), str(tmp_path / "data"), 3, None]},
+    }
+    assert grounded(found, tmp_path / "data") == found
 
 
 # ── schema ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -350,6 +350,43 @@ def test_a_local_file_of_a_domain_counts(bench: Bench) -> None:
     assert {"s", "evals/m/science-easy"} < changed(before, bench.keys(study))
 
 
+def test_a_local_file_counts_with_its_content_wherever_it_lies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another checkout of a study, and another working directory, leave its keys as they are."""
+    study = tree()
+    study["domains"]["science"]["data"] = "data/rows.jsonl"
+    study["stages"]["given"] = {"kind": "model", "path": "models/given"}
+    found = []
+    for name in ("one", "two"):
+        folder = bench.folder / name
+        (folder / "data").mkdir(parents=True)
+        (folder / "data" / "rows.jsonl").write_text("{}\n")
+        (folder / "models" / "given").mkdir(parents=True)
+        (folder / "models" / "given" / "model.safetensors").touch()
+        shutil.copy(HERE / "toy_plugin.py", folder)
+        for place in (folder, bench.folder):
+            monkeypatch.chdir(place)
+            registry = load_plugins([folder / "toy_plugin.py"])
+            found.append({n.id: n.key for n in plan(Study.model_validate(study), registry, bench.runs, root=folder)})
+    assert all(keys == found[0] for keys in found[1:])
+    study["domains"]["science"]["data"] = "data/gone.jsonl"
+    keys = {n.id: n.key for n in plan(Study.model_validate(study), registry, bench.runs, root=folder)}
+    assert {"s", "evals/m/science-easy", "report"} < changed(found[0], keys)
+
+
+def test_workers_see_the_file_beside_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere, study = bench.folder / "elsewhere", tree()
+    elsewhere.mkdir()
+    for folder in (bench.folder, elsewhere):
+        (folder / "rows.jsonl").write_text("{}\n")
+    study["domains"]["math"]["data"] = "rows.jsonl"
+    monkeypatch.chdir(elsewhere)
+    seen = []
+    monkeypatch.setattr(m2rl_core.study, "run_here", lambda nodes, job, progress: seen.extend(map(job, nodes)))
+    bench.run(study, only="init", parallel=0)
+    [job] = seen
+    assert job.study.domains["math"].config["data"] == str(bench.folder / "rows.jsonl")
+
+
 def test_the_key_is_the_hash_of_config_yaml(bench: Bench) -> None:
     bench.run(tree(), only="sft")
     folder = bench.runs / "toy" / "sft"

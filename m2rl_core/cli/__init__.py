@@ -143,10 +143,10 @@ def schema() -> None:
 
 def _checked(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
     """A study that can be run as far as one can tell without running it, and the plugins."""
-    from m2rl_core.config import check_components, load_study
+    from m2rl_core.config import check_components, grounded, load_study
     from m2rl_core.plugins import load_plugins
 
-    study = load_study(file, overrides or ())
+    study = grounded(load_study(file, overrides or ()), file.absolute().parent)
     registry = load_plugins(study.plugins)
     _warn(registry.plugins)
     check_components(study, registry)

@@ -9,6 +9,7 @@ from m2rl_core.config.checks import (
     references,
     split_reference,
 )
+from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study
 from m2rl_core.config.sections import (
     AnalyzeStage,
@@ -54,7 +55,10 @@ __all__ = [
     "check_components",
     "check_experts",
     "check_references",
+    "grounded",
+    "is_local",
     "load_study",
+    "local_path",
     "model_names",
     "references",
     "schema",

@@ -23,7 +23,7 @@ from m2rl_core.config.sections import (
     TrainStage,
 )
 from m2rl_core.config.suites import suite_owners
-from m2rl_core.errors import ConfigError, UserError, boundary, nearest
+from m2rl_core.errors import ConfigError, DataError, UserError, boundary, nearest
 from m2rl_core.interfaces import Domain, Merger
 from m2rl_core.plugins import Registry
 from m2rl_core.registry import use_of
@@ -183,10 +183,15 @@ def _cycle(study: Study) -> Iterator[Problem]:
 def check_components(study: Study, registry: Registry) -> None:
     """Check that every component of a study exists, takes its configuration, and gets what it needs.
 
-    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not.
+    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not. Domains that are trained on
+    draw their first prompt, because they open their files only then.
+
+    Args:
+        study: with the paths of its domains' files made absolute (:func:`m2rl_core.config.grounded`), or else they
+            start from the working directory.
 
     Raises:
-        ComponentError, ConfigError: the problem, if there is one.
+        ComponentError, ConfigError, DataError: the problem, if there is one.
         ConfigError: one line per problem, if there are several.
     """
     found: list[UserError] = []
@@ -201,6 +206,10 @@ def check_components(study: Study, registry: Registry) -> None:
         with _gathered(found):
             registry.configure("domain", use, owner, also=("use", "reasoning"))
             domains[name] = registry.create("domain", use, owner)
+    for name, where in _trained_on(study).items():
+        if name in domains:
+            with _gathered(found):
+                _first_prompt(name, domains[name], where)
     for name, stage in study.stages.items():
         with _gathered(found):
             _components(study, registry, f"stages.{name}", stage)
@@ -219,6 +228,31 @@ def _gathered(found: list[UserError]) -> Iterator[None]:
         yield
     except UserError as error:
         found.append(error)
+
+
+def _trained_on(study: Study) -> dict[str, str]:
+    """Domains of the study that rl stages draw prompts from → the place of the first that does, for messages."""
+    found: dict[str, str] = {}
+    for name, stage in study.stages.items():
+        for domain in stage.domains if isinstance(stage, RlStage) else ():
+            found.setdefault(domain, f"stages.{name}.domains")
+    return found
+
+
+def _first_prompt(name: str, domain: Domain, where: str) -> None:
+    """Draw the first training prompt of a domain.
+
+    Raises:
+        DataError: there is none, e.g. because its file is not there.
+        StageError: the domain's own code failed.
+    """
+    try:
+        with boundary(f"domain '{name}'", "drawing its first training prompt"):
+            first = next(iter(domain.prompts("train")), None)
+    except UserError as error:
+        raise DataError(f"{where}: domain '{name}': {error}") from error
+    if first is None:
+        raise DataError(f"{where}: domain '{name}' has no training prompts")
 
 
 def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -> None:

@@ -11,9 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from m2rl_core.config import EvalStage, Study, check_references, suite_owners
+from m2rl_core.config import EvalStage, Study, check_references, grounded, suite_owners
 from m2rl_core.errors import ConfigError
-from m2rl_core.model import grounded
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
 from m2rl_core.study.folders import claim, is_done, opened
@@ -46,7 +45,7 @@ def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -
 
     Args:
         runs: where studies keep what they made.
-        root: folder that relative paths of models start from: the study file's.
+        root: folder that relative paths of models and of domains' files start from: the study file's.
 
     Raises:
         ConfigError: names that do not fit each other, or a kind of stage that this version cannot run.
@@ -78,7 +77,7 @@ def run_study(
     """Do what is left to do of a study.
 
     Args:
-        source: the study's file; relative paths of models and plugins start from its folder.
+        source: the study's file; relative paths of models, plugins and domains' files start from its folder.
         only: a stage, which is then run with what it needs and nothing else.
         parallel: most worker processes at a time; 0 runs everything in this process.
         registry: the study's plugins where they have been loaded already; ``None`` loads them. Workers load their own.
@@ -95,7 +94,7 @@ def run_study(
     study = study.model_copy(update={"plugins": [str(root / name) for name in study.plugins]})
     study = grounded(study, root)
     registry = load_plugins(study.plugins) if registry is None else registry
-    nodes = needed(plan(study, registry, runs), only)
+    nodes = needed(plan(study, registry, runs, root=root), only)
     folder = runs.absolute() / study.name
     with opened(folder, study):
         left = []

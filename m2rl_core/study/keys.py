@@ -3,6 +3,7 @@
 That is its resolved section, the parts of the study that it uses, its seed, its inputs' keys (pinned revisions or
 content hashes for what comes from outside), the code of the components that it uses, and the core's code behind its
 kind of stage. So another domain, a new merger or a longer list of evaluations leaves all other keys as they are.
+Local files count with their name and content; where they lie does not matter.
 """
 
 from __future__ import annotations
@@ -14,9 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, ModelStage, ReportStage, RlStage, SftStage, Study
+from m2rl_core.config import (
+    AnalyzeStage,
+    EvalStage,
+    MergeStage,
+    ModelStage,
+    ReportStage,
+    RlStage,
+    SftStage,
+    Study,
+    is_local,
+    local_path,
+)
 from m2rl_core.files import content_hash
-from m2rl_core.model import is_local
 from m2rl_core.registry import KINDS, Kind, Registry, use_of
 from m2rl_core.study.code import code_hash, core_behind
 from m2rl_core.study.graph import Node
@@ -31,7 +42,7 @@ def keyed(nodes: Sequence[Node], study: Study, registry: Registry, targets: Mapp
     """``nodes``, inputs first, with their keys and with what these cover.
 
     Args:
-        study: with its models' local folders as absolute paths.
+        study: with the paths of local folders and files made absolute (:func:`m2rl_core.config.grounded`).
         targets: kind of stage → ``module:function``.
     """
     done: dict[str, Node] = {}
@@ -67,7 +78,7 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     if isinstance(stage, ModelStage):
         return {"model": content_hash(Path(stage.path)) if is_local(stage) else f"{stage.path}@{stage.revision}"}
     if isinstance(stage, ReportStage):
-        return {"study": study.model_dump(mode="json", exclude={"plugins"})}
+        return {"study": _described(study)}
     components = dict(_components(node, study))
     settings: dict[str, Any] = {
         "seed": node.seed,
@@ -80,8 +91,16 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     if isinstance(stage, SftStage | RlStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype"})
     if isinstance(stage, AnalyzeStage):
-        settings["stages"] = {name: section.model_dump(mode="json") for name, section in study.stages.items()}
+        settings["stages"] = _described(study)["stages"]
     return settings
+
+
+def _described(study: Study) -> dict[str, Any]:
+    """The study without the places of local models and files; the models' contents are in the keys of their nodes."""
+    found = study.model_dump(mode="json", exclude={"plugins": True, "model": {"base"}})
+    for stage in found["stages"].values():
+        stage.pop("path", None)
+    return {**found, "domains": _by_content(found["domains"])}
 
 
 def _components(node: Node, study: Study) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -101,7 +120,7 @@ def _components(node: Node, study: Study) -> Iterator[tuple[str, Mapping[str, An
 
 
 def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """A component's name, its configuration with defaults, its code, and the local files that it names."""
+    """A component's name, its configuration with defaults and the contents of local files, and its code."""
     kind = next(kind for kind in KINDS if kind == label.split()[0])
     config: Mapping[str, Any] = use_of(use)[1]
     if kind != "engine":  # asking an engine's class for its defaults may import torch
@@ -112,8 +131,7 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
     code = {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)}
     behind = {module for each, name in names for module in core_behind(registry.lookup(each, name).module)}
     code |= {module: code_hash(module) for module in sorted(behind)}
-    files = {name: content_hash(Path(name)) for name in sorted(set(_files(config)))}
-    return {"use": use_of(use)[0], "config": config, "code": code, **({"files": files} if files else {})}
+    return {"use": use_of(use)[0], "config": _by_content(config), "code": code}
 
 
 def _composed(use: Mapping[str, Any], registry: Registry, label: str) -> Iterator[tuple[Kind, str]]:
@@ -140,12 +158,14 @@ def _nested(kind: Kind, value: object, registry: Registry) -> Iterator[tuple[Kin
             yield from _nested(kind, below, registry)
 
 
-def _files(value: object) -> Iterator[str]:
-    """Strings that are paths of local files, or of folders where they hold a slash."""
-    if isinstance(value, str):
-        path = Path(value)
-        if len(value) < 1024 and (path.is_file() or ("/" in value and path.is_dir())):
-            yield value
-    elif isinstance(value, Mapping | list):
-        for below in value.values() if isinstance(value, Mapping) else value:
-            yield from _files(below)
+def _by_content(value: Any) -> Any:
+    """``value`` with the paths of local files and folders replaced by their names and hashes."""
+    match value:
+        case str():
+            path = local_path(value)
+            return {"name": path.name, "sha256": content_hash(path)} if path else value
+        case Mapping():
+            return {key: _by_content(below) for key, below in value.items()}
+        case list():
+            return [_by_content(below) for below in value]
+    return value
