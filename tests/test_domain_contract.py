@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import ClassVar
@@ -9,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 from m2rl_core.interfaces import ComponentConfig, Domain
-from m2rl_core.testing.domain import DomainContract
+from m2rl_core.testing import DomainContract
 from m2rl_core.types import Conversation, Message, Prompt, Reward, Suite, Trajectory
 
 
@@ -125,3 +127,17 @@ def test_what_is_unsound_is_found(domain: type[Quiz], check: str) -> None:
     Checked.domain = domain(ComponentConfig())
     with pytest.raises(AssertionError):
         getattr(Checked(), check)()
+
+
+def test_a_contract_shows_what_it_found() -> None:
+    """pytest rewrites the assertions of a distribution that brings fixtures, those that are imported late too."""
+    with pytest.raises(AssertionError, match=r"assert .*0\.0"):
+        type("Checked", (TestQuiz,), {"domain": Harsh(ComponentConfig())})().test_gold_is_right()
+
+
+def test_the_contracts_of_what_needs_no_torch_do_not_import_it() -> None:
+    names = "AlgorithmContract, AnalyzerContract, DomainContract"
+    code = f"import sys; from m2rl_core.testing import {names}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(ImportError, match="cannot import name 'EngineContract'"):
+        from m2rl_core.testing import EngineContract  # type: ignore[attr-defined]  # noqa: F401

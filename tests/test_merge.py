@@ -21,8 +21,8 @@ from m2rl_core.interfaces import ComponentConfig, Merger, Pass
 from m2rl_core.merge import merge, merge_models
 from m2rl_core.plugins import load_plugins
 from m2rl_core.run import StageRun
+from m2rl_core.testing import merge_tensors
 from m2rl_core.testing.family import family
-from m2rl_core.testing.merger import merge_tensors
 from m2rl_core.types import Block, Stats
 from m2rl_core.weights import LEAF, Writer, fingerprint, stream_named
 from m2rl_merger_average import Average

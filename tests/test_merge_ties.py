@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2rl_core.testing.merger import MergerContract, merge_tensors
+from m2rl_core.testing import MergerContract, merge_tensors
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from m2rl_algorithm_grpo import Grpo
 from m2rl_algorithm_grpo.advantages import GroupAdvantage
 from m2rl_algorithm_grpo.losses import PpoClip
 from m2rl_core.packing import pack
-from m2rl_core.testing.algorithm import AlgorithmContract
+from m2rl_core.testing import AlgorithmContract
 from m2rl_core.types import Batch, Composition, Reward, Sample
 
 Make = Callable[..., Sample]

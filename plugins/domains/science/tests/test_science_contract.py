@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from m2rl_core.errors import DataError
 from m2rl_core.reasoning import split
-from m2rl_core.testing.domain import DomainContract
+from m2rl_core.testing import DomainContract
 from m2rl_core.types import Message, Trajectory
 from m2rl_domain_science import Science
 from m2rl_domain_science.questions import LEVELS, Question, questions

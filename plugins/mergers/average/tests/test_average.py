@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from m2rl_core.testing.merger import MergerContract, merge_tensors
+from m2rl_core.testing import MergerContract, merge_tensors
 from m2rl_core.types import Block
 from m2rl_merger_average import Average
 

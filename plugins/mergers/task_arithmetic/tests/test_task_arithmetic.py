@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from m2rl_core.testing.merger import MergerContract
+from m2rl_core.testing import MergerContract
 from m2rl_core.types import Block
 from m2rl_merger_task_arithmetic import TaskArithmetic
 
