@@ -13,7 +13,7 @@ from m2rl_core.config import RlStage
 from m2rl_core.policy import open_policy
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
-from m2rl_core.rollout.records import mean, records, summarise
+from m2rl_core.rollout.records import mean, records, summarise, workload
 from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
@@ -47,7 +47,8 @@ def train_rl(run: StageRun[RlStage]) -> None:
                     policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
             metrics = summarise(groups_P) | mean(corrections) | policy.metrics()
-            run.log(step, metrics, samples=records(groups_P))
+            work = workload(groups_P, contributing(samples_S, parts.loss))
+            run.log(step, metrics, samples=records(groups_P), workload=work)
             run.keep(step + 1, policy.save, every=stage.keep_every)
             run.checkpoint(step + 1, policy, source, every=stage.checkpoint_every)
     run.finish(policy.save)

@@ -425,6 +425,17 @@ def test_cost_is_split_by_kind_of_work() -> None:
     assert (gpu.device, gpu.kinds, gpu.other) == (72.0, {"rollout": 32.0, "train": 24.0}, 16.0)
 
 
+@pytest.mark.parametrize("gpus", [{}, {"gpus": 8}])
+def test_a_domains_part_of_the_work_is_not_counted_twice(gpus: dict[str, int]) -> None:
+    row = {"total": 9.0, "rollout": 4.0, "train": 3.0, "idle": 2.0, "verify/math": 3.0}
+    parts = {"rollout/math": 3.0, "rollout/science": 1.0, "train/math": 3.0}
+    whole, split = Cost(), Cost()
+    whole.add({**gpus, "seconds": row, "cpu_seconds": row})
+    split.add({**gpus, "seconds": row | parts, "cpu_seconds": row | parts})
+    assert split == whole
+    assert split.verifiers == {"math": 3.0}
+
+
 # ── tables and figures ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,42 @@ def test_times_are_beside_the_metrics(tmp_path: Path) -> None:
     assert last["step"] is None
     assert set(last["seconds"]) == {"total"}
     assert list(read_jsonl(tmp_path / "metrics.jsonl")) == [{"step": 0, "loss": 1.0}]
+
+
+def test_what_no_clock_measured_is_idle(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    for step in range(2):
+        with run.clock("train"):
+            time.sleep(0.02)
+        time.sleep(0.05)
+        run.charge("verify/math", 100.0)
+        run.log(step, {})
+    for row in list(read_jsonl(tmp_path / "times.jsonl")):
+        seconds = row["seconds"]
+        assert seconds["idle"] >= 0.05
+        assert seconds["train"] + seconds["idle"] == pytest.approx(seconds["total"], abs=0.01)
+        assert row["cpu_seconds"]["idle"] == 0
+
+
+def test_idle_is_never_below_zero(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    with run.clock("train"), run.clock("sync"):
+        time.sleep(0.02)
+    run.log(0, {})
+    [row] = read_jsonl(tmp_path / "times.jsonl")
+    assert row["seconds"]["idle"] == 0
+
+
+def test_seconds_are_shared_among_domains_by_tokens(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    for kind in ("rollout", "train"):
+        run.charge(kind, 4.0, 2.0)
+    workload = {"rollout": {"math": 30, "science": 10}, "train": {"math": 0, "science": 0}, "sync": {"math": 1}}
+    run.log(0, {}, workload=workload)
+    [row] = read_jsonl(tmp_path / "times.jsonl")
+    parts = {kind: (row["seconds"][kind], row["cpu_seconds"][kind]) for kind in row["seconds"] if "/" in kind}
+    assert parts == {"rollout/math": (3.0, 1.5), "rollout/science": (1.0, 0.5)}
+    assert row["seconds"]["rollout"] == row["seconds"]["train"] == 4.0
 
 
 @pytest.mark.parametrize("until", range(6))

@@ -14,9 +14,10 @@ from m2rl_core.errors import VerifierError
 from m2rl_core.files import read_jsonl
 from m2rl_core.plugins import load_plugins
 from m2rl_core.policy import Policy
-from m2rl_core.rollout.records import from_record
+from m2rl_core.rollout.records import from_record, workload
 from m2rl_core.run import StageRun
 from m2rl_core.train_rl import split, train_rl
+from m2rl_core.types import Group, Sample
 
 DOMAIN = '''
 """Rewards answers that begin with an even digit; prompts from number `broken` on break the verifier."""
@@ -197,3 +198,24 @@ def test_metrics_hold_no_time(start: Any) -> None:
     assert not [name for name in line if "second" in name or "time" in name]
     times = [json.loads(t) for t in (run.folder / "times.jsonl").read_text().splitlines()]
     assert {"rollout", "train", "sync", "verify/even"} <= set(times[0]["seconds"])
+
+
+def test_seconds_add_up_and_belong_to_domains(start: Any) -> None:
+    run = start(steps=2)
+    train_rl(run)
+    for row in read_jsonl(run.folder / "times.jsonl"):
+        seconds = row["seconds"]
+        whole = sum(seconds[kind] for kind in ("rollout", "train", "sync", "idle"))
+        assert whole == pytest.approx(seconds["total"], rel=0.01, abs=1e-3)
+        assert seconds["rollout/even"] == seconds["rollout"]
+        assert seconds["train/even"] == seconds["train"]
+
+
+def test_domains_share_a_step_by_tokens(make_sample: Callable[..., Sample]) -> None:
+    math = [make_sample(10, 4, domain="math"), make_sample(12, 6, domain="math")]
+    science = [make_sample(20, 5, domain="science")]
+    groups = [Group(samples[0].prompt, samples) for samples in (math, science)]
+    assert workload(groups, [math[1]]) == {
+        "rollout": {"math": 10, "science": 5},
+        "train": {"math": 12, "science": 0},
+    }

@@ -18,6 +18,8 @@ from m2rl_core.statistics import Grid, grid
 
 KINDS = ("rollout", "verify", "train", "sync", "idle")
 """Kinds of work that device time is split into; what a stage spends on nothing of these is ``other``."""
+VERIFY = "verify/"
+"""Before a domain's name: seconds in its verifier."""
 
 
 class Node(Protocol):
@@ -53,9 +55,12 @@ class Cost:
         return max(0.0, self.device - sum(self.kinds.values()))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count one line of ``times.jsonl``. Kinds like ``verify/math`` are spent beside the others, on CPUs."""
+        """Count one line of ``times.jsonl``.
+
+        ``verify/math`` is spent beside the other kinds, on CPUs; ``train/math`` is a part of ``train``.
+        """
         wall: Mapping[str, float] = row["seconds"]
-        aside = {kind.partition("/")[2]: seconds for kind, seconds in wall.items() if "/" in kind}
+        aside = {kind.removeprefix(VERIFY): seconds for kind, seconds in wall.items() if kind.startswith(VERIFY)}
         self.gpus = max(self.gpus, row.get("gpus", 0))
         spent: Mapping[str, float] = {k: v * self.gpus for k, v in wall.items()} if self.gpus else row["cpu_seconds"]
         verify = {} if self.gpus else {"verify": sum(aside.values())}

@@ -8,7 +8,7 @@ from typing import Any
 
 from m2rl_core.types import Group, Message, Prompt, Reward, Sample, Trajectory
 
-__all__ = ["from_record", "mean", "records", "summarise", "to_record"]
+__all__ = ["from_record", "mean", "records", "summarise", "to_record", "workload"]
 
 
 def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
@@ -40,6 +40,21 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
 def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of every metric over several updates of one step; nothing where there was no update."""
     return {name: fmean(each[name] for each in found) for name in (found[0] if found else ())}
+
+
+def workload(groups_P: Sequence[Group], trained_S: Sequence[Sample]) -> dict[str, dict[str, int]]:
+    """Kind of work → domain → its tokens, by which the seconds of a step are shared among the domains.
+
+    Domains are worked on together, so their seconds cannot be measured apart: this is a share by tokens. ``rollout``
+    counts the tokens that were sampled, ``train`` all tokens, prompts included, of the samples ``trained_S``.
+    """
+    domains = dict.fromkeys(group.prompt.domain for group in groups_P)
+    tokens = {kind: dict.fromkeys(domains, 0) for kind in ("rollout", "train")}
+    for group in groups_P:
+        tokens["rollout"][group.prompt.domain] += sum(sample.length for sample in group.samples_G)
+    for sample in trained_S:
+        tokens["train"][sample.prompt.domain] += len(sample.ids_L)
+    return tokens
 
 
 def to_record(sample: Sample) -> dict[str, Any]:

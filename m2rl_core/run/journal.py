@@ -3,6 +3,9 @@
 ``metrics.jsonl`` and ``rollouts.jsonl`` hold deterministic fields only, so that an interrupted and resumed stage
 writes the same bytes as an uninterrupted one. Seconds go to ``times.jsonl`` beside them, scalars also to
 ``tensorboard/`` where the package ``tensorboard`` is installed.
+
+A step's seconds are ``total``, split into ``rollout``, ``train``, ``sync``, … and ``idle``. ``rollout/DOMAIN`` and
+``train/DOMAIN`` are parts of ``rollout`` and ``train``; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class Clock:
         self.before = (0.0, 0.0)
         """(wall, CPU) seconds of earlier attempts at the stage, up to the state that was restored."""
         self._start = self._lap = self._now()
+        self._measured = 0.0
+        """Wall seconds of this lap that blocks have measured."""
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     @staticmethod
@@ -50,12 +55,26 @@ class Clock:
             yield
         finally:
             now = self._now()
+            self._measured += now[0] - wall
             self.charge(kind, now[0] - wall, now[1] - cpu)
 
     def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
         """Add seconds that were measured elsewhere, e.g. in verifier processes."""
         self._spent[kind][0] += seconds
         self._spent[kind][1] += cpu_seconds
+
+    def share(self, kind: str, weights: Mapping[str, float]) -> None:
+        """Charge this lap's seconds of ``kind`` once more, as its parts ``kind/NAME`` in proportion to ``weights``."""
+        total = sum(weights.values())
+        if kind in self._spent and total > 0:
+            wall, cpu = self._spent[kind]
+            for name, weight in weights.items():
+                self.charge(f"{kind}/{name}", wall * weight / total, cpu * weight / total)
+
+    def rest(self) -> None:
+        """Charge the wall seconds of this lap that no block has measured to ``idle``. CPU seconds are never idle."""
+        passed = self._now()[0] - self._lap[0]
+        self.charge("idle", max(0.0, passed - self._measured))
 
     def lap(self) -> dict[str, Any]:
         """What was charged since the last lap, and the ``total`` that passed; starts the next lap.
@@ -64,7 +83,7 @@ class Clock:
         """
         now = self._now()
         laps = {"total": [now[0] - self._lap[0], now[1] - self._lap[1]], **self._spent}
-        self._lap, self._spent = now, defaultdict(lambda: [0.0, 0.0])
+        self._lap, self._measured, self._spent = now, 0.0, defaultdict(lambda: [0.0, 0.0])
         return {
             "seconds": {kind: round(spent[0], 6) for kind, spent in laps.items()},
             "cpu_seconds": {kind: round(spent[1], 6) for kind, spent in laps.items()},
@@ -93,10 +112,19 @@ class Journal:
         self._first = 0
         self._board: EventFileWriter | None = None
 
-    def write(self, step: int, metrics: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> float:
+    def write(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        samples: Iterable[Mapping[str, Any]],
+        workload: Mapping[str, Mapping[str, float]],
+    ) -> float:
         """One line of metrics and of times, and one line per sample; returns the seconds that the step took."""
         append_jsonl(self.folder / ROLLOUTS, ({"step": step, **sample} for sample in samples))
         append_jsonl(self.folder / METRICS, [{"step": step, **metrics}])
+        for kind, tokens in workload.items():
+            self.clock.share(kind, tokens)
+        self.clock.rest()
         lap = self.clock.lap()
         append_jsonl(self.folder / TIMES, [{"step": step, **lap}])
         self._draw(step, metrics)

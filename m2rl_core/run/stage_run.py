@@ -117,7 +117,7 @@ class StageRun(Generic[S]):
         self._send({"note": text})
 
     def clock(self, kind: str) -> AbstractContextManager[None]:
-        """Charge the block's wall and CPU seconds to ``kind``: rollout, verify, train, sync, idle, … Not nested."""
+        """Charge the block's wall and CPU seconds to ``kind``: rollout, verify, train, sync, … Not nested."""
         return self._journal.clock.measure(kind)
 
     def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
@@ -135,19 +135,22 @@ class StageRun(Generic[S]):
         metrics: Mapping[str, float | int | str | None],
         *,
         samples: Iterable[Mapping[str, Any]] = (),
+        workload: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         """Write down a finished step and show it to the observers.
 
         Args:
             metrics: deterministic numbers, for ``metrics.jsonl``.
             samples: records for ``rollouts.jsonl``; deterministic too.
+            workload: kind of work → domain → its tokens. The step's seconds of that kind are shared among the domains
+                in this proportion, as ``KIND/DOMAIN``.
 
         Raises:
             RunError: the disk is full.
         """
         if not self._begun:
             self.restore()
-        seconds = self._journal.write(step, metrics, samples)
+        seconds = self._journal.write(step, metrics, samples, workload or {})
         for observer in list(self._observers):
             try:
                 observer(self.name, step, metrics)
