@@ -592,9 +592,12 @@ class Remote(Domain):
         raise AssertionError("a remote domain is not verified in a worker")
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
-        if trajectory.answer == "raises":
+        self.asked = [*getattr(self, "asked", []), trajectory.answer]
+        if trajectory.answer == "raises" or (trajectory.answer == "stumbles" and self.asked.count("stumbles") == 1):
             raise ConnectionError("refused")
         await asyncio.sleep(60 if trajectory.answer == "sleeps" else 0)
+        if trajectory.answer == "unsure":
+            return Reward(None, "no idea")
         return Reward(1.0, threading.current_thread().name)
 
 
@@ -604,3 +607,15 @@ def test_remote_domains_are_awaited_in_the_callers_loop() -> None:
     assert right == Reward(1.0, "MainThread")
     assert failed == Reward(None, "ConnectionError: refused (domain d)")
     assert late == Reward(None, "verifier exceeded 0.2 s (domain d)")
+
+
+def test_a_remote_verifier_that_fails_is_asked_once_more() -> None:
+    """But not one that was too slow, nor one that has answered that it cannot tell."""
+    domain = Remote()
+    with VerifierPool({"d": Spec.of(domain, DomainSection(use="remote"))}) as pool:
+        recovered, failed, late, unsure = judge(pool, "stumbles", "raises", "sleeps", "unsure")
+    assert recovered.value == 1.0
+    assert failed.reason == "ConnectionError: refused (domain d)"
+    assert late.reason == "verifier exceeded 0.2 s (domain d)"
+    assert unsure == Reward(None, "no idea")
+    assert sorted(domain.asked) == ["raises", "raises", "sleeps", "stumbles", "stumbles", "unsure"]

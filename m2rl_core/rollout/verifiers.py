@@ -32,6 +32,8 @@ AHEAD, DEPTH = 0.02, 64
 """A worker is handed work for so many seconds, and at most so many tasks: fast verifiers wait for no round trip."""
 STARTS = 3
 """Workers that may die in a row before they are ready; then all that is queued fails."""
+ASKS = 2
+"""Times that a remote verifier is asked until it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +231,17 @@ class _Dispatcher:
 
 
 async def _ask(domain: Domain, name: str, trajectory: Trajectory, limit: float) -> Verdicts:
-    """Await a remote verifier for at most ``limit`` wall seconds."""
+    """Await a remote verifier for at most ``limit`` wall seconds, and once more where it has failed within them."""
     started = time.perf_counter()
-    clock = asyncio.timeout(limit)
-    try:
-        async with clock:
-            reward = await domain.verify_remote(trajectory)
-    except Exception as error:
-        late = clock.expired()
-        reward = Reward(None, f"verifier exceeded {limit:g} s (domain {name})" if late else describe(error, name))
+    for _ in range(ASKS):
+        clock = asyncio.timeout(limit)
+        try:
+            async with clock:
+                reward = await domain.verify_remote(trajectory)
+            break
+        except Exception as error:
+            reward = Reward(None, describe(error, name))
+            if clock.expired():  # it would likely take as long again
+                reward = Reward(None, f"verifier exceeded {limit:g} s (domain {name})")
+                break
     return Verdicts(reward, time.perf_counter() - started)
