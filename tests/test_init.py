@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from m2rl_core.config import InitStage
-from m2rl_core.config.sections import SMALLEST_VOCAB
+from m2rl_core.config.stages import SMALLEST_VOCAB
 from m2rl_core.init import MARKS, SPECIAL, fresh_model, fresh_tokenizer
 from m2rl_core.testing.fixtures import CORPUS
 

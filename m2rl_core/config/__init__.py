@@ -1,36 +1,24 @@
 """The study file: its sections as typed data, reading it, and checking what the types alone cannot say."""
 
-from m2rl_core.config.checks import (
-    anchor,
-    check_components,
-    check_experts,
-    check_references,
-    model_names,
-    references,
-    split_reference,
-)
+from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study
-from m2rl_core.config.sections import (
+from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
+from m2rl_core.config.sections import DomainSection, ModelSection, OptimSection, Section, Use
+from m2rl_core.config.stages import (
     AnalyzeStage,
     AnyStage,
-    DomainSection,
     EvalStage,
     InitStage,
     MergeStage,
-    ModelSection,
     ModelStage,
-    OptimSection,
     ReportStage,
     RlStage,
-    Section,
     SftStage,
     Stage,
-    Study,
     TrainStage,
-    Use,
-    schema,
 )
+from m2rl_core.config.study import Study, schema
 from m2rl_core.config.suites import suite_owners
 
 __all__ = [

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.config.sections import ModelStage, Study
+from m2rl_core.config.stages import ModelStage
+from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, DataError
 
 __all__ = ["grounded", "is_local", "local_path"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from m2rl_core.config.checks import reference_problems
-from m2rl_core.config.sections import Study
+from m2rl_core.config.references import reference_problems
+from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, nearest
 from m2rl_core.validation import Problem, dotted, problems
 

@@ -1,0 +1,139 @@
+"""Components that a study asks of the plugins: that they exist, take their settings, and get what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from m2rl_core.composition import compose
+from m2rl_core.config.references import anchor, model_names
+from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage
+from m2rl_core.config.study import Study
+from m2rl_core.config.suites import suite_owners
+from m2rl_core.errors import ConfigError, DataError, UserError, boundary
+from m2rl_core.interfaces import Domain, Merger
+from m2rl_core.plugins import Registry
+from m2rl_core.registry import use_of
+
+__all__ = ["check_components", "check_experts"]
+
+
+def check_components(study: Study, registry: Registry) -> None:
+    """Check that every component of a study exists, takes its configuration, and gets what it needs.
+
+    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not. Domains that are trained on
+    draw their first prompt, because they open their files only then.
+
+    Args:
+        study: with the paths of its domains' files made absolute (:func:`m2rl_core.config.grounded`), or else they
+            start from the working directory.
+
+    Raises:
+        ComponentError, ConfigError, DataError: the problem, if there is one.
+        ConfigError: one line per problem, if there are several.
+    """
+    found: list[UserError] = []
+    with _gathered(found):
+        name, config = use_of(study.engine, "engine")
+        registry.lookup("engine", name, "engine")
+        if config:  # an engine's class may import torch, which takes seconds; no settings need no class
+            registry.configure("engine", study.engine, "engine")
+    domains: dict[str, Domain] = {}
+    for name, section in study.domains.items():
+        use, owner = {"use": section.use, **section.config}, f"domains.{name}"
+        with _gathered(found):
+            registry.configure("domain", use, owner, also=("use", "reasoning"))
+            domains[name] = registry.create("domain", use, owner)
+    for name, where in _trained_on(study).items():
+        if name in domains:
+            with _gathered(found):
+                _first_prompt(name, domains[name], where)
+    for name, stage in study.stages.items():
+        with _gathered(found):
+            _components(study, registry, f"stages.{name}", stage)
+        if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
+            with _gathered(found):
+                suite_owners(domains, stage.suites, f"stages.{name}.suites")
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise ConfigError("\n".join(map(str, found)))
+
+
+@contextmanager
+def _gathered(found: list[UserError]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        found.append(error)
+
+
+def _trained_on(study: Study) -> dict[str, str]:
+    """Domains of the study that rl stages draw prompts from → the place of the first that does, for messages."""
+    found: dict[str, str] = {}
+    for name, stage in study.stages.items():
+        for domain in stage.domains if isinstance(stage, RlStage) else ():
+            found.setdefault(domain, f"stages.{name}.domains")
+    return found
+
+
+def _first_prompt(name: str, domain: Domain, where: str) -> None:
+    """Draw the first training prompt of a domain.
+
+    Raises:
+        DataError: there is none, e.g. because its file is not there.
+        StageError: the domain's own code failed.
+    """
+    try:
+        with boundary(f"domain '{name}'", "drawing its first training prompt"):
+            first = next(iter(domain.prompts("train")), None)
+    except UserError as error:
+        raise DataError(f"{where}: domain '{name}': {error}") from error
+    if first is None:
+        raise DataError(f"{where}: domain '{name}' has no training prompts")
+
+
+def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -> None:
+    if isinstance(stage, RlStage):
+        _algorithm(registry, stage, owner)
+        if stage.mixture is not None:
+            registry.configure("mixture", stage.mixture, f"{owner}.mixture")
+    elif isinstance(stage, MergeStage):
+        _merger(study, registry, stage, owner)
+    elif isinstance(stage, AnalyzeStage):
+        registry.create("analyzer", stage.analyzer, f"{owner}.analyzer")
+
+
+def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
+    """Check an algorithm with its parts, and that there are teachers exactly where they are needed."""
+    taught = compose(registry, stage.algorithm, f"{owner}.algorithm").taught
+    name = use_of(stage.algorithm)[0]
+    if taught and (untaught := [domain for domain in stage.domains if domain not in stage.teachers]):
+        raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
+    if stage.teachers and not taught:
+        raise ConfigError(f"{owner}.teachers: algorithm '{name}' learns from no teacher")
+
+
+def _merger(study: Study, registry: Registry, stage: MergeStage, owner: str) -> None:
+    """Check a merger, that its settings fit the experts, and that there is a base where it is needed."""
+    merger = registry.create("merger", stage.merger, f"{owner}.merger")
+    check_experts(merger, stage.experts, f"{owner}.merger")
+    if merger.needs_base and anchor(study, stage) is None:
+        raise ConfigError(
+            f"{owner}.base: '{merger.name}' needs the model that the experts departed from; they share no 'init'",
+            allowed=model_names(study),
+        )
+
+
+def check_experts(merger: Merger, experts: Sequence[str], owner: str) -> None:
+    """Ask a merger whether its settings fit ``experts``, named in their order.
+
+    Raises:
+        ConfigError: they do not; the merger's own words after ``owner``.
+        StageError: the merger's check itself failed.
+    """
+    with boundary(f"merger '{merger.name}'", "checking its experts"):
+        try:
+            merger.check(experts)
+        except ValueError as error:
+            raise ConfigError(f"{owner}: {error}", found=", ".join(experts)) from error

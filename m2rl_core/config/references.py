@@ -1,0 +1,157 @@
+"""Names within a study that must fit each other: models, kept steps, domains, teachers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+
+from m2rl_core.config.stages import (
+    AnalyzeStage,
+    AnyStage,
+    EvalStage,
+    InitStage,
+    MergeStage,
+    ModelStage,
+    RlStage,
+    TrainStage,
+)
+from m2rl_core.config.study import Study
+from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.validation import Keys, Problem
+
+__all__ = ["anchor", "check_references", "model_names", "reference_problems", "references", "split_reference"]
+
+BASE = "base"
+"""The name of ``model.base`` among the models of a study."""
+_SAFE = re.compile(r"(?!seed-\d+$|study\.yaml$)[A-Za-z0-9_][A-Za-z0-9._-]*")
+_SAFE_NAMES = "letters, digits, '_', '.' and '-', but not 'seed-NUMBER' or 'study.yaml', and no '.' or '-' at the start"
+
+
+def model_names(study: Study) -> list[str]:
+    """The models of a study that a stage may name: ``base`` where there is one, then those of its stages."""
+    makers = ModelStage | InitStage | TrainStage | MergeStage
+    return [BASE] * bool(study.model.base) + [name for name, s in study.stages.items() if isinstance(s, makers)]
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """``"math@200"`` as ``("math", 200)``, ``"math"`` as ``("math", None)``.
+
+    Raises:
+        ValueError: what follows ``@`` is no step.
+    """
+    name, at, step = reference.partition("@")
+    if at and not re.fullmatch(r"[1-9][0-9]*", step):
+        raise ValueError(f"'{step}' is no step")
+    return name, int(step) if at else None
+
+
+def references(stage: AnyStage) -> Iterator[tuple[Keys, str]]:
+    """(path within the stage, model that it names) for every model that a stage reads; ``*`` stays ``*``."""
+    if isinstance(stage, TrainStage):
+        yield ("init",), stage.init
+    if isinstance(stage, RlStage):
+        yield from ((("teachers", domain), model) for domain, model in stage.teachers.items())
+    if isinstance(stage, MergeStage):
+        yield from [(("base",), stage.base)] if stage.base else []
+        yield from ((("experts", i), model) for i, model in enumerate(stage.experts))
+    if isinstance(stage, EvalStage | AnalyzeStage):
+        yield from ((("models", i), model) for i, model in enumerate(stage.models))
+
+
+def anchor(study: Study, stage: MergeStage) -> str | None:
+    """The model that a merge departs from: its ``base`` or else the experts' common ``init``, if they have one."""
+    if stage.base:
+        return stage.base
+    experts = (study.stages.get(split_reference(name)[0]) for name in stage.experts)
+    inits = {expert.init if isinstance(expert, TrainStage) else None for expert in experts}
+    return inits.pop() if len(inits) == 1 else None
+
+
+def check_references(study: Study) -> None:
+    """Check all names within a study.
+
+    Raises:
+        ConfigError: one line for each of :func:`reference_problems`.
+    """
+    if found := list(reference_problems(study)):
+        raise ConfigError("\n".join(map(str, found)))
+
+
+def reference_problems(study: Study) -> list[Problem]:
+    """Unsafe names, models and domains that are not there, steps that are not kept, cycles, and training samples drawn
+    from a cut distribution."""
+    found = list(_names(study))
+    for name, stage in study.stages.items():
+        found += [Problem(("stages", name, *problem.path), problem.text) for problem in _stage(study, stage)]
+    return found or list(_cycle(study))
+
+
+def _names(study: Study) -> Iterator[Problem]:
+    for section in ("stages", "domains"):
+        for name in getattr(study, section):
+            if not _SAFE.fullmatch(name):
+                yield Problem((section, name), f"cannot name a folder. Allowed: {_SAFE_NAMES}.")
+    if BASE in study.stages and study.model.base:
+        yield Problem(("stages", BASE), "the name is taken by model.base.")
+    if not study.stages:
+        yield Problem(("stages",), "there are none.")
+
+
+def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
+    """Problems of one stage, with paths that start within it."""
+    for key, model in references(stage):
+        if model != "*" or not isinstance(stage, EvalStage | AnalyzeStage):
+            yield from (Problem(key, text) for text in _reference(study, model))
+    if isinstance(stage, InitStage | TrainStage):
+        for domain in stage.domains:
+            if domain not in study.domains:
+                hint = f"{nearest(domain, study.domains)} Domains: {', '.join(study.domains) or 'none'}."
+                yield Problem(("domains",), f"there is no domain '{domain}'.{hint}")
+    if isinstance(stage, RlStage):
+        yield from _rl(stage)
+    for field in ("experts", "models", "domains", "suites"):
+        names = getattr(stage, field, None)
+        if names is not None and len(set(names)) < len(names):
+            yield Problem((field,), "the same name stands here twice.")
+        if names is not None and not names and field != "suites":
+            yield Problem((field,), "there are none.")
+
+
+def _reference(study: Study, reference: str) -> Iterator[str]:
+    known = model_names(study)
+    try:
+        name, step = split_reference(reference)
+    except ValueError as error:
+        yield f"{error}, in '{reference}'. A step of an rl stage reads STAGE@STEP."
+        return
+    stage = study.stages.get(name)
+    if name not in known:
+        what = f"stage '{name}' ({stage.kind}) makes no model." if stage else f"there is no model '{name}'."
+        yield f"{what}{nearest(name, known)} Models: {', '.join(known) or 'none'}."
+    elif step is None:
+        return
+    elif not isinstance(stage, RlStage):
+        yield f"only rl stages keep steps, and '{name}' is none."
+    elif stage.keep_every is None:
+        yield f"'{name}' keeps no steps. Set stages.{name}.keep_every."
+    elif step % stage.keep_every or step > stage.steps:
+        yield f"'{name}' keeps every {stage.keep_every} of {stage.steps} steps, and {step} is none of them."
+
+
+def _rl(stage: RlStage) -> Iterator[Problem]:
+    if stage.top_p < 1:
+        text = f"would train on tokens of another distribution than the policy's, found {stage.top_p}. Allowed: 1."
+        yield Problem(("top_p",), text)
+    for domain in stage.teachers:
+        if domain not in stage.domains:
+            yield Problem(("teachers", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
+
+
+def _cycle(study: Study) -> Iterator[Problem]:
+    graph = {name: {split_reference(m)[0] for _, m in references(s)} for name, s in study.stages.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        path = error.args[1]
+        yield Problem(("stages", path[0]), f"{' needs '.join(reversed(path))}: a cycle.")

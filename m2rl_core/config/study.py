@@ -1,0 +1,47 @@
+"""A study file as typed, frozen data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from m2rl_core.config.sections import DomainSection, ModelSection, Section, Use
+from m2rl_core.config.stages import AnyStage
+
+__all__ = ["Study", "schema"]
+
+
+class Study(Section):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    seed: int = 17
+    seeds: list[int] | None = None
+    """Several: the whole graph is repeated for each, and the report pools them."""
+    model: ModelSection = ModelSection()
+    engine: Use = {"use": "embedded"}
+    domains: dict[str, DomainSection] = Field(default_factory=dict)
+    stages: dict[str, AnyStage]
+    plugins: list[str] = Field(default_factory=list)
+    """Local files or folders that offer components, e.g. ``./my_domain.py``."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _several(cls, seeds: list[int] | None) -> list[int] | None:
+        if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
+            raise ValueError("should name at least one seed, and none twice")
+        return seeds
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, as a user writes it: with shorthands and ``x-*`` blocks."""
+    found = Study.model_json_schema()
+    domain = found["$defs"]["DomainSection"]
+    del domain["properties"]["config"]
+    domain["additionalProperties"] = True
+    found["properties"]["domains"]["additionalProperties"] = {
+        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DomainSection"}]
+    }
+    found["patternProperties"] = {"^x-": {}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
