@@ -366,6 +366,18 @@ def test_missing_arms_are_shown_as_missing(tmp_path: Path) -> None:
     assert "No arm that mixes is evaluated on every suite yet: multi missing." in text
 
 
+def test_a_smaller_evaluation_of_a_model_does_not_hide_the_whole_one(tmp_path: Path) -> None:
+    plan, pieces = make(tmp_path)
+    whole = verdict(Evidence(plan, pieces, tmp_path / "report")).answer
+    looks = [Piece("look", "eval", tmp_path / "seed-17" / "look" / "sft" / suite, 17) for suite in SUITES]
+    for look in looks:
+        fill(look, plan, prompts=8, shift=0.0, reason="")
+    for order in ([*pieces, *looks], [*looks, *pieces]):
+        evidence = Evidence(plan, order, tmp_path / "report")
+        assert {len(grid.items) for grid in evidence.grids["sft"].values()} == {40}
+        assert verdict(evidence).answer == whole
+
+
 def test_a_run_that_has_not_begun_can_be_reported(tmp_path: Path) -> None:
     plan = study()
     write_report(plan, list(nodes(plan, tmp_path)), tmp_path / "report")

@@ -120,13 +120,15 @@ class Evidence:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """All finished evaluations; of two of one model, suite and seed the later stage's."""
-        found = {}
+        """All finished evaluations; of two of one model, suite and seed that of more prompts, or else the later."""
+        found: dict[tuple[str, str, int], Evaluation] = {}
         for node in self.nodes:
             if node.kind == "eval" and done(node):
                 model, suite = node.folder.parts[-2:]
                 scores = json.loads((node.folder / "scores.json").read_text(encoding="utf-8"))
-                found[model, suite, node.seed] = Evaluation(model, suite, node, scores)
+                known = found.get((model, suite, node.seed))
+                if known is None or scores["prompts"] >= known.scores["prompts"]:
+                    found[model, suite, node.seed] = Evaluation(model, suite, node, scores)
         return list(found.values())
 
     @cached_property
