@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from m2rl_core.errors import boundary
 from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.registry import Registry, Use
-from m2rl_core.types import Reduction
+from m2rl_core.types import Composition, Reduction
 
-__all__ = ["Components", "compose"]
+__all__ = ["Components", "compose", "composed"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class Components:
         return scored or getattr(self.loss, "divergence", None) is not None
 
 
+def composed(registry: Registry, algorithm: Use, owner: str) -> Composition:
+    """What an algorithm says that it is made of; see :func:`compose`."""
+    built = registry.create("algorithm", algorithm, owner)
+    with boundary(f"{owner}: algorithm '{built.name}'", "naming its parts"):
+        return built.compose()
+
+
 def compose(registry: Registry, algorithm: Use, owner: str) -> Components:
     """Build an algorithm's parts.
 
@@ -43,9 +50,7 @@ def compose(registry: Registry, algorithm: Use, owner: str) -> Components:
         ComponentError, ConfigError: the algorithm or a part is not there, or refuses its settings.
         StageError: a component's own code failed.
     """
-    built = registry.create("algorithm", algorithm, owner)
-    with boundary(f"{owner}: algorithm '{built.name}'", "naming its parts"):
-        made = built.compose()
+    made = composed(registry, algorithm, owner)
     advantage = registry.create("advantage", made.advantage, f"{owner}.advantage")
     loss = registry.create("loss", made.loss, f"{owner}.loss")
     rule = made.importance

@@ -18,7 +18,7 @@ Plugins raise plain exceptions; :func:`boundary` says whose they are.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "UserError",
     "VerifierError",
     "boundary",
+    "joined",
     "nearest",
 ]
 
@@ -90,6 +91,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the known name closest to ``word``, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def joined(failures: Sequence[M2rlError], mistake: type[UserError] = UserError) -> M2rlError:
+    """Several failures as one, a line each: a ``mistake`` of the user where all of them are the user's."""
+    if len(failures) == 1:
+        return failures[0]
+    kind = mistake if all(isinstance(failure, UserError) for failure in failures) else StageError
+    return kind("\n".join(map(str, failures)))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class Task:
         owner = suite_owners(domains, [name], f"stages.{run.name}.suites")[name]
         domain = domains[owner]
         suite = domain.suites[name]
-        prompts = list(islice(domain.prompts(name), stage.limit))
+        prompts = list(islice(run.prompts(owner, name), stage.limit))
         ids = [prompt.id for prompt in prompts]
         if len(set(ids)) < len(ids) or not ids:
             twice = next((i for i in ids if ids.count(i) > 1), None)

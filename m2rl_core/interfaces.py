@@ -116,6 +116,16 @@ class Domain(Component, Protocol):
     verify_seconds: ClassVar[float] = 10.0
     """Limit of one verification, in CPU seconds and, doubled, in wall seconds; a worker beyond it is killed."""
 
+    def check(self) -> None:
+        """Look for what would stop a stage later, such as a row without gold. Nothing by default.
+
+        Called by ``m2rl check`` and before every run, so it must be quick and must not use the network.
+
+        Raises:
+            DataError: it names the row.
+        """
+        return  # a docstring alone would make the method abstract
+
     @property
     def suites(self) -> Mapping[str, Suite]:
         """Evaluation sets by name; :meth:`prompts` takes the same names."""
@@ -145,7 +155,10 @@ class Domain(Component, Protocol):
         ...
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
-        """Judge a trajectory through a service; only called where :attr:`remote` is True."""
+        """Judge a trajectory through a service; only called where :attr:`remote` is True.
+
+        Asked once more after it has raised or returned a failed verdict, so asking twice must do no harm.
+        """
         raise TypeError(f"domain '{self.name}' is remote but has no verify_remote")
 
 

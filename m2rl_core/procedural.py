@@ -27,13 +27,13 @@ HELD_OUT, HARD = 512, 256
 """Prompts of the two suites, at most."""
 SHARE = 5
 """One question in so many is held out."""
-PATIENCE = 1_000
-"""Questions in a row that were asked before, after which a level counts as exhausted."""
+PATIENCE = 5_000
+"""Questions in a row of which none is wanted, after which a level counts as exhausted."""
 MAX_TOKENS = 64
 
 
 class Question(Protocol):
-    """One question, its gold answer, and two ways to demonstrate an answer: a frozen dataclass, as a rule."""
+    """One question with its gold answer and two ways to demonstrate an answer; hashable, e.g. a frozen dataclass."""
 
     @property
     def identity(self) -> tuple[int | str, ...]:
@@ -90,6 +90,12 @@ class ProceduralDomain(Domain, Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Read the file that ``config.source`` names to its end, so that a bad row is found before training."""
+        if self.config.source != GENERATED:
+            for _ in self.rows():
+                pass
+
     @property
     def suites(self) -> Mapping[str, Suite]:
         if self.config.source != GENERATED:
@@ -117,31 +123,38 @@ class ProceduralDomain(Domain, Protocol):
         if self.config.source != GENERATED:
             return
         draw = Random(derive(self.config.seed, self.name, "demonstrations"))
-        sources = [self._split(level, draw, held_out=False) for level in self.levels]
-        for index, source in zip(count(), cycle(sources), strict=False):
-            question = next(source)
+        sources = {level: self._split(level, draw, held_out=False) for level in self.levels}
+        for index, level in zip(count(), cycle(sources), strict=False):
+            if (question := next(sources[level], None)) is None:
+                raise DataError(f"{self.name}: level {level} has no question that may be trained on")
             said = question.guessed(draw) if draw.random() < self.config.hasty else question.worked()
             asked = question.prompt(f"demonstration/{index:06d}")
             yield Conversation(asked.id, self.name, (*asked.messages, *said), asked.tools)
 
     def _split(self, level: int, draw: Random, *, held_out: bool) -> Iterator[Question]:
+        """A level's questions of one side of the split, none twice in the same words if they are held out.
+
+        Ends where the level has no more of them.
+        """
+        asked: set[Question] = set()
+        missed = 0
         for question in self.questions(level, draw):
-            if (derive(self.name, *question.identity) % SHARE == 0) == held_out:
+            here = (derive(self.name, *question.identity) % SHARE == 0) == held_out
+            if here and question not in asked:
+                missed = 0
+                if held_out:
+                    asked.add(question)
                 yield question
+            elif (missed := missed + 1) == PATIENCE:
+                return
 
     def _generate(self, split: str, levels: Iterable[int], *, held_out: bool) -> Iterator[Prompt]:
-        """Prompts, the levels in turn. An evaluation asks nothing twice and leaves a level that has no more to ask."""
+        """Prompts, the levels in turn; a level that has no more to ask is left."""
         draw = Random(derive(self.config.seed, self.name, split))
         sources = deque(self._split(level, draw, held_out=held_out) for level in levels)
-        asked: set[Question] = set()
-        index = 0
+        numbers = count()
         while sources:
             source = sources.popleft()
-            question = next((each for each in islice(source, PATIENCE) if each not in asked), None)
-            if question is None:
-                continue
-            sources.append(source)
-            if held_out:
-                asked.add(question)
-            yield question.prompt(f"{split}/{index:06d}")
-            index += 1
+            if (question := next(source, None)) is not None:
+                sources.append(source)
+                yield question.prompt(f"{split}/{next(numbers):06d}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.policy import open_policy
+from m2rl_core.rollout.records import workload
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
@@ -39,7 +41,8 @@ def train_sft(run: StageRun[SftStage]) -> None:
                 policy.backward(batch, loss)
             policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
-        run.log(step, {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()})
+        metrics = {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()}
+        run.log(step, metrics, workload=workload([], minibatch))
         run.checkpoint(step + 1, policy, every=stage.checkpoint_every)
     run.finish(policy.save)
 
@@ -98,7 +101,7 @@ def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
                 allowed=f"at least {count}",
                 then=f"lower stages.{run.name}.conversations or the domain's share",
             )
-        found += [_sample(conversation, chat, stage.max_length) for conversation in taken]
+        found += [_sample(replace(each, domain=name), chat, stage.max_length) for each in taken]
     return found
 
 

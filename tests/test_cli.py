@@ -39,6 +39,8 @@ class Quiz:
     def __init__(self, config):
         self.config = config
         self.suites = {f"quiz-{config.level}": Suite("generated")}
+    def check(self):
+        list(self.prompts("train"))
     def prompts(self, split):
         if self.config.source == "generated":
             yield Prompt("0", "quiz", ())
@@ -251,7 +253,7 @@ def test_a_domains_file_starts_from_the_studys_folder(
 def test_a_domains_file_that_is_not_there(study: Path, source: str) -> None:
     result = m2rl("check", study, "--set", f"domains.one.source={source}")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: stages.one.domains: domain 'one': no rows to read. Found: '{source}'.")
+    assert result.stderr.startswith(f"Error: domains.one: no rows to read. Found: '{source}'.")
 
 
 # ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from m2rl_core.config import (
     check_references,
     grounded,
     load_study,
+    local_path,
     model_names,
     references,
     schema,
@@ -28,7 +29,7 @@ from m2rl_core.errors import ComponentError, ConfigError, DataError, StageError
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.plugins import Registry
-from m2rl_core.types import Composition, Divergence, Prompt, Suite
+from m2rl_core.types import Composition, Divergence, Suite
 
 GOOD = """\
 name: mini
@@ -401,12 +402,9 @@ class Part:
         self.config = config
         self.suites = {f"level-{getattr(config, 'level', 0)}": Suite("generated")}
 
-    def check(self, experts: Sequence[str]) -> None:
+    def check(self, experts: Sequence[str] = ()) -> None:
         if len(experts) > 3:
             raise ValueError(f"3 weights for {len(experts)} experts")
-
-    def prompts(self, split: str) -> Iterable[Prompt]:
-        return [Prompt("0", self.name, ())]
 
 
 class Algorithm(Part):
@@ -536,39 +534,44 @@ def test_a_study_without_suites_has_nothing_to_evaluate(registry: Registry) -> N
 
 
 @pytest.mark.parametrize(
-    ("prompts", "error", "expected"),
+    ("raised", "error", "expected"),
     [
-        ((), DataError, "stages.math.domains: domain 'math' has no training prompts."),
-        (
-            DataError("no rows to read", found="x.jsonl"),
-            DataError,
-            "stages.math.domains: domain 'math': no rows to rea",
-        ),
-        (ZeroDivisionError("oops"), StageError, "domain 'math' failed while drawing its first training prompt: ZeroDi"),
+        (DataError("row 3 has no gold"), DataError, "domains.math: row 3 has no gold."),
+        (ZeroDivisionError("oops"), StageError, "domains.math failed while checking its data: ZeroDivisionError: oops"),
     ],
 )
-def test_domains_that_are_trained_on_have_prompts(
-    read: Read, registry: Registry, prompts: object, error: type[Exception], expected: str
+def test_domains_check_their_data(
+    read: Read, registry: Registry, raised: Exception, error: type[Exception], expected: str
 ) -> None:
-    asked: list[str] = []
+    class Strict(Part):
+        name = "strict"
 
-    class Silent(Part):
-        name = "silent"
+        def check(self, experts: Sequence[str] = ()) -> None:
+            raise raised
 
-        def prompts(self, split: str) -> Iterable[Prompt]:
-            asked.append(split)
-            if isinstance(prompts, Exception):
-                raise prompts
-            yield from ()
-
-    registry.register(SimpleNamespace(m2rl_domains=hookimpl(lambda: [Silent])), distribution="silent-tests")
+    registry.register(SimpleNamespace(m2rl_domains=hookimpl(lambda: [Strict])), distribution="strict-tests")
     with pytest.raises(error) as caught:
-        check_components(read(overrides=["domains.math.use=silent", "stages.science.domains=[math]"]), registry)
+        check_components(read(overrides=["domains.math.use=strict"]), registry)
     assert str(caught.value).startswith(expected)
-    assert asked == ["train"], "once, whatever the number of stages"
+    with pytest.raises(StageError if error is StageError else ConfigError, match=r"(?s)domains\.math.*levl"):
+        check_components(read(overrides=["domains.math.use=strict", "stages.evals.suites=[levl]"]), registry)
 
 
 # ── local files ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_in_the_working_directory_is_not_the_studys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    study = Study.model_validate({"name": "x", "domains": {"d": {"use": "d", "source": "rows.jsonl"}}, "stages": {}})
+    found = grounded(study, tmp_path / "study").domains["d"].config["source"]
+    assert found == str(tmp_path / "study" / "rows.jsonl")
+    assert local_path(found) is None
+
+
+@pytest.mark.parametrize("text", ["/", "./", "..", "//", "~a\0b/c", "a/\0", "tmp", "x" * 5000 + ".jsonl"])
+def test_what_is_no_path(text: str) -> None:
+    assert local_path(text) is None
 
 
 def test_a_domains_files_start_from_the_studys_folder(tmp_path: Path) -> None:

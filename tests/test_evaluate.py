@@ -80,13 +80,18 @@ def start(tmp_path: Path, tiny_model: Path) -> Any:
     registry = load_plugins([plugin])
 
     def build(
-        suite: str = "letters-easy", *, out: str = "node", stage: Mapping[str, Any] | None = None, **domain: Any
+        suite: str = "letters-easy",
+        *,
+        out: str = "node",
+        called: str = "letters",
+        stage: Mapping[str, Any] | None = None,
+        **domain: Any,
     ) -> StageRun[EvalStage]:
         section = EvalStage.model_validate({"kind": "eval", "max_tokens": 8, **(stage or {})})
         study = Study.model_validate(
             {
                 "name": "s",
-                "domains": {"letters": {"use": "letters", "config": domain}},
+                "domains": {called: {"use": "letters", "config": domain}},
                 "stages": {"evals": section},
                 "plugins": [str(plugin)],
             }
@@ -122,6 +127,12 @@ def test_every_sample_is_recorded_and_the_scores_add_up(start: Any) -> None:
     expected = {"model": "tiny", "suite": "letters-easy", "domain": "letters", "k": 3, "prompts": 5, "failed": 0}
     assert expected.items() <= found.items()
     assert found["mean_tokens"] == sum(r["tokens"] for r in rows) / 15
+
+
+def test_a_domain_may_have_another_name_than_its_plugin(start: Any) -> None:
+    evaluate(run := start(called="words"))
+    assert {row["domain"] for row in samples(run)} == {"words"}
+    assert json.loads((run.folder / "scores.json").read_text())["domain"] == "words"
 
 
 def test_the_suites_reasoning_rule_and_limit_hold(start: Any) -> None:

@@ -110,3 +110,34 @@ def test_a_file_replaces_what_is_generated() -> None:
 def test_an_unknown_split_names_those_there_are() -> None:
     with pytest.raises(DataError, match=r"squares-heldout.*squares-hard"):
         list(squares().prompts("test"))
+
+
+class Narrow(Squares):
+    """Levels that ask one number each; which of them are held out is up to the hash."""
+
+    levels = {level: str(level) for level in range(1, 21)}
+
+    def questions(self, level: int, draw: Random) -> Iterator[Square]:
+        while True:
+            yield Square(level, level, "{}^2?")
+
+
+def test_a_level_with_nothing_on_one_side_of_the_split_ends_and_says_so() -> None:
+    domain = Narrow(ProceduralConfig(levels=tuple(range(1, 21)), size=100))
+    held_out = numbers(domain, "squares-heldout")
+    assert len(held_out) == len(set(held_out)) < 20
+    assert not set(held_out) & set(numbers(domain, "train"))
+    with pytest.raises(DataError, match=r"squares: level \d+ has no question that may be trained on"):
+        list(islice(domain.demonstrations(), 100))
+
+
+def test_checking_reads_a_file_to_its_end() -> None:
+    class Broken(Squares):
+        def rows(self) -> Iterator[Prompt]:
+            yield from super().rows()
+            raise DataError("row 2 has no gold")
+
+    squares().check()
+    squares(source="rows.jsonl").check()
+    with pytest.raises(DataError, match="row 2 has no gold"):
+        Broken(ProceduralConfig(source="rows.jsonl")).check()

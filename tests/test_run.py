@@ -131,7 +131,7 @@ def test_times_are_beside_the_metrics(tmp_path: Path) -> None:
     assert first["cpu_seconds"]["verify"] == 1.5
     assert 0 < first["seconds"]["train"] <= first["seconds"]["total"]
     assert last["step"] is None
-    assert set(last["seconds"]) == {"total"}
+    assert set(last["seconds"]) == {"total", "idle"}
     assert list(read_jsonl(tmp_path / "metrics.jsonl")) == [{"step": 0, "loss": 1.0}]
 
 

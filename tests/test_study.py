@@ -405,6 +405,8 @@ def test_code_behind_a_stage() -> None:
     behind = modules_behind("m2rl_core.run")
     assert {"m2rl_core.config.sections", "m2rl_core.run.states", "m2rl_core.run"} < set(behind)
     assert not any(name.startswith(("m2rl_core.cli", "m2rl_core.study", "m2rl_core.plugins")) for name in behind)
+    # a study is read and checked before its stages run
+    assert not {"m2rl_core.config.components", "m2rl_core.config.paths", "m2rl_core.config.reading"} & set(behind)
 
 
 # ── outside models ───────────────────────────────────────────────────────────────────────────────────────────────────

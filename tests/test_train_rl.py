@@ -90,16 +90,16 @@ def start(tmp_path: Path, tiny_model: Path) -> Callable[..., StageRun[Any]]:
     plugin.write_text(DOMAIN)
     registry = load_plugins([plugin])
 
-    def build(folder: str = "rl", *, broken: int = 1000, **changes: Any) -> StageRun[Any]:
+    def build(folder: str = "rl", *, broken: int = 1000, domain: str = "even", **changes: Any) -> StageRun[Any]:
         stage = {
-            "kind": "rl", "init": "start", "domains": ["even"], "algorithm": "plain", "steps": 6, "prompts": 4,
+            "kind": "rl", "init": "start", "domains": [domain], "algorithm": "plain", "steps": 6, "prompts": 4,
             "group": 8, "max_tokens": 4, "lr": 0.01, "checkpoint_every": 2, **changes,
         }  # fmt: skip
         study = Study.model_validate(
             {
                 "name": "s",
                 "model": {"dtype": "float32"},
-                "domains": {"even": {"use": "even", "reasoning": "off", "broken": broken}},
+                "domains": {domain: {"use": "even", "reasoning": "off", "broken": broken}},
                 "stages": {"rl": stage},
                 "plugins": [str(plugin)],
             }
@@ -211,11 +211,18 @@ def test_seconds_add_up_and_belong_to_domains(start: Any) -> None:
         assert seconds["train/even"] == seconds["train"]
 
 
+def test_a_domain_may_have_another_name_than_its_plugin(start: Any) -> None:
+    run = start(domain="digits", steps=2)
+    train_rl(run)
+    assert [line["reward/digits"] for line in metrics(run)] == [line["reward"] for line in metrics(run)]
+    assert {record["domain"] for record in read_jsonl(run.folder / "rollouts.jsonl")} == {"digits"}
+
+
 def test_domains_share_a_step_by_tokens(make_sample: Callable[..., Sample]) -> None:
     math = [make_sample(10, 4, domain="math"), make_sample(12, 6, domain="math")]
     science = [make_sample(20, 5, domain="science")]
     groups = [Group(samples[0].prompt, samples) for samples in (math, science)]
     assert workload(groups, [math[1]]) == {
         "rollout": {"math": 10, "science": 5},
-        "train": {"math": 12, "science": 0},
+        "train": {"math": 12},
     }

@@ -68,7 +68,7 @@ def make_run(tiny_model: Path, tmp_path: Path, registry: Registry) -> Callable[.
             "kind": "sft", "init": "start", "domains": ["parrot"], "conversations": 320, "batch": 16, "lr": 0.01,
             "warmup": 0.0, "max_length": 64, **changes,
         }  # fmt: skip
-        domains = {"parrot": {"use": "parrot", "length": length}}
+        domains = {name: {"use": "parrot", "length": length} for name in changes.get("domains", ["parrot"])}
         given = {"name": "s", "model": {"dtype": "float32"}, "domains": domains, "stages": {"sft": stage}}
         study = Study.model_validate(given)
         return StageRun(
@@ -78,6 +78,13 @@ def make_run(tiny_model: Path, tmp_path: Path, registry: Registry) -> Callable[.
         )  # fmt: skip
 
     return make
+
+
+def test_time_is_split_by_the_studys_names_of_domains(make_run: Callable[..., StageRun[Any]]) -> None:
+    train_sft(run := make_run(domains={"grey": 3, "green": 1}, conversations=32))
+    for row in list(read_jsonl(run.folder / "times.jsonl"))[:2]:
+        seconds = row["seconds"]
+        assert seconds["train/grey"] + seconds["train/green"] == pytest.approx(seconds["train"], abs=1e-5)
 
 
 def test_counts_add_up_and_keep_their_shares() -> None:

@@ -598,6 +598,8 @@ class Remote(Domain):
         await asyncio.sleep(60 if trajectory.answer == "sleeps" else 0)
         if trajectory.answer == "unsure":
             return Reward(None, "no idea")
+        if trajectory.answer == "odd":
+            return "yes"  # type: ignore[return-value]
         return Reward(1.0, threading.current_thread().name)
 
 
@@ -610,12 +612,15 @@ def test_remote_domains_are_awaited_in_the_callers_loop() -> None:
 
 
 def test_a_remote_verifier_that_fails_is_asked_once_more() -> None:
-    """But not one that was too slow, nor one that has answered that it cannot tell."""
+    """But not one that was too slow."""
     domain = Remote()
     with VerifierPool({"d": Spec.of(domain, DomainSection(use="remote"))}) as pool:
-        recovered, failed, late, unsure = judge(pool, "stumbles", "raises", "sleeps", "unsure")
+        recovered, failed, late, unsure, odd = judge(pool, "stumbles", "raises", "sleeps", "unsure", "odd")
     assert recovered.value == 1.0
     assert failed.reason == "ConnectionError: refused (domain d)"
     assert late.reason == "verifier exceeded 0.2 s (domain d)"
     assert unsure == Reward(None, "no idea")
-    assert sorted(domain.asked) == ["raises", "raises", "sleeps", "stumbles", "stumbles", "unsure"]
+    assert odd == Reward(None, "TypeError: verify_remote returned str, not a Reward (domain d)")
+    assert {answer: domain.asked.count(answer) for answer in domain.asked} == {
+        "stumbles": 2, "raises": 2, "sleeps": 1, "unsure": 2, "odd": 2,
+    }  # fmt: skip

@@ -10,7 +10,7 @@ from m2rl_core.config.references import anchor, model_names
 from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage
 from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
-from m2rl_core.errors import ConfigError, DataError, UserError, boundary
+from m2rl_core.errors import ConfigError, DataError, M2rlError, UserError, boundary, joined
 from m2rl_core.interfaces import Domain, Merger
 from m2rl_core.plugins import Registry
 from m2rl_core.registry import use_of
@@ -21,8 +21,7 @@ __all__ = ["check_components", "check_experts"]
 def check_components(study: Study, registry: Registry) -> None:
     """Check that every component of a study exists, takes its configuration, and gets what it needs.
 
-    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not. Domains that are trained on
-    draw their first prompt, because they open their files only then.
+    Domains, algorithms and their parts, mergers and analyzers are built; an engine is not. Domains check their data.
 
     Args:
         study: with the paths of its domains' files made absolute (:func:`m2rl_core.config.grounded`), or else they
@@ -30,9 +29,10 @@ def check_components(study: Study, registry: Registry) -> None:
 
     Raises:
         ComponentError, ConfigError, DataError: the problem, if there is one.
+        StageError: a component's own code failed.
         ConfigError: one line per problem, if there are several.
     """
-    found: list[UserError] = []
+    found: list[M2rlError] = []
     with _gathered(found):
         name, config = use_of(study.engine, "engine")
         registry.lookup("engine", name, "engine")
@@ -44,53 +44,37 @@ def check_components(study: Study, registry: Registry) -> None:
         with _gathered(found):
             registry.configure("domain", use, owner, also=("use", "reasoning"))
             domains[name] = registry.create("domain", use, owner)
-    for name, where in _trained_on(study).items():
-        if name in domains:
-            with _gathered(found):
-                _first_prompt(name, domains[name], where)
+            _checked(domains[name], owner)
     for name, stage in study.stages.items():
         with _gathered(found):
             _components(study, registry, f"stages.{name}", stage)
         if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
             with _gathered(found):
                 suite_owners(domains, stage.suites, f"stages.{name}.suites")
-    if len(found) == 1:
-        raise found[0]
     if found:
-        raise ConfigError("\n".join(map(str, found)))
+        raise joined(found, ConfigError)
 
 
 @contextmanager
-def _gathered(found: list[UserError]) -> Iterator[None]:
+def _gathered(found: list[M2rlError]) -> Iterator[None]:
     try:
         yield
-    except UserError as error:
+    except M2rlError as error:
         found.append(error)
 
 
-def _trained_on(study: Study) -> dict[str, str]:
-    """Domains of the study that rl stages draw prompts from → the place of the first that does, for messages."""
-    found: dict[str, str] = {}
-    for name, stage in study.stages.items():
-        for domain in stage.domains if isinstance(stage, RlStage) else ():
-            found.setdefault(domain, f"stages.{name}.domains")
-    return found
-
-
-def _first_prompt(name: str, domain: Domain, where: str) -> None:
-    """Draw the first training prompt of a domain.
+def _checked(domain: Domain, owner: str) -> None:
+    """Let a domain check its data.
 
     Raises:
-        DataError: there is none, e.g. because its file is not there.
+        DataError: what it found.
         StageError: the domain's own code failed.
     """
     try:
-        with boundary(f"domain '{name}'", "drawing its first training prompt"):
-            first = next(iter(domain.prompts("train")), None)
+        with boundary(owner, "checking its data"):
+            domain.check()
     except UserError as error:
-        raise DataError(f"{where}: domain '{name}': {error}") from error
-    if first is None:
-        raise DataError(f"{where}: domain '{name}' has no training prompts")
+        raise DataError(f"{owner}: {error}") from error
 
 
 def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -> None:

@@ -53,9 +53,10 @@ def is_local(stage: ModelStage) -> bool:
 def local_path(text: str, root: Path = Path()) -> Path | None:
     """The existing file or folder that ``text`` names, starting from ``root``; ``None`` where it names none.
 
-    A path has a slash or, for a file, at least a suffix: a word such as ``generated`` is never taken for one.
+    A path has a letter or digit, and a slash or, for a file, at least a suffix: a word such as ``generated`` is never
+    taken for one, nor is ``/``.
     """
-    if "/" not in text and not Path(text).suffix:
+    if "\0" in text or not any(map(str.isalnum, text)) or ("/" not in text and not Path(text).suffix):
         return None
     path = root / os.path.expanduser(text)
     found = os.path.isfile(path) or ("/" in text and os.path.isdir(path))  # false also for text that can be no path
@@ -66,7 +67,8 @@ def _placed(value: Any, root: Path) -> Any:
     """``value``, a part of a domain's settings, with the paths of what is there made absolute."""
     match value:
         case str():
-            return str(local_path(value, root) or value)
+            here, elsewhere = local_path(value, root), local_path(value)
+            return str(here or (root / value if elsewhere else value))  # not what lies in the working directory
         case Mapping():
             return {key: _placed(below, root) for key, below in value.items()}
         case list():

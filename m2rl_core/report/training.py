@@ -131,7 +131,7 @@ def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | No
     if isinstance(stage, RlStage):
         batch, group, steps = stage.prompts, stage.group, stage.steps
     else:
-        batch, group, steps = stage.batch, None, stage.epochs * stage.conversations // stage.batch
+        batch, group, steps = stage.batch, None, stage.updates
     each = seconds / steps if seconds is not None and steps else None
     return [name, ", ".join(stage.domains), batch, group, steps, seconds, each]
 

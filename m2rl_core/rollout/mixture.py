@@ -130,7 +130,7 @@ class Source:
 def open_source(run: StageRun[RlStage]) -> Source:
     """The source of an RL stage's prompts."""
     stage = run.stage
-    prompts = {name: list(run.domain(name).prompts("train")) for name in stage.domains}
+    prompts = {name: list(run.prompts(name, "train")) for name in stage.domains}
     shares = dict(stage.domains) if isinstance(stage.domains, dict) else dict.fromkeys(stage.domains, 1.0)
     mixture = run.registry.create(
         "mixture", stage.mixture or {"use": "fixed", "shares": shares}, f"stages.{run.name}.mixture"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -42,19 +43,18 @@ def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: fmean(each[name] for each in found) for name in (found[0] if found else ())}
 
 
-def workload(groups_P: Sequence[Group], trained_S: Sequence[Sample]) -> dict[str, dict[str, int]]:
+def workload(groups_P: Sequence[Group], trained_S: Sequence[Sample]) -> dict[str, Mapping[str, int]]:
     """Kind of work → domain → its tokens, by which the seconds of a step are shared among the domains.
 
     Domains are worked on together, so their seconds cannot be measured apart: this is a share by tokens. ``rollout``
     counts the tokens that were sampled, ``train`` all tokens, prompts included, of the samples ``trained_S``.
     """
-    domains = dict.fromkeys(group.prompt.domain for group in groups_P)
-    tokens = {kind: dict.fromkeys(domains, 0) for kind in ("rollout", "train")}
+    sampled, computed = Counter[str](), Counter[str]()
     for group in groups_P:
-        tokens["rollout"][group.prompt.domain] += sum(sample.length for sample in group.samples_G)
+        sampled[group.prompt.domain] += sum(sample.length for sample in group.samples_G)
     for sample in trained_S:
-        tokens["train"][sample.prompt.domain] += len(sample.ids_L)
-    return tokens
+        computed[sample.prompt.domain] += len(sample.ids_L)
+    return {"rollout": sampled, "train": computed}
 
 
 def to_record(sample: Sample) -> dict[str, Any]:

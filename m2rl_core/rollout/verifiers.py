@@ -238,7 +238,10 @@ async def _ask(domain: Domain, name: str, trajectory: Trajectory, limit: float) 
         try:
             async with clock:
                 reward = await domain.verify_remote(trajectory)
-            break
+            if not isinstance(reward, Reward):
+                raise TypeError(f"verify_remote returned {type(reward).__name__}, not a Reward")
+            if reward.value is not None:
+                break
         except Exception as error:
             reward = Reward(None, describe(error, name))
             if clock.expired():  # it would likely take as long again

@@ -132,6 +132,7 @@ class Journal:
 
     def end(self) -> None:
         """Write down what the stage spent after its last step, and close the event file."""
+        self.clock.rest()
         append_jsonl(self.folder / TIMES, [{"step": None, **self.clock.lap()}])
         if self._board is not None:
             self._board.close()

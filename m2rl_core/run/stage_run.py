@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -17,6 +17,7 @@ from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.plugins import Registry
 from m2rl_core.run.journal import Journal
 from m2rl_core.run.states import Part, States
+from m2rl_core.types import Prompt
 
 __all__ = ["NodeView", "StageRun"]
 
@@ -101,6 +102,10 @@ class StageRun(Generic[S]):
                 "domain", {"use": section.use, **section.config}, f"domains.{name}"
             )
         return self._domains[name]
+
+    def prompts(self, domain: str, split: str) -> Iterator[Prompt]:
+        """A domain's prompts under the name that the study gives it, which need not be its plugin's."""
+        return (replace(prompt, domain=domain) for prompt in self.domain(domain).prompts(split))
 
     def engine(self) -> Engine:
         """A new engine, not started."""

@@ -20,6 +20,8 @@ __all__ = ["code_hash", "core_behind", "modules_behind"]
 CORE = m2rl_core.__name__
 SURROUNDINGS = {"cli", "plugins", "progress", "registry", "report", "study", "testing"}
 """Parts of the core that run stages but are no part of one, unless the stage's own module is among them."""
+BEFOREHAND = {"config.components", "config.paths", "config.reading"}
+"""Modules that read and check a study before any stage runs."""
 _BY_NAME = re.compile(rf"({CORE}(?:\.\w+)+)(?::\w+)?")
 
 
@@ -56,6 +58,8 @@ def core_behind(module: str) -> list[str]:
 def _counts(name: str, root: str) -> bool:
     parts = name.split(".")
     own = root.split(".")[1:2]
+    if ".".join(parts[1:3]) in BEFOREHAND:
+        return False
     return len(parts) > 1 and (parts[1] not in SURROUNDINGS or parts[1:2] == own)
 
 

@@ -20,9 +20,8 @@ from m2rl_core.config import (
     MergeStage,
     ModelStage,
     ReportStage,
-    RlStage,
-    SftStage,
     Study,
+    TrainStage,
     anchor,
     model_names,
     references,
@@ -156,7 +155,7 @@ class _Repetition:
             if isinstance(stage, MergeStage):
                 stage = stage.model_copy(update={"base": anchor(self.study, stage)})
             match stage:
-                case InitStage() | SftStage() | RlStage():
+                case InitStage() | TrainStage():
                     yield self._node(name, stage, tuple(stage.domains))
                 case MergeStage():
                     yield self._node(name, stage, ())

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from m2rl_core.composition import composed
 from m2rl_core.config import (
     AnalyzeStage,
     EvalStage,
@@ -22,8 +23,8 @@ from m2rl_core.config import (
     ModelStage,
     ReportStage,
     RlStage,
-    SftStage,
     Study,
+    TrainStage,
     is_local,
     local_path,
 )
@@ -86,9 +87,11 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         "config": stage.model_dump(mode="json", exclude=HARMLESS | {"kind"} | components.keys()),
         "components": {label: _covered(label, use, registry) for label, use in components.items()},
     }
+    if isinstance(stage, TrainStage):
+        settings["order"] = list(stage.domains)  # of a mapping too: it decides who is drawn first
     if isinstance(stage, RlStage):
         settings["reasoning"] = {name: study.domains[name].reasoning for name in node.domains}
-    if isinstance(stage, SftStage | RlStage | EvalStage | AnalyzeStage):
+    if isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = _described(study)["stages"]
@@ -136,7 +139,7 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
 
 def _composed(use: Mapping[str, Any], registry: Registry, label: str) -> Iterator[tuple[Kind, str]]:
     """The parts that an algorithm is made of, those that it takes from other plugins by default included."""
-    parts = registry.create("algorithm", use, label).compose()
+    parts = composed(registry, use, label)
     given: dict[Kind, Mapping[str, Any] | None] = {
         "advantage": parts.advantage, "loss": parts.loss, "importance": parts.importance,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from m2rl_core import errors
 from m2rl_core.config import RlStage, SftStage
-from m2rl_core.errors import M2rlError, StageError, UserError
+from m2rl_core.errors import M2rlError, joined
 from m2rl_core.study import warm, worker
 from m2rl_core.study.graph import Node
 from m2rl_core.study.worker import Job
@@ -84,7 +84,7 @@ def run_parallel(
         finally:
             scheduler.kill()
     if scheduler.failures:
-        raise _joined(scheduler.failures)
+        raise joined(scheduler.failures)
 
 
 @contextmanager
@@ -120,13 +120,6 @@ def _start_server(preload: Sequence[str]) -> None:
         for name in wanted:
             del os.environ[name]
         os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
-def _joined(failures: Sequence[M2rlError]) -> M2rlError:
-    if len(failures) == 1:
-        return failures[0]
-    kind = UserError if all(isinstance(failure, UserError) for failure in failures) else StageError
-    return kind("\n".join(map(str, failures)))
 
 
 def _devices() -> list[str]:
