@@ -17,18 +17,22 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from m2rl_core.errors import DataError, RunError
 
 __all__ = [
     "append_jsonl",
+    "atomic_file",
     "atomic_folder",
     "content_hash",
     "content_hashes",
     "fsync_tree",
+    "jsonl_line",
     "locked",
+    "numbered_rows",
     "read_jsonl",
     "room",
     "sweep",
@@ -113,23 +117,43 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file that becomes ``path`` when the block ends, whole or not at all; an older ``path`` is replaced.
 
     Raises:
-        RunError: the disk is full; an older file at ``path`` is untouched.
+        RunError: the disk is full, or ``path`` is no place for a file; what was there is untouched.
     """
+    if path.exists() and not path.is_file():  # renaming would replace a device, too
+        raise RunError(f"{path} cannot be written: it is no file")
     temporary = _temporary(path)
     with room(path):
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with _created(temporary, path) as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
             _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _created(temporary: Path, path: Path) -> BinaryIO:
+    try:
+        return temporary.open("wb")
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        RunError: as :func:`atomic_file`.
+    """
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -140,7 +164,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         RunError: the disk is full; the file ends as it did before.
     """
-    view = memoryview("".join(map(_line, rows)).encode("utf-8", "backslashreplace"))
+    view = memoryview(b"".join(map(jsonl_line, rows)))
     with room(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         size = os.fstat(handle).st_size
@@ -154,12 +178,13 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             os.close(handle)
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def jsonl_line(row: Mapping[str, Any]) -> bytes:
+    """One line of a file of JSON objects. Numbers that JSON does not know (NaN, ±∞) become ``null``."""
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         text = json.dumps(_finite(row), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text + "\n"
+    return f"{text}\n".encode("utf-8", "backslashreplace")
 
 
 def _finite(value: Any) -> Any:
@@ -174,19 +199,47 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file of JSON objects; a torn last line, still being written, is left out.
 
     Raises:
-        DataError: a line that is no JSON object; it names the line.
+        DataError: as :func:`numbered_rows`.
     """
+    return map(itemgetter(1), numbered_rows(path))
+
+
+def numbered_rows(path: Path, *, torn: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of its line, row) for every row of a file of JSON objects.
+
+    Args:
+        torn: a last line that is no JSON and has no end is still being written, and left out; else it is an error.
+
+    Raises:
+        DataError: a line that is no JSON object; it names the line. The iterator then goes on with the next one.
+    """
+
+    def row(numbered: tuple[int, bytes]) -> tuple[int, dict[str, Any]]:
+        number, line = numbered
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}, is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise DataError(f"{path}, line {number}, is no JSON object", found=type(found).__name__)
+        return number, found
+
+    return map(row, _numbered_lines(path, torn))  # unlike a generator, a map outlives what its function raises
+
+
+def _numbered_lines(path: Path, torn: bool) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if not line.endswith(b"\n"):
-                    return
-                raise DataError(f"{path}, line {number}, is no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}, is no JSON object", found=type(row).__name__)
-            yield row
+            if not torn or line.endswith(b"\n") or _is_json(line):
+                yield number, line
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def content_hash(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m2rl_core.errors import DataError
-from m2rl_core.files import read_jsonl
+from m2rl_core.files import numbered_rows
 from m2rl_core.types import Message
 
 __all__ = ["gold", "messages", "rows"]
@@ -19,18 +19,25 @@ def rows(source: str, datasets: Collection[str]) -> Iterator[tuple[str, dict[str
     """(place, row) for every row that is one of ``datasets`` or names no data set; the place is for messages.
 
     Raises:
-        DataError: no such file, a line that is no JSON object, or an unresolved placeholder row.
+        DataError: no such file, a line that is no JSON object, or an unresolved placeholder row. After a bad row the
+            iterator goes on with the next one, so that all of them can be listed.
     """
     path = Path(source)
     if path.suffix != ".jsonl" or not path.is_file():
         raise DataError("no rows to read", found=repr(source), allowed=FORMS)
-    for number, row in enumerate(read_jsonl(path), 1):
+
+    def is_wanted(numbered: tuple[int, Mapping[str, Any]]) -> bool:
+        dataset = numbered[1].get("dataset")
+        return dataset is None or dataset in datasets
+
+    def placed(numbered: tuple[int, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+        number, row = numbered
         place = f"{path}, row {number}"
-        if row.get("dataset") is not None and row["dataset"] not in datasets:
-            continue
         if row.get("_hf_placeholder"):
             raise DataError(f"{place} holds a placeholder instead of its question", then="resolve the blend first")
-        yield place, row
+        return place, row
+
+    return map(placed, filter(is_wanted, numbered_rows(path)))  # generators would end with the first error
 
 
 def messages(place: str, row: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -17,9 +17,11 @@ import pytest
 from m2rl_core.errors import DataError, RunError
 from m2rl_core.files import (
     append_jsonl,
+    atomic_file,
     atomic_folder,
     content_hash,
     locked,
+    numbered_rows,
     read_jsonl,
     sweep,
     write_text,
@@ -93,6 +95,25 @@ def test_text_is_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    for version in (b"old", b"new"):
+        with atomic_file(path) as file:
+            file.write(version)
+    with pytest.raises(TypeError), atomic_file(path) as file:
+        file.writelines([b"half", None])  # type: ignore[list-item]
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["rows"]
+
+
+@pytest.mark.parametrize("name", ["/dev/null", ".", "nowhere/rows"])
+def test_what_can_be_no_file_is_left_alone(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="cannot be written"), atomic_file(tmp_path / name):
+        pass
+    assert names(tmp_path) == []
+    assert Path("/dev/null").is_char_device()
+
+
 def test_rows_come_back(tmp_path: Path) -> None:
     rows = [{"step": 0, "text": "π ≠ 3\n"}, {"step": 1, "nested": [1.5, None, {"x": True}]}]
     append_jsonl(tmp_path / "rows", rows[:1])
@@ -116,6 +137,20 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows").write_text(f'{{"step": 0}}\n{line}\n')
     with pytest.raises(DataError, match="line 2"):
         list(read_jsonl(tmp_path / "rows"))
+
+
+def test_reading_goes_on_after_a_wrong_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\nnonsense\n[]\n' + "[" * 100_000 + '\n{"a": 2}\n{"a"')
+    found = numbered_rows(path, torn=False)
+    assert next(found) == (1, {"a": 1})
+    for number in (2, 3, 4):
+        with pytest.raises(DataError, match=f"line {number},"):
+            next(found)
+    assert next(found) == (5, {"a": 2})
+    with pytest.raises(DataError, match="line 6,"):
+        next(found)
+    assert list(found) == []
 
 
 def test_content_hash_sees_names_and_bytes_alone(tmp_path: Path) -> None:

@@ -25,6 +25,23 @@ def test_a_placeholder_is_refused(tmp_path: Path) -> None:
         list(rows(str(path), {"a"}))
 
 
+def test_reading_goes_on_after_a_bad_row(tmp_path: Path) -> None:
+    """So that all of them can be listed at once."""
+    path = tmp_path / "blend.jsonl"
+    path.write_text('{"_hf_placeholder": {"row": 1}}\n{"n": 2}\nnonsense\n{"n": 4}\n')
+    found, errors = rows(str(path), ()), 0
+    read = []
+    while True:
+        try:
+            read.append(next(found))
+        except DataError:
+            errors += 1
+        except StopIteration:
+            break
+    assert errors == 2
+    assert read == [(f"{path}, row 2", {"n": 2}), (f"{path}, row 4", {"n": 4})]
+
+
 @pytest.mark.parametrize("source", ["owner/name", "missing.jsonl", "."])
 def test_what_is_no_file_is_refused(source: str) -> None:
     with pytest.raises(DataError, match=r"'generated', or the path of a local \.jsonl file"):
