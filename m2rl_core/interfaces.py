@@ -135,7 +135,8 @@ class Domain(Component, Protocol):
         """The prompts of ``"train"`` or of a suite, always in the same order.
 
         Raises:
-            DataError: a row without gold or with contradicting fields; it names the row.
+            DataError: a row without gold or with contradicting fields; it names the row. An iterator that goes on
+                with the next row when it is asked again (a ``map`` does) lets ``m2rl verify --gold`` list them all.
         """
         ...
 
@@ -153,6 +154,13 @@ class Domain(Component, Protocol):
         Raising means that the verifier failed, which is not the model's fault.
         """
         ...
+
+    def gold(self, prompt: Prompt) -> str | None:
+        """A right answer to ``prompt`` made of its own gold, reasoning excluded, by which data sets are checked.
+
+        ``None``, the default: the gold is no answer and cannot be made one, e.g. unit tests.
+        """
+        return None
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
         """Judge a trajectory through a service; only called where :attr:`remote` is True.

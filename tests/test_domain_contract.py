@@ -129,6 +129,14 @@ def test_what_is_unsound_is_found(domain: type[Quiz], check: str) -> None:
         getattr(Checked(), check)()
 
 
+def test_a_domain_may_know_its_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own ``gold`` comes before the contract's template."""
+    prompt = next(iter(Quiz(ComponentConfig()).prompts("train")))
+    assert TestQuiz().gold(prompt) == "200"
+    monkeypatch.setattr(Quiz, "gold", lambda self, prompt: f"say {prompt.ground_truth}")
+    assert TestQuiz().gold(prompt) == "say 200"
+
+
 def test_a_contract_shows_what_it_found() -> None:
     """pytest rewrites the assertions of a distribution that brings fixtures, those that are imported late too."""
     with pytest.raises(AssertionError, match=r"assert .*0\.0"):

@@ -43,12 +43,11 @@ class DomainContract:
 
         class TestMine(DomainContract):
             domain = Mine(Mine.Config())
-            right = "Answer: {}"
     """
 
     domain: ClassVar[Domain]
-    right: ClassVar[str]
-    """A right answer, with ``{}`` for the prompt's gold; or override :meth:`gold`."""
+    right: ClassVar[str] = "{}"
+    """A right answer, with ``{}`` for the prompt's gold, where the domain's own ``gold`` gives none."""
     has_gold: ClassVar[bool] = True
     """Whether prompts carry a ``ground_truth`` that the verifier cannot do without."""
     secret: ClassVar[bool] = True
@@ -58,7 +57,8 @@ class DomainContract:
 
     def gold(self, prompt: Prompt) -> str:
         """A right answer to ``prompt``, reasoning excluded."""
-        return self.right.format(prompt.ground_truth)
+        answer = self.domain.gold(prompt)
+        return self.right.format(prompt.ground_truth) if answer is None else answer
 
     def question(self, messages: Sequence[Message]) -> object:
         """What a conversation asks, whatever the wording; for a procedural domain its numbers, say."""

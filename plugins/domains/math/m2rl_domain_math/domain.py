@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import count
 from random import Random
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -41,8 +42,14 @@ class Math(ProceduralDomain):
         return problems(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
-        for index, (place, row) in enumerate(rows(self.config.source, DATASETS)):
-            yield Prompt(f"train/{index:06d}", self.name, messages(place, row), _one(place, gold(place, row)))
+        return map(self._prompt, count(), rows(self.config.source, DATASETS))
+
+    def _prompt(self, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
+        place, row = placed
+        return Prompt(f"train/{index:06d}", self.name, messages(place, row), _one(place, gold(place, row)))
+
+    def gold(self, prompt: Prompt) -> str:
+        return rf"\boxed{{{prompt.ground_truth}}}"
 
     def verify(self, trajectory: Trajectory) -> Reward:
         """1 where everything that the answer claims is the gold answer, else 0. Several boxes may be one list.

@@ -26,7 +26,6 @@ def numbers(messages: Sequence[Message]) -> str:
 
 class TestMath(DomainContract):
     domain = Math(Math.Config())
-    right = r"\boxed{{{}}}"
 
     def question(self, messages: Sequence[Message]) -> str:
         return numbers(messages)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import count
 from random import Random
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,14 +41,20 @@ class Science(ProceduralDomain):
         return questions(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
-        for index, (place, row) in enumerate(rows(self.config.source, DATASETS)):
-            metadata = {name: row[name] for name in ("options", "template_metadata") if row.get(name)}
-            prompt = Prompt(f"train/{index:06d}", self.name, messages(place, row), gold(place, row), metadata)
-            try:
-                _key(prompt)
-            except DataError as error:
-                raise DataError(f"{place}: {error}") from error
-            yield prompt
+        return map(self._prompt, count(), rows(self.config.source, DATASETS))
+
+    def _prompt(self, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
+        place, row = placed
+        metadata = {name: row[name] for name in ("options", "template_metadata") if row.get(name)}
+        prompt = Prompt(f"train/{index:06d}", self.name, messages(place, row), gold(place, row), metadata)
+        try:
+            _key(prompt)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        return prompt
+
+    def gold(self, prompt: Prompt) -> str:
+        return f"Answer: {prompt.ground_truth}"
 
     def verify(self, trajectory: Trajectory) -> Reward:
         """1 where the answer chooses the gold letter and no other, else 0.

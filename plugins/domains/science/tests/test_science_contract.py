@@ -27,7 +27,6 @@ def law(messages: Sequence[Message]) -> tuple[object, ...]:
 
 class TestScience(DomainContract):
     domain = Science(Science.Config())
-    right = "Answer: {}"
 
     def question(self, messages: Sequence[Message]) -> tuple[str, ...]:
         return law(messages)
