@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, nearest
 from m2rl_core.validation import Problem, dotted, problems
 
-__all__ = ["load_study"]
+__all__ = ["load_study", "settings"]
 
 Tree = Mapping[str, object]
 
@@ -35,11 +36,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     path = Path(path)
     file = _File(path)
-    tree: Tree = {key: value for key, value in file.tree.items() if not str(key).startswith("x-")}
-    given: list[_Override] = []
-    for text in overrides:
-        given.append(_Override.parse(text, tree))
-        tree = _updated(tree, given[-1])
+    tree, given = _overridden({key: v for key, v in file.tree.items() if not str(key).startswith("x-")}, overrides)
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
@@ -47,6 +44,23 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     if found := reference_problems(study):
         raise _refusal(found, file, given)
     return study.model_copy(update={"plugins": [str((path.parent / name).resolve()) for name in study.plugins]})
+
+
+def settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """A component's own settings, made of ``KEY.KEY=VALUE`` with YAML values alone.
+
+    Raises:
+        ConfigError: one that does not read so.
+    """
+    return dict(_overridden({}, overrides)[0])
+
+
+def _overridden(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[_Override]]:
+    given: list[_Override] = []
+    for text in overrides:
+        given.append(_Override.parse(text, tree))
+        tree = _updated(tree, given[-1])
+    return tree, given
 
 
 class _File:

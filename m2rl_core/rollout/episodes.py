@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from m2rl_core.chat import Chat
 from m2rl_core.errors import M2rlError
 from m2rl_core.interfaces import Domain, Engine, Episode, SingleTurn
-from m2rl_core.reasoning import split
+from m2rl_core.rollout.judging import gated
+from m2rl_core.rollout.records import TROUBLE
 from m2rl_core.rollout.verifiers import Spec, VerifierPool
 from m2rl_core.run import StageRun
 from m2rl_core.seeding import derive
@@ -138,7 +139,7 @@ class Sampler:
         except M2rlError:
             raise  # the engine's or the user's: not this episode's
         except Exception as error:  # one bad rollout is data
-            trouble = f"the environment failed: {type(error).__name__}: {error}"
+            trouble = f"{TROUBLE}: {type(error).__name__}: {error}"
         finally:
             trouble = await _closed(episode) or trouble
         reward, trajectory = await self._judge(prompt, said, finish, trouble)
@@ -159,13 +160,11 @@ class Sampler:
         self, prompt: Prompt, said: list[Message], finish: Finish, trouble: str
     ) -> tuple[Reward, Trajectory]:
         """The format gate, then the domain's verifier."""
-        text = next((m["content"] for m in reversed(said) if m["role"] == "assistant"), "")
-        answer, reason = split(text, self.reasoning[prompt.domain])
-        trajectory = Trajectory(prompt, tuple(said), answer or "", truncated=finish == "length")
+        trajectory, refusal = gated(prompt, said, self.reasoning[prompt.domain], truncated=finish == "length")
         if trouble or finish == "abort":
             return Reward(None, trouble or "the engine gave up this sample"), trajectory
-        if answer is None:
-            return Reward(0.0, reason), trajectory
+        if refusal:
+            return Reward(0.0, refusal), trajectory
         verdict = await self.pool.verify(prompt.domain, trajectory)
         self.charge(f"verify/{prompt.domain}", verdict.seconds)
         return verdict.reward, trajectory
@@ -176,7 +175,7 @@ async def _closed(episode: Episode) -> str:
     try:
         await episode.close()
     except Exception as error:
-        return f"the environment failed to close: {type(error).__name__}: {error}"
+        return f"{TROUBLE} to close: {type(error).__name__}: {error}"
     return ""
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from m2rl_core.types import Group, Message, Prompt, Reward, Sample, Trajectory
 
-__all__ = ["from_record", "mean", "records", "summarise", "to_record", "workload"]
+__all__ = ["TROUBLE", "from_record", "mean", "reached_verifier", "records", "summarise", "to_record", "workload"]
+
+TROUBLE = "the environment failed"
+"""Begins the reason of a verdict that failed before there was something to verify."""
 
 
 def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
@@ -100,6 +103,12 @@ def from_record(record: dict[str, Any]) -> Sample:
         reward=Reward(record["reward"], record["reason"]),
         starts=record["starts"],
     )
+
+
+def reached_verifier(record: Mapping[str, Any]) -> bool:
+    """Whether a stored sample was judged at all: neither its environment nor the engine gave it up."""
+    gave_up = record["reward"] is None and record["reason"].startswith(TROUBLE)
+    return record["finish"] != "abort" and not gave_up
 
 
 def records(groups_P: Sequence[Group]) -> Iterator[dict[str, Any]]:

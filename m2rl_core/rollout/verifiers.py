@@ -98,6 +98,16 @@ class VerifierPool:
             self._loop.call_soon_threadsafe(self._dispatcher.accept, task)
         return await asyncio.wrap_future(task.answer)
 
+    def submit(self, domain: str, trajectory: Trajectory) -> Future[Verdicts]:
+        """Judge one trajectory, without waiting for it; for callers without an event loop.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the verifier pool is closed")
+        return asyncio.run_coroutine_threadsafe(self.verify(domain, trajectory), self._loop)
+
     def verify_all(self, items: Iterable[tuple[str, Trajectory]]) -> list[Verdicts]:
         """Judge pairs of a domain and a trajectory, in their order. Not for use inside a running event loop."""
 

@@ -15,13 +15,13 @@ from m2rl_core.config import EvalStage, Study, check_references, grounded, suite
 from m2rl_core.errors import ConfigError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
-from m2rl_core.study.folders import claim, is_done, opened
-from m2rl_core.study.graph import Node, expand, needed
+from m2rl_core.study.folders import claim, is_done, opened, study_in
+from m2rl_core.study.graph import Node, expand, named, needed
 from m2rl_core.study.keys import keyed, narrowed
 from m2rl_core.study.schedule import Progress, run_here, run_parallel
 from m2rl_core.study.worker import Job
 
-__all__ = ["Node", "Progress", "plan", "run_study"]
+__all__ = ["Node", "Progress", "named", "placed", "plan", "run_study", "study_in"]
 
 STAGES: Mapping[str, str] = {
     "model": "m2rl_core.model:model",
@@ -59,9 +59,18 @@ def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -
                 f"stages.{name}.kind: this version cannot run '{stage.kind}'", allowed=STAGES, then="remove the stage"
             )
     study = grounded(study, root)
-    folder = runs.absolute() / study.name
-    nodes = [replace(node, folder=folder / node.id) for node in expand(study, _suites(study, registry))]
+    nodes = placed(study, registry, runs.absolute() / study.name)
     return [replace(node, done=is_done(node)) for node in keyed(nodes, study, registry, STAGES)]
+
+
+def placed(study: Study, registry: Registry, folder: Path) -> list[Node]:
+    """All nodes of a study whose own folder is ``folder``, each after those that it needs; without their keys.
+
+    Raises:
+        ConfigError: an evaluation asks for a suite that nobody offers, or several domains do.
+        ComponentError: a domain that is not there.
+    """
+    return [replace(node, folder=folder / node.id) for node in expand(study, _suites(study, registry))]
 
 
 def run_study(

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import yaml
 
-from m2rl_core.config import Study
+from m2rl_core.config import Study, load_study
 from m2rl_core.errors import RunError
 from m2rl_core.files import atomic_folder, locked, sweep, write_text
 from m2rl_core.study.graph import Node
 
-__all__ = ["begin", "claim", "end", "is_done", "opened"]
+__all__ = ["begin", "claim", "end", "is_done", "opened", "study_in"]
 
-MARKER, LOCK, STALE, KEY, DONE = ".m2rl", ".lock", ".stale", "KEY", "DONE"
+MARKER, LOCK, STALE, STUDY, KEY, DONE = ".m2rl", ".lock", ".stale", "study.yaml", "KEY", "DONE"
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def opened(folder: Path, study: Study) -> Iterator[None]:
         raise RunError(f"{folder} cannot be used: {error.strerror}", then="choose another --runs folder") from error
     with locked(folder / LOCK):
         sweep(folder)
-        write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        write_text(folder / STUDY, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
         yield
 
 
@@ -89,6 +89,18 @@ def claim(root: Path, node: Node) -> bool:
         shutil.rmtree(folder / "state", ignore_errors=True)
         return True
     return False
+
+
+def study_in(folder: Path) -> Study:
+    """The study that last worked in ``folder``.
+
+    Raises:
+        RunError: it is no study's folder.
+        ConfigError: of a version that knew other settings.
+    """
+    if not (folder / STUDY).is_file():
+        raise RunError(f"{folder} is no study's folder: it holds no {STUDY}", then="m2rl run STUDY makes one")
+    return load_study(folder / STUDY)
 
 
 def begin(node: Node) -> None:

@@ -97,18 +97,26 @@ def expand(study: Study, suites: Mapping[str, str]) -> list[Node]:
     return _ordered(nodes)
 
 
+def named(nodes: Sequence[Node], only: str | None) -> list[Node]:
+    """The nodes of stage (or node, or seed) ``only``; everything for ``None``.
+
+    Raises:
+        ConfigError: no stage is called so.
+    """
+    wanted = [n for n in nodes if only is None or only in (n.stage, n.id) or n.id.startswith(f"{only}/")]
+    if only is not None and not wanted:
+        names = list(dict.fromkeys(n.stage for n in nodes))
+        raise ConfigError(f"the study has no stage '{only}'.{nearest(only, names)}", allowed=names)
+    return wanted
+
+
 def needed(nodes: Sequence[Node], only: str | None) -> list[Node]:
     """The nodes of stage (or node) ``only`` and all that they need; everything for ``None``.
 
     Raises:
         ConfigError: no stage is called so.
     """
-    if only is None:
-        return list(nodes)
-    wanted = {n.id for n in nodes if only in (n.stage, n.id) or n.id.startswith(f"{only}/")}
-    if not wanted:
-        names = list(dict.fromkeys(n.stage for n in nodes))
-        raise ConfigError(f"the study has no stage '{only}'.{nearest(only, names)}", allowed=names)
+    wanted = {node.id for node in named(nodes, only)}
     for node in reversed(nodes):
         if node.id in wanted:
             wanted.update(node.inputs)
