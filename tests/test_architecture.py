@@ -33,7 +33,7 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
-    ("study", "report"),
+    ("study", "report", "verify", "rescore"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
@@ -154,7 +154,9 @@ TORCH_FREE = [
 ]
 
 
-@pytest.mark.parametrize("name", [*TORCH_FREE, "rollout.verifiers", "rollout.worker", "cli", "study"])
+@pytest.mark.parametrize(
+    "name", [*TORCH_FREE, "rollout.verifiers", "rollout.worker", "cli", "study", "verify", "rescore"]
+)
 def test_light_modules_import_no_torch(name: str) -> None:
     heavy = ("torch", "transformers", "vllm", "matplotlib")
     code = f"import sys, m2rl_core.{name}; print([m for m in {heavy} if m in sys.modules])"

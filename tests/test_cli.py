@@ -103,7 +103,9 @@ def m2rl(*arguments: object) -> Result:
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["verify", "--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]]
+)
 def test_light_commands_import_no_torch_and_take_no_time(arguments: list[str]) -> None:
     code = """
 import sys
@@ -140,6 +142,8 @@ def test_options_are_few_and_chosen() -> None:
         "run": ["--only", "--runs", "--set", "study"],
         "check": ["--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
+        "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
+        "rescore": ["--out", "--stage", "run"],
         "report": ["--out", "run"],
         "schema": [],
     }

@@ -7,18 +7,18 @@ Importing this module must stay cheap: what a command needs is imported when it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import m2rl_core
-from m2rl_core.cli.errors import Group
+from m2rl_core.cli.errors import Group, warn
+from m2rl_core.cli.verifying import rescore, verify
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
-    from m2rl_core.registry import Plugin, Registry
+    from m2rl_core.registry import Registry
 
 __all__ = ["main"]
 
@@ -106,9 +106,13 @@ def plugins(
         from m2rl_core.cli.tables import show
 
         show(table(found))
-        _warn(found)
+        warn(found)
     if check and any(plugin.broken for plugin in found):
         raise typer.Exit(2)
+
+
+app.command()(verify)
+app.command()(rescore)
 
 
 @app.command()
@@ -119,15 +123,11 @@ def report(
     ] = None,
 ) -> None:
     """Write a report of what a study has found so far; what is not done yet is shown as missing."""
-    from m2rl_core.config import load_study
-    from m2rl_core.errors import RunError
     from m2rl_core.plugins import load_plugins
     from m2rl_core.report import write_report
-    from m2rl_core.study import plan
+    from m2rl_core.study import plan, study_in
 
-    if not (run / "study.yaml").is_file():
-        raise RunError(f"{run} is no study's folder: it holds no study.yaml", then="m2rl run STUDY makes one")
-    study = load_study(run / "study.yaml").model_copy(update={"name": run.resolve().name})
+    study = study_in(run).model_copy(update={"name": run.resolve().name})
     out = out or run / "report-now"
     write_report(study, plan(study, load_plugins(study.plugins), run.resolve().parent), out)
     typer.echo(f"Done: {out / 'index.html'}")
@@ -148,13 +148,6 @@ def _checked(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
 
     study = grounded(load_study(file, overrides or ()), file.absolute().parent)
     registry = load_plugins(study.plugins)
-    _warn(registry.plugins)
+    warn(registry.plugins)
     check_components(study, registry)
     return study, registry
-
-
-def _warn(plugins: Iterable[Plugin]) -> None:
-    """One line for each broken plugin."""
-    for plugin in plugins:
-        if plugin.broken:
-            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)

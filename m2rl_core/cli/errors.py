@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 import typer
 from typer.core import TyperGroup
 
 from m2rl_core.errors import M2rlError
 
-__all__ = ["Group"]
+if TYPE_CHECKING:
+    from m2rl_core.registry import Plugin
+
+__all__ = ["Group", "warn"]
 
 
 class Group(TyperGroup):
@@ -25,3 +29,10 @@ class Group(TyperGroup):
         except KeyboardInterrupt:
             typer.echo("Interrupted. Run the same command again to resume.", err=True)
             raise typer.Exit(130) from None
+
+
+def warn(plugins: Iterable[Plugin]) -> None:
+    """One line for each broken plugin."""
+    for plugin in plugins:
+        if plugin.broken:
+            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)

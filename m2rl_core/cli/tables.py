@@ -14,9 +14,10 @@ from m2rl_core.registry import KINDS, Plugin
 
 if TYPE_CHECKING:
     from m2rl_core.config import AnyStage, Study
+    from m2rl_core.rescore import Flip
     from m2rl_core.study import Node
 
-__all__ = ["plugins", "show", "stages"]
+__all__ = ["flips", "plugins", "show", "stages"]
 
 PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
@@ -85,6 +86,22 @@ def _steps(stage: AnyStage) -> str:
         case SftStage():
             return f"{stage.updates} × {stage.batch}"
     return ""
+
+
+def flips(found: Iterable[Flip]) -> Table:
+    """One row per reward that has changed."""
+    table = _table("stage", "step", "domain", "prompt", "sample", "reward", "reason")
+    for flip in found:
+        then = flip.stored
+        step = "" if then.step is None else str(then.step)
+        change = f"{_value(then.reward.value)} → {_value(flip.reward.value)}"
+        texts = (then.stage, step, then.domain, then.prompt, str(then.sample), change, flip.reward.reason)
+        table.add_row(*map(Text, texts))  # as plain text: a reason may look like markup
+    return table
+
+
+def _value(reward: float | None) -> str:
+    return "failed" if reward is None else f"{reward:g}"
 
 
 def _table(*columns: str) -> Table:
