@@ -94,7 +94,8 @@ class Clock:
     def total(self) -> tuple[float, float]:
         """(wall, CPU) seconds that the stage has cost so far, lost attempts left out."""
         now = self._now()
-        return self.before[0] + now[0] - self._start[0], self.before[1] + now[1] - self._start[1]
+        # the differences first: rounded, the sums could fall below what was spent before
+        return self.before[0] + (now[0] - self._start[0]), self.before[1] + (now[1] - self._start[1])
 
 
 def _gpus() -> int:
