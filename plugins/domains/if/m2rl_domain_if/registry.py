@@ -28,7 +28,7 @@ class Table(dict[str, Instruction]):
     def frequency(text: str, keyword: str, frequency: int, relation: str) -> bool: ...
     """
 
-    def add(self, id: str, **arguments: Any) -> Callable[[Check], Check]:
+    def add(self, id: str, **arguments: Any) -> Callable[[Check], Check]:  # noqa: A002
         def enter(check: Check) -> Check:
             if id in self:
                 raise ValueError(f"instruction '{id}' is registered twice")

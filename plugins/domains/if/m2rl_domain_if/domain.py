@@ -1,0 +1,108 @@
+"""The domain: where prompts come from, and how a response is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from m2rl_core.errors import DataError
+from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
+from m2rl_core.rows import messages, rows
+from m2rl_core.types import Prompt, Reward, Suite, Trajectory
+from m2rl_domain_if.judging import follows, instructions, refuse_contradictions
+from m2rl_domain_if.problems import LEVELS, Problem, problems
+
+__all__ = ["If"]
+
+DATASETS = frozenset({"nano_v3_sft_profiled_instruction_following"})
+PUBLISHED = {
+    "ifeval": Suite("google/IFEval", "IFEval: 541 prompts, strict, all instructions of a prompt"),
+    "ifbench": Suite("allenai/IFBench_test", "IFBench: 294 prompts, strict, all instructions of a prompt"),
+}
+"""Suite → the data set that it is a local copy of."""
+
+
+class If(ProceduralDomain):
+    """Prompts with instructions that a program can check."""
+
+    name: ClassVar[str] = "if"
+    reference: ClassVar[str] = "the paper's section 3.1; https://github.com/allenai/open-instruct (IFEvalG)"
+    verify_seconds: ClassVar[float] = 10.0
+    levels: ClassVar[Mapping[int, str]] = LEVELS
+
+    class Config(ProceduralConfig):
+        levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
+        """Difficulties of the generated prompts, mixed evenly; ``if-hard`` asks the hardest whatever this is."""
+        mode: Literal["strict", "loose"] = "strict"
+        """Of the reward. ``loose`` also takes a response that follows without its first or last line or its asterisks.
+        Suites are strict whatever this is."""
+        reward: Literal["all", "fraction"] = "all"
+        """``all``: 1 where every instruction is followed, else 0 (the released code). ``fraction``: how many are.
+        Suites ask for all whatever this is."""
+        ifeval: str | None = None
+        """Path of a local .jsonl copy of google/IFEval: the suite ``ifeval``."""
+        ifbench: str | None = None
+        """Path of a local .jsonl copy of allenai/IFBench_test: the suite ``ifbench``."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """The generated ones, and the published ones that the settings give a file for."""
+        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
+        return {**super().suites, **given}
+
+    def _files(self) -> dict[str, str]:
+        paths = {"ifeval": self.config.ifeval, "ifbench": self.config.ifbench}
+        return {name: path for name, path in paths.items() if path is not None}
+
+    def prompts(self, split: str) -> Iterator[Prompt]:
+        if split not in PUBLISHED:
+            return super().prompts(split)
+        path = self._files().get(split)
+        if path is None:
+            raise DataError(
+                f"suite '{split}' has no file",
+                then=f"download {PUBLISHED[split].source} as .jsonl and set domains.{self.name}.{split} to its path",
+            )
+        return self._read(split, path)
+
+    def questions(self, level: int, draw: Random) -> Iterator[Problem]:
+        return problems(level, draw)
+
+    def rows(self) -> Iterator[Prompt]:
+        return self._read("train", self.config.source)
+
+    def _read(self, split: str, path: str) -> Iterator[Prompt]:
+        """The rows of a file, in the blend's schema or in that of the published suites."""
+        for index, (place, row) in enumerate(rows(path, DATASETS)):
+            newer = row.get("verifier_metadata")
+            row = {**row, **newer} if isinstance(newer, dict) else row
+            asked = messages(place, {**row, "question": row.get("question") or row.get("prompt")})
+            metadata: dict[str, Any] = {name: row.get(name) for name in ("instruction_id_list", "kwargs")}
+            refuse_contradictions(place, instructions(place, metadata))
+            if split != "train":
+                metadata["suite"] = split
+            yield Prompt(f"{split}/{index:06d}", self.name, asked, None, metadata)
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        """1 where the response follows every instruction, else 0, or the share that it follows.
+
+        Raises:
+            DataError: the prompt gives no instructions that can be checked.
+        """
+        prompt, published = trajectory.prompt, "suite" in trajectory.prompt.metadata
+        given = instructions(f"prompt '{prompt.id}'", prompt.metadata)
+        mode = "strict" if published else self.config.mode
+        missed = [each.id for each in given if not follows(each, trajectory.answer, mode)]
+        followed = 1 - len(missed) / len(given)
+        value = followed if self.config.reward == "fraction" and not published else float(not missed)
+        reason = f"not followed: {missed[0]}" if missed else "all followed"
+        if missed and not trajectory.answer.strip():
+            reason = "empty answer"
+        return Reward(value, reason, {"followed": followed})

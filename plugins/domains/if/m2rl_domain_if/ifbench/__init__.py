@@ -1,0 +1,9 @@
+"""The instructions of IFBench."""
+
+from __future__ import annotations
+
+from m2rl_domain_if.registry import Table
+
+__all__ = ["TABLE"]
+
+TABLE = Table()
