@@ -13,7 +13,7 @@ from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.rows import messages, rows
 from m2rl_core.types import Prompt, Reward, Suite, Trajectory
-from m2rl_domain_if.judging import follows, instructions, refuse_contradictions
+from m2rl_domain_if.judging import follows, instructions, refuse_contradictions, variants
 from m2rl_domain_if.problems import LEVELS, Problem, problems
 
 __all__ = ["If"]
@@ -99,10 +99,13 @@ class If(ProceduralDomain):
         prompt, published = trajectory.prompt, "suite" in trajectory.prompt.metadata
         given = instructions(f"prompt '{prompt.id}'", prompt.metadata)
         mode = "strict" if published else self.config.mode
-        missed = [each.id for each in given if not follows(each, trajectory.answer, mode)]
+        try:
+            missed = [each.id for each in given if not follows(each, trajectory.answer, mode)]
+        except DataError as error:
+            raise DataError(f"prompt '{prompt.id}': {error}") from error
         followed = 1 - len(missed) / len(given)
         value = followed if self.config.reward == "fraction" and not published else float(not missed)
         reason = f"not followed: {missed[0]}" if missed else "all followed"
-        if missed and not trajectory.answer.strip():
+        if not any(variants(trajectory.answer, "strict")):
             reason = "empty answer"
         return Reward(value, reason, {"followed": followed})

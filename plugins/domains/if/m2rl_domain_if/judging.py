@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError, create_model
 
 from m2rl_core.errors import DataError, nearest
 from m2rl_domain_if import ifbench, ifevalg
+from m2rl_domain_if.folding import visible
 from m2rl_domain_if.registry import Instruction
 
-__all__ = ["INSTRUCTIONS", "Given", "Mode", "follows", "instructions", "refuse_contradictions"]
+__all__ = ["INSTRUCTIONS", "Given", "Mode", "follows", "instructions", "refuse_contradictions", "variants"]
 
 INSTRUCTIONS: Mapping[str, Instruction] = {**ifevalg.TABLE, **ifbench.TABLE}
 """Instruction id → how it is checked."""
@@ -87,14 +88,14 @@ def follows(given: Given, text: str, mode: Mode) -> bool:
 def variants(text: str, mode: Mode) -> Iterator[str]:
     """``text`` stripped; where ``loose``, also without its first, last or both lines, each with and without asterisks.
 
-    Those that nothing is left of are left out.
+    Those in which nothing can be seen are left out.
     """
     lines = text.strip().split("\n")
     cuts = [lines, lines[1:], lines[:-1], lines[1:-1]] if mode == "loose" else [lines]
     for cut in cuts:
         whole = "\n".join(cut).strip()
         both = (whole, whole.replace("*", "").strip()) if mode == "loose" else (whole,)
-        yield from filter(None, dict.fromkeys(both))
+        yield from (each for each in dict.fromkeys(both) if visible(each).strip())
 
 
 def refuse_contradictions(place: str, given: Iterable[Given]) -> None:

@@ -93,11 +93,11 @@ _COMMON = _STARTERS | _listed(
 
 
 def sentences(text: str) -> list[str]:
-    """Sentences that end with ``.``, ``?`` or ``!``; that of an abbreviation, initial or number may end none."""
+    """What ends with ``.``, ``?`` or ``!``; the full stop of an abbreviation, initial or number may end no sentence."""
     found: list[str] = []
     start = 0
     chunks = list(_CHUNK.finditer(text))
-    for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
+    for chunk, following in zip(chunks, [*chunks[1:], None], strict=False):
         mark = _last_mark(chunk.group(), final=following is None)
         if mark is None:
             continue
