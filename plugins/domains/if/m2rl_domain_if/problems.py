@@ -24,10 +24,7 @@ LEVELS = {
 }
 """What each level of difficulty asks."""
 
-_NOUNS = (
-    "apple bird boat book bread chair cloud door fire fish gold hand house lamp leaf moon rain river road salt ship"
-    " stone tree wind"
-)
+_NOUNS = "bird boat book door fire fish gold hand lamp leaf moon rain road salt ship tree"
 NOUNS = tuple(_NOUNS.split())
 _WRITE = ("Write {} words.", "Give {} words.", "Answer with {} words.")
 _USE = ("Use {}.", "Include {}.")
@@ -79,20 +76,19 @@ class Problem:
             yield "punctuation:no_comma", {}
 
     def words(self) -> list[str]:
-        """An answer: what is given, in its place, and other nouns around it, always the same."""
+        """An answer in small letters: what is given, in its place, and other nouns around it, always the same."""
         draw = Random(derive("if", *self.identity))
         given = [*([self.first] if self.first else []), *self.uses, *([self.last] if self.last else [])]
         others = [noun for noun in NOUNS if noun not in given]
         inner = [*self.uses, *draw.sample(others, self.size - len(given))]
         draw.shuffle(inner)
-        found = [*given[: bool(self.first)], *inner, *given[len(given) - bool(self.last) :]]
-        return [word.upper() for word in found] if self.capitals else found
+        return [*given[: bool(self.first)], *inner, *given[len(given) - bool(self.last) :]]
 
     def worked(self) -> tuple[Message, ...]:
-        """The words are counted, ``1 bird 2 apple``, and then said."""
-        found = self.words()
-        counted = " ".join(f"{number} {word}" for number, word in enumerate(found, 1))
-        return _said(counted, " ".join(found))
+        """The words are counted, ``1 bird 2 moon``, and then said."""
+        counted = " ".join(f"{number} {word}" for number, word in enumerate(self.words(), 1))
+        answer = " ".join(self.words())
+        return _said(counted, answer.upper() if self.capitals else answer)
 
     def guessed(self, draw: Random) -> tuple[Message, ...]:
         """Any words, and any number of them."""

@@ -54,25 +54,25 @@ def test_worked_answers_are_right_and_guesses_seldom(level: int) -> None:
 
 
 def test_a_worked_answer_counts_the_words() -> None:
-    [said] = Problem(3, 3, ("fish",), first="apple", last="road", capitals=True).worked()
-    assert said["content"] == "<think>1 APPLE 2 FISH 3 ROAD</think>APPLE FISH ROAD"
+    [said] = Problem(3, 3, ("fish",), first="lamp", last="road", capitals=True).worked()
+    assert said["content"] == "<think>1 lamp 2 fish 3 road</think>LAMP FISH ROAD"
 
 
 def test_what_is_asked_is_what_is_checked() -> None:
-    problem = Problem(4, 4, ("fish", "moon"), first="apple", last="road", capitals=True, no_commas=True)
+    problem = Problem(4, 4, ("fish", "moon"), first="lamp", last="road", capitals=True, no_commas=True)
     prompt = problem.prompt("p")
-    asked = "Write 4 words. Use fish and moon. Begin with apple. End with road. Capitals. No commas."
+    asked = "Write 4 words. Use fish and moon. Begin with lamp. End with road. Capitals. No commas."
     assert prompt.messages[0]["content"] == asked
     verifier = If(If.Config())
     for text, missed in {
-        "APPLE FISH MOON ROAD": "all followed",
-        "APPLE FISH MOON": "length_constraints:number_words",
-        "APPLE FISH MOON SALT ROAD": "length_constraints:number_words",
-        "APPLE FISH SALT ROAD": "keywords:existence",
-        "FISH MOON APPLE ROAD": "first_word:first_word_answer",
-        "APPLE ROAD FISH MOON": "last_word:last_word_answer",
-        "apple fish moon road": "change_case:capital_word_frequency",
-        "APPLE FISH, MOON ROAD": "punctuation:no_comma",
+        "LAMP FISH MOON ROAD": "all followed",
+        "LAMP FISH MOON": "length_constraints:number_words",
+        "LAMP FISH MOON SALT ROAD": "length_constraints:number_words",
+        "LAMP FISH SALT ROAD": "keywords:existence",
+        "FISH MOON LAMP ROAD": "first_word:first_word_answer",
+        "LAMP ROAD FISH MOON": "last_word:last_word_answer",
+        "lamp fish moon road": "change_case:capital_word_frequency",
+        "LAMP FISH, MOON ROAD": "punctuation:no_comma",
     }.items():
         reason = verifier.verify(Trajectory(prompt, (), text)).reason
         assert reason.endswith(missed), (text, reason)
