@@ -1,0 +1,86 @@
+"""What the checks share: how a text is cut into words, and how disguised letters are read."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterable
+
+__all__ = ["EDGES", "bare", "bare_words", "deepest", "folded", "listed", "plain", "spaced", "words"]
+
+EDGES = string.punctuation + " "
+"""Stripped off a word where only its ends are cleaned: ASCII only, as upstream does."""
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORD = re.compile(r"\w+")
+_MARKS = re.compile(r"[\u0300-\u036f]")
+_LOOKALIKES = str.maketrans(
+    "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅοανικρτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡ",
+    "aeopcyxijshdqwABEKMHOPCTYXIJSoavikptuxABEZHIKMNOPTYXiag",
+)
+
+
+def listed(*groups: str) -> frozenset[str]:
+    """The words of ``groups``, where they stand between spaces."""
+    return frozenset(word for group in groups for word in group.split())
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, digits and underscores."""
+    return _WORD.findall(text)
+
+
+def spaced(text: str) -> list[str]:
+    """What stands between white space, without the punctuation at its ends; what is only punctuation is no word."""
+    return [word for word in (piece.strip(EDGES) for piece in text.split()) if word]
+
+
+def bare(text: str) -> str:
+    """``text`` without ASCII punctuation, inside words too."""
+    return text.translate(_NO_PUNCTUATION)
+
+
+def bare_words(text: str) -> list[str]:
+    """What stands between white space once punctuation is gone."""
+    return bare(text).split()
+
+
+def plain(text: str) -> str:
+    """``text`` in ASCII: accents off, other letters dropped."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+
+
+def folded(text: str) -> str:
+    """``text`` in lower case with its disguises off, for a check that forbids something.
+
+    Accents, full-width forms, invisible format characters, and Cyrillic or Greek letters that look Latin.
+    """
+    decomposed = _MARKS.sub("", unicodedata.normalize("NFKD", text))
+    visible = (char for char in decomposed if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFC", "".join(visible).translate(_LOOKALIKES)).lower()
+
+
+def deepest(text: Iterable[str], pairs: dict[str, str]) -> int:
+    """Levels of the deepest closed nest of ``pairs`` (opening → closing, which may be equal).
+
+    A closing sign that does not belong to the innermost opening one ends all the nests that are open.
+    """
+    closing = set(pairs.values())
+    awaited: list[str] = []
+    inside: list[int] = []  # levels closed inside each open pair
+    best = 0
+    for char in text:
+        if awaited and char == awaited[-1]:
+            awaited.pop()
+            levels = inside.pop() + 1
+            best = max(best, levels)
+            if inside:
+                inside[-1] = max(inside[-1], levels)
+        elif char in pairs:
+            awaited.append(pairs[char])
+            inside.append(0)
+        elif char in closing:
+            awaited.clear()
+            inside.clear()
+    return best
