@@ -8,7 +8,7 @@ odd in it, since checks count sentences: "e.g.", "i.e." and "etc." end one, a le
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from m2rl_domain_if.ifbench.text import listed
 
@@ -69,7 +69,7 @@ def _spans(text: str) -> list[tuple[int, int]]:
     spans = []
     start = 0
     found = list(_WORD.finditer(text))
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip_longest(found, found[1:]):
         word, after = match[0], following[0] if following else ""
         for end in _candidates(word, bool(after)):
             inside = end < len(word)
