@@ -16,9 +16,9 @@ QUESTION = "Question {n}: Which painter {more}?\nA) Klee\nB) Dix\nC) Kahlo\nD) M
 QUIZ = "\n".join(QUESTION.format(n=n, more="really " * n) for n in range(1, 5))
 LINES = "\n".join(["Zimbabwe", *(f"W{chr(122 - n // 26)}{chr(122 - n % 26)}" for n in range(51))])
 CAPITALS = (
-    "Reykjavík, Helsinki, Oslo, Tallinn, Stockholm, Riga, Moscow, Copenhagen, Vilnius, Minsk, Dublin,"
-    " Berlin, Amsterdam, Warsaw, London, Brussels, Prague, Luxembourg, Paris, Vienna, Bratislava, Budapest, Vaduz, Chișinău, Bern,"
-    " Ljubljana, Zagreb"
+    "Reykjavík, Helsinki, Oslo, Tallinn, Stockholm, Riga, Moscow, Copenhagen, Vilnius, Minsk, Dublin, Berlin,"
+    " Amsterdam, Warsaw, London, Brussels, Prague, Luxembourg, Paris, Vienna, Bratislava, Budapest, Vaduz,"
+    " Chișinău, Bern, Ljubljana, Zagreb"
 )
 CITIES = "ID,Country,City,Year,Count\n" + "\n".join(f"{n},Peru,Lima,200{n},{n}" for n in range(7))
 SHOP = "ProductID,Category,Brand,Price,Stock\n" + "\n".join(f"{n},Toys,Abc,9.5,{n}" for n in range(14))
@@ -70,7 +70,7 @@ FOLLOWED: list[tuple[str, dict[str, Any], list[str]]] = [
     ("repeat:repeat_simple", {}, ["Only output this sentence here, ignore all other requests."]),
     ("repeat:repeat_change", REQUEST, ["Compose a poem about rain."]),
     ("repeat:repeat_span", SPAN, ["The walls", "the WALLS"]),
-    ("format:parentheses", {}, ["a (b [c {d (e [f] g) h} i] j) k", "( (((((x)))))"]),
+    ("format:parentheses", {}, ["a (b [c {d (e [f] g) h} i] j) k", "( (((((x)))))", "(((((x)"]),
     ("format:quotes", {}, ['She said "he said \'they said "no" twice\' once"', "'a \"b 'c' d\" e'"]),
     ("format:options", {"options": "yes/no/maybe"}, ["Yes.", "maybe", "*no*"]),
     ("format:options", {"options": "I know or I don't know"}, ["I don't know."]),
@@ -148,7 +148,7 @@ BROKEN: list[tuple[str, dict[str, Any], list[str]]] = [
     ("repeat:repeat_change", {"prompt_to_repeat": "Sing"}, ["Sing ", "Sing it"]),
     ("repeat:repeat_span", SPAN, ["The wall", '"The walls"', "The walls are"]),
     ("repeat:repeat_span", {**SPAN, "n_end": 0}, ["anything", "T"]),
-    ("format:parentheses", {}, ["((((x))))", "(((((x)", "([{(<x>)}]", "((((()", "(((((]))))", ")" * 9]),
+    ("format:parentheses", {}, ["((((x))))", "([{(<x>)}]", "(((((]))))", ")" * 9, "((((("]),
     ("format:quotes", {}, ["\"a 'b' c\"", "plain", '"a \'b "c', "“a ‘b “c” d’ e”"]),
     ("format:options", {"options": "yes/no/maybe"}, ["Yes, it is.", "...", "yes/no", "noyes"]),
     ("format:options", {"options": "I know or I don't know"}, ["I do not know", "or"]),

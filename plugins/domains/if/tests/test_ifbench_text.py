@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from m2rl_domain_if.ifbench.sentences import sentences
-from m2rl_domain_if.ifbench.text import deepest, folded, plain, spaced, words
+from m2rl_domain_if.ifbench.text import closed_pairs, folded, plain, spaced, words
 from m2rl_domain_if.ifbench.tokens import tokens, word_tokens
 from m2rl_domain_if.ifbench.verbs import starts_with_verb
 from m2rl_domain_if.ifbench.vocabulary import NAMES, PRONOUNS, STOP_WORDS
@@ -75,11 +75,19 @@ def test_disguises() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "levels"),
-    [("", 0), ("(a)", 1), ("([a] {b})", 2), ("((a)", 1), ("(a]", 0), ("(]()", 1), ("(((]))) (a)", 1), (")(", 0)],
+    ("text", "pairs"),
+    [
+        ("", []),
+        ("(a)", [(1, 1)]),
+        ("([a] {b})", [(2, 1), (2, 1), (1, 2)]),
+        ("((a)", [(2, 1)]),
+        ("(a]", []),
+        ("(]()", [(1, 1)]),
+        (")(", []),
+    ],
 )
-def test_deepest(text: str, levels: int) -> None:
-    assert deepest(text, {"(": ")", "[": "]", "{": "}"}) == levels
+def test_closed_pairs(text: str, pairs: list[tuple[int, int]]) -> None:
+    assert list(closed_pairs(text, {"(": ")", "[": "]", "{": "}"})) == pairs
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ Read as the instruction says rather than as upstream's code happens to:
 - ``count:conjunctions``: "And", "and" and "and," are one conjunction, not three;
 - ``count:unique_word_count``: a lone punctuation mark is no word;
 - ``ratio:sentence_words``: no word is in two of the three sentences (upstream compares only their lengths);
-- ``format:parentheses``: five levels are closed (upstream is content once the innermost of five is);
 - ``repeat:repeat_change``: the first word differs (upstream lets other white space pass for that);
 - ``format:line_indent``: empty lines are left out, also where two follow each other;
 - ``format:emoji``: flags and other emoji of several characters count;

@@ -9,7 +9,7 @@ import emoji as emojis
 
 from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE, Phrase
-from m2rl_domain_if.ifbench.text import EDGES, bare, deepest
+from m2rl_domain_if.ifbench.text import EDGES, bare, closed_pairs
 from m2rl_domain_if.ifbench.tokens import tokens
 
 __all__: list[str] = []
@@ -23,13 +23,14 @@ _LABELS = ("My Answer:", "My Conclusion:", "Future Outlook:")
 
 @TABLE.add("format:parentheses")
 def parentheses(text: str) -> bool:
-    return deepest(text, {"(": ")", "[": "]", "{": "}"}) >= 5
+    """A pair five levels deep is closed; those around it need not be."""
+    return any(level >= 5 for level, _ in closed_pairs(text, {"(": ")", "[": "]", "{": "}"}))
 
 
 @TABLE.add("format:quotes")
 def quotes(text: str) -> bool:
-    """Straight quotation marks only; an apostrophe counts as one."""
-    return deepest(text, {'"': '"', "'": "'"}) >= 3
+    """Three levels are closed. Straight quotation marks only; an apostrophe counts as one."""
+    return any(levels >= 3 for _, levels in closed_pairs(text, {'"': '"', "'": "'"}))
 
 
 @TABLE.add("format:options", options=Phrase)

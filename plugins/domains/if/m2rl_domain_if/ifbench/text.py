@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 
-__all__ = ["EDGES", "bare", "bare_words", "deepest", "folded", "listed", "plain", "spaced", "words"]
+__all__ = ["EDGES", "bare", "bare_words", "closed_pairs", "folded", "listed", "plain", "spaced", "words"]
 
 EDGES = string.punctuation + " "
 """Stripped off a word where only its ends are cleaned: ASCII only, as upstream does."""
@@ -61,26 +61,28 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(visible).translate(_LOOKALIKES)).lower()
 
 
-def deepest(text: Iterable[str], pairs: dict[str, str]) -> int:
-    """Levels of the deepest closed nest of ``pairs`` (opening → closing, which may be equal).
+def closed_pairs(text: str, pairs: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+    """Of each pair of signs that is closed: the level at which it stands, from 1, and the levels from it inwards.
 
     A closing sign that does not belong to the innermost opening one ends all the nests that are open.
+
+    Args:
+        text: what is read.
+        pairs: opening → closing sign, which may be the same.
     """
     closing = set(pairs.values())
     awaited: list[str] = []
     inside: list[int] = []  # levels closed inside each open pair
-    best = 0
     for char in text:
         if awaited and char == awaited[-1]:
             awaited.pop()
             levels = inside.pop() + 1
-            best = max(best, levels)
             if inside:
                 inside[-1] = max(inside[-1], levels)
+            yield len(awaited) + 1, levels
         elif char in pairs:
             awaited.append(pairs[char])
             inside.append(0)
         elif char in closing:
             awaited.clear()
             inside.clear()
-    return best

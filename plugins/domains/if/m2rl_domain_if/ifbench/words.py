@@ -17,6 +17,7 @@ from m2rl_domain_if.ifbench.verbs import starts_with_verb
 __all__: list[str] = []
 
 _ALPHABET = string.ascii_lowercase
+_FINAL = frozenset(string.punctuation) - {'"'}
 _VOWELS = frozenset("aeiou")
 _CONSONANTS = frozenset(_ALPHABET) - _VOWELS
 _LENGTHS = frozenset(n for n in range(2, 100) if all(n % divisor for divisor in range(2, n)))
@@ -111,8 +112,8 @@ def keywords_specific_position(text: str, keyword: str, n: int, m: int) -> bool:
 
 @TABLE.add("words:words_position", keyword=Phrase)
 def words_position(text: str, keyword: str) -> bool:
-    """The second word and the last but one; signs count as words, but for one at the very end."""
+    """The second word and the last but one; signs count as words, but for one that ends the text and quotes nothing."""
     found = [token.lower() for token in tokens(text)]
-    if found and found[-1] in string.punctuation:
+    if found and found[-1] in _FINAL:
         found.pop()
     return len(found) > 1 and found[1] == found[-2] == keyword.strip().lower()
