@@ -28,13 +28,13 @@ _STARTERS = listed(
     "nevertheless nonetheless nor separately similarly since so some the there these they this though thus under when",
     "while yet",
 )
-_LOWER_BY_HABIT = listed(
+_OPENERS = _STARTERS | listed(
     "your mine ours him her hers them someone nothing here soon always still tomorrow yesterday thus therefore hence",
     "very sometimes finally suddenly slowly quietly surely certainly such unless whenever wherever above along behind",
     "beneath besides beyond except inside into onto through throughout together upon within without please yes okay",
     "does were being think need try imagine consider remember follow",
 )
-"""As the starters, a capital on one of these means that a sentence starts."""
+"""After an abbreviation or three dots, a capital on one of these means that a sentence starts."""
 
 _SIGNS = frozenset(";:,.!?")
 _BREAKS = r")\";}\]*:@'({\[?!‘’“”«»"
@@ -114,4 +114,4 @@ def _names(letter: str, upcoming: str) -> bool:
 
 def _starts(piece: str) -> bool:
     """Whether a capital here can only mean that a sentence starts."""
-    return piece[0].isupper() and piece.lower().rstrip(".") in _STARTERS | _LOWER_BY_HABIT
+    return piece[0].isupper() and piece.lower().rstrip(".") in _OPENERS

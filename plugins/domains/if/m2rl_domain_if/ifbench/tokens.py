@@ -13,7 +13,7 @@ from m2rl_domain_if.ifbench.sentences import sentences
 
 __all__ = ["tokens", "word_tokens"]
 
-_APART = re.compile(r"\.{2,}|--|''|`+|[«»“”‘’„;@#$%&?!*\[\](){}<>\"\u2012-\u2015]|[:,](?!\d)")
+_APART = re.compile(r"\.{2,}|--|''|``|`|[«»“”‘’„;@#$%&?!*\[\](){}<>\"\u2012-\u2015]|[:,](?!\d)")
 _FULL_STOP = re.compile(r"(?<=[^.])\.(?=[\])}>\"'»”’ ]*\Z)")
 _CLITIC = re.compile(r"(?<=[^'])(?:'[sS]|'[mM]|'[dD]|'ll|'LL|'re|'RE|'ve|'VE|n't|N'T|')\Z")
 _OPENING = re.compile(r"(?i)(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)")
