@@ -29,10 +29,10 @@ format: $(STAMP)
 
 install: $(STAMP)
 
-# The build backend is installed first, so that one pip call then resolves the core and all plugins together from this tree.
+# The build backends are installed first, so that one pip call then resolves the core and all plugins together from this tree.
 $(STAMP): pyproject.toml constraints.txt $(addsuffix pyproject.toml,$(PLUGINS))
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables setuptools
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
 		--editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 	touch $@

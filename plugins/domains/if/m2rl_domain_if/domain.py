@@ -21,7 +21,7 @@ __all__ = ["If"]
 DATASETS = frozenset({"nano_v3_sft_profiled_instruction_following"})
 PUBLISHED = {
     "ifeval": Suite("google/IFEval", "IFEval: 541 prompts, strict, all instructions of a prompt"),
-    "ifbench": Suite("allenai/IFBench_test", "IFBench: 294 prompts, strict, all instructions of a prompt"),
+    "ifbench": Suite("allenai/IFBench_test", "IFBench: strict, all instructions of a prompt"),
 }
 """Suite → the data set that it is a local copy of."""
 
@@ -56,6 +56,12 @@ class If(ProceduralDomain):
         """The generated ones, and the published ones that the settings give a file for."""
         given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
         return {**super().suites, **given}
+
+    def check(self) -> None:
+        super().check()
+        for name, path in self._files().items():
+            for _ in self._read(name, path):
+                pass
 
     def _files(self) -> dict[str, str]:
         paths = {"ifeval": self.config.ifeval, "ifbench": self.config.ifbench}

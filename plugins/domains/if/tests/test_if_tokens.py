@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from m2rl_domain_if.folding import fold, has_mark, visible
-from m2rl_domain_if.tokens import sentences, statements, words
+from m2rl_domain_if.sentences import sentences
+from m2rl_domain_if.statements import statements
+from m2rl_domain_if.tokens import tokens
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ from m2rl_domain_if.tokens import sentences, statements, words
     ],
 )
 def test_treebank_words(text: str, expected: str) -> None:
-    assert words(text) == expected.split()
+    assert tokens(text) == expected.split()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.text import closed_pairs, folded, plain, spaced, words
-from m2rl_domain_if.ifbench.tokens import tokens, word_tokens
 from m2rl_domain_if.ifbench.verbs import starts_with_verb
 from m2rl_domain_if.ifbench.vocabulary import NAMES, PRONOUNS, STOP_WORDS
+from m2rl_domain_if.sentences import sentences
+from m2rl_domain_if.tokens import tokens, word_tokens
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_nothing_has_no_sentence(text: str) -> None:
         ("Don't stop, it's 5:30.", "Do n't stop , it 's 5:30 ."),
         ("I'd've gone; we'll see", "I'd 've gone ; we 'll see"),
         ("He cannot; I'm gonna (go).", "He can not ; I 'm gon na ( go ) ."),
-        ('She said "yes!"', 'She said " yes ! "'),
+        ('She said "yes!"', "She said `` yes ! ''"),
         ("the dogs' bowl 'as is'", "the dogs ' bowl ' as is '"),
         ("It’s **bold** -- well-known", "It ’ s * * bold * * -- well-known"),
         ("yes—no... $1,000.50 & 7%", "yes — no ... $ 1,000.50 & 7 %"),

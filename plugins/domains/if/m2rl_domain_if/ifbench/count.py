@@ -6,8 +6,8 @@ import re
 
 from m2rl_domain_if.ifbench.table import TABLE, Phrase, PositiveInt
 from m2rl_domain_if.ifbench.text import EDGES, bare, folded, spaced, words
-from m2rl_domain_if.ifbench.tokens import tokens
 from m2rl_domain_if.ifbench.vocabulary import CONJUNCTIONS, NAMES, PRONOUNS
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 

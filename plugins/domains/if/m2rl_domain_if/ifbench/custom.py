@@ -8,9 +8,9 @@ import io
 import re
 from itertools import pairwise
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE
 from m2rl_domain_if.ifbench.text import EDGES, bare_words, plain
+from m2rl_domain_if.sentences import sentences
 
 __all__: list[str] = []
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import emoji as emojis
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE, Phrase
 from m2rl_domain_if.ifbench.text import EDGES, bare, closed_pairs
-from m2rl_domain_if.ifbench.tokens import tokens
+from m2rl_domain_if.sentences import sentences
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE, Percent, Text
 from m2rl_domain_if.ifbench.text import bare_words, words
 from m2rl_domain_if.ifbench.vocabulary import STOP_WORDS
+from m2rl_domain_if.sentences import sentences
 
 __all__: list[str] = []
 

@@ -6,9 +6,9 @@ import re
 import string
 from itertools import pairwise
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE, Phrase, PositiveInt
 from m2rl_domain_if.ifbench.text import bare_words
+from m2rl_domain_if.sentences import sentences
 
 __all__: list[str] = []
 

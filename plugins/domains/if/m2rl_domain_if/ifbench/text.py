@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterator, Mapping
 
-__all__ = ["EDGES", "bare", "bare_words", "closed_pairs", "folded", "listed", "plain", "spaced", "words"]
+__all__ = ["EDGES", "bare", "bare_words", "closed_pairs", "folded", "plain", "spaced", "words"]
 
 EDGES = string.punctuation + " "
 """Stripped off a word where only its ends are cleaned: ASCII only, as upstream does."""
@@ -19,11 +19,6 @@ _LOOKALIKES = str.maketrans(
     "аеорсухіјѕһԁԛԝАВЕКМНОРСТУХІЈЅοανικρτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧıɑɡ",
     "aeopcyxijshdqwABEKMHOPCTYXIJSoavikptuxABEZHIKMNOPTYXiag",
 )
-
-
-def listed(*groups: str) -> frozenset[str]:
-    """The words of ``groups``, where they stand between spaces."""
-    return frozenset(word for group in groups for word in group.split())
 
 
 def words(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import string
 
-from m2rl_domain_if.ifbench.text import listed
+from m2rl_domain_if.wordlists import listed
 
 __all__ = ["starts_with_verb"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from m2rl_domain_if.ifbench.text import listed
+from m2rl_domain_if.wordlists import listed
 
 __all__ = ["CONJUNCTIONS", "NAMES", "PRONOUNS", "STOP_WORDS"]
 

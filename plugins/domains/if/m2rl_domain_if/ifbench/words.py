@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import syllapy
 
-from m2rl_domain_if.ifbench.sentences import sentences
 from m2rl_domain_if.ifbench.table import TABLE, Phrase, PositiveInt
 from m2rl_domain_if.ifbench.text import EDGES, bare_words, folded
-from m2rl_domain_if.ifbench.tokens import tokens, word_tokens
 from m2rl_domain_if.ifbench.verbs import starts_with_verb
+from m2rl_domain_if.sentences import sentences
+from m2rl_domain_if.tokens import tokens, word_tokens
 
 __all__: list[str] = []
 

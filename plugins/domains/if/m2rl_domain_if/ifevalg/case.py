@@ -5,7 +5,7 @@ from __future__ import annotations
 from m2rl_domain_if.arguments import Language, Positive, Relation, compare
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.languages import is_language
-from m2rl_domain_if.tokens import words
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 
@@ -13,7 +13,7 @@ __all__: list[str] = []
 @TABLE.add("change_case:capital_word_frequency", capital_frequency=Positive, capital_relation=Relation)
 def capital_word_frequency(text: str, capital_frequency: int, capital_relation: str) -> bool:
     """Tokens whose letters are all capitals."""
-    return compare(sum(map(str.isupper, words(text))), capital_relation, capital_frequency)
+    return compare(sum(map(str.isupper, tokens(text))), capital_relation, capital_frequency)
 
 
 @TABLE.add("change_case:english_capital")

@@ -7,7 +7,7 @@ import re
 from m2rl_domain_if.arguments import Count
 from m2rl_domain_if.folding import strictest
 from m2rl_domain_if.ifevalg.table import TABLE
-from m2rl_domain_if.tokens import words
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 
@@ -23,5 +23,5 @@ def lowercase_counting(text: str, N: int) -> bool:
 @strictest
 def count_unique(text: str) -> bool:
     """No token twice, marks included; another case is another token."""
-    tokens = words(text)
-    return len(tokens) == len(set(tokens))
+    found = tokens(text)
+    return len(found) == len(set(found))

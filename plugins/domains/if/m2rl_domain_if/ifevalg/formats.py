@@ -10,7 +10,7 @@ from m2rl_domain_if.arguments import Count, Keyword, Positive
 from m2rl_domain_if.folding import visible
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.patterns import pieces
-from m2rl_domain_if.tokens import statements
+from m2rl_domain_if.statements import statements
 
 __all__: list[str] = []
 

@@ -7,7 +7,7 @@ import re
 from m2rl_domain_if.arguments import Positive, Relation, compare
 from m2rl_domain_if.folding import visible
 from m2rl_domain_if.ifevalg.table import TABLE
-from m2rl_domain_if.tokens import sentences
+from m2rl_domain_if.sentences import sentences
 
 __all__: list[str] = []
 

@@ -7,7 +7,8 @@ import re
 from m2rl_core.errors import DataError
 from m2rl_domain_if.arguments import Positive, Word
 from m2rl_domain_if.ifevalg.table import TABLE
-from m2rl_domain_if.tokens import statements, words
+from m2rl_domain_if.statements import statements
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 
@@ -69,5 +70,5 @@ def counting_composition(text: str, n_sent: int, n_words: int) -> bool:
     """Three paragraphs between ``***``, each of so many sentences, each of so many tokens, marks included."""
     parts = [statements(part) for part in DIVIDER.split(text)]
     return len(parts) == 3 and all(
-        len(part) == n_sent and all(len(words(each)) == n_words for each in part) for part in parts
+        len(part) == n_sent and all(len(tokens(each)) == n_words for each in part) for part in parts
     )

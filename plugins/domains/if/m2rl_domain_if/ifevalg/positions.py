@@ -6,7 +6,8 @@ import re
 
 from m2rl_domain_if.arguments import Positive, Text, Word
 from m2rl_domain_if.ifevalg.table import TABLE
-from m2rl_domain_if.tokens import statements, words
+from m2rl_domain_if.statements import statements
+from m2rl_domain_if.tokens import tokens
 
 __all__: list[str] = []
 
@@ -45,14 +46,14 @@ def _last(text: str) -> str:
 def keyword_specific_position(text: str, keyword: str, n: int, m: int) -> bool:
     """Token ``m`` of sentence ``n`` is the keyword, in its case."""
     found = statements(text)[n - 1 : n]
-    return bool(found) and words(found[0])[m - 1 : m] == [keyword.strip()]
+    return bool(found) and tokens(found[0])[m - 1 : m] == [keyword.strip()]
 
 
 @TABLE.add("keywords:start_end")
 def start_end(text: str) -> bool:
     """The first and the last of at least two tokens are the same word, in any case; a final mark is a token too."""
-    tokens = words(text)
-    return len(tokens) > 1 and tokens[0].lower() == tokens[-1].lower() and any(map(str.isalnum, tokens[0]))
+    found = tokens(text)
+    return len(found) > 1 and found[0].lower() == found[-1].lower() and any(map(str.isalnum, found[0]))
 
 
 @TABLE.add("startend:end_checker", end_phrase=Text)

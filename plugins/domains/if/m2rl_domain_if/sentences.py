@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise, zip_longest
 
-from m2rl_domain_if.ifbench.text import listed
+from m2rl_domain_if.wordlists import listed
 
 __all__ = ["sentences"]
 
