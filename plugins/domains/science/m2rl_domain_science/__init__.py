@@ -1,4 +1,4 @@
-"""Science: multiple-choice questions with one right letter, and a verifier that rewards no hedging."""
+"""Science: multiple-choice and free-form questions with one right answer, and a verifier that rewards no hedging."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from m2rl_core.answers import claims, fold
 __all__ = ["LETTERS", "chosen", "is_pattern", "letters"]
 
 LETTERS = "ABCDEFGHIJ"
+"""The options of a question that lists none."""
 PATTERN_SECONDS = 0.5
 """For all matches of a row's pattern: it is untrusted and may backtrack for ever."""
 LONGEST_PATTERN = 1_000
@@ -29,7 +30,7 @@ _CLAIM = re.compile(
 _CLOSING = " \t\r\n*\"'`$()[]{}_.:;,!–—-"
 _SEVERAL = re.compile(rf"\s*([{LETTERS}]{{2,}})[\s.]*")
 _ARTICLE = r"(?! (?!(?:or|and|is|are|may|might|could)\b)[a-z])"
-_MENTION = re.compile(rf"(?<![A-Za-z0-9'^_\\])(?:[B-HJ]|[AI]{_ARTICLE})(?![A-Za-z0-9]|'[a-z])")
+_MENTION = re.compile(rf"(?<![A-Za-z0-9'^_\\])(?:[B-HJ-Z]|[AI]{_ARTICLE})(?![A-Za-z0-9]|'[a-z])")
 _HEDGE = re.compile(r"(?:or|and|maybe|perhaps|possibly)\b", re.IGNORECASE)
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit)\s*\{([^{}]*)\}")
 
@@ -94,7 +95,7 @@ def letters(claim: str, options: Mapping[str, str]) -> set[str]:
         return {letter}
     if named := _named(body, options):
         return {letter, *named}
-    mentions = set(_MENTION.findall(claim, found.start("letter")))
+    mentions = {*LETTERS, *options} & set(_MENTION.findall(claim, found.start("letter")))
     if letter != found["letter"] or letter not in mentions:
         return set()
     other = {"?"} if _HEDGE.match(body) else set()

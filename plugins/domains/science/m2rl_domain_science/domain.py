@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from itertools import count
 from random import Random
+from string import ascii_uppercase
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -13,17 +15,19 @@ from m2rl_core.answers import UnreadableError, fold
 from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.rows import gold, messages, rows
-from m2rl_core.types import Prompt, Reward, Trajectory
+from m2rl_core.types import Prompt, Reward, Suite, Trajectory
 from m2rl_domain_science.choice import LETTERS, chosen, is_pattern
+from m2rl_domain_science.freeform import answers, same
 from m2rl_domain_science.questions import LEVELS, Question, questions
+from m2rl_domain_science.suites import FREE, KINDS, PUBLISHED, published
 
-__all__ = ["Science"]
+__all__ = ["Science", "is_free", "key_text"]
 
 DATASETS = frozenset({"nano_v3_sft_profiled_stem_mcqa"})
 
 
 class Science(ProceduralDomain):
-    """Multiple-choice questions with up to ten options, A to J."""
+    """Multiple-choice questions, and free-form ones that have one right text or number."""
 
     name: ClassVar[str] = "science"
     reference: ClassVar[str] = "the paper's section 3.1; NeMo-Gym's mcqa resources server"
@@ -34,8 +38,39 @@ class Science(ProceduralDomain):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
         """Difficulties of the generated questions, mixed evenly; ``science-hard`` asks the hardest whatever this is."""
 
+        seed: int = 0
+        """Of the generated questions, and of the order of GPQA's options."""
+        gpqa_diamond: str | None = None
+        """Path of a local .jsonl copy of the diamond set of Idavidrein/gpqa: the suite ``gpqa-diamond``."""
+        hle: str | None = None
+        """Path of a local .jsonl copy of cais/hle: the suite ``hle``, which leaves out questions with an image."""
+
+    config: Config
+
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def check(self) -> None:
+        """Read the files of the training rows and of the suites to their ends."""
+        super().check()
+        for name, path in self._files().items():
+            if not sum(1 for _ in self.prompts(name)):
+                raise DataError(f"suite '{name}' has no question", found=repr(path))
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """The generated ones, and the published ones that the settings give a file for."""
+        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
+        return {**super().suites, **given}
+
+    def _files(self) -> dict[str, str]:
+        paths = {"gpqa-diamond": self.config.gpqa_diamond, "hle": self.config.hle}
+        return {name: path for name, path in paths.items() if path is not None}
+
+    def prompts(self, split: str) -> Iterator[Prompt]:
+        if split in PUBLISHED:
+            return published(split, self._files().get(split), self.name, self.config.seed)
+        return super().prompts(split)
 
     def questions(self, level: int, draw: Random) -> Iterator[Question]:
         return questions(level, draw)
@@ -57,20 +92,59 @@ class Science(ProceduralDomain):
         return f"Answer: {prompt.ground_truth}"
 
     def verify(self, trajectory: Trajectory) -> Reward:
-        """1 where the answer chooses the gold letter and no other, else 0.
+        """1 where the answer is the gold letter or, for a free-form question, the gold answer, and no other; else 0.
 
         Raises:
             DataError: the prompt's gold, options or pattern are no such thing.
         """
-        letter, options, pattern = _key(trajectory.prompt)
+        prompt = trajectory.prompt
         try:
-            found = chosen(trajectory.answer, options, pattern)
+            return _free(prompt, trajectory.answer) if is_free(prompt) else _choice(prompt, trajectory.answer)
         except UnreadableError as error:
             return Reward(0.0, f"unreadable: {error}")
-        if not found:
-            return Reward(0.0, "no answer")
-        named = " and ".join(sorted(found))
-        return Reward(1.0, named) if found == {letter} else Reward(0.0, f"chose {named}")
+
+
+def is_free(prompt: Prompt) -> bool:
+    """Whether the gold is a text, and not the letter of an option.
+
+    Raises:
+        DataError: an unknown ``answer_type``.
+    """
+    kind = prompt.metadata.get("answer_type")
+    if kind is not None and kind not in KINDS:
+        raise DataError(f"prompt '{prompt.id}' has an unknown answer_type", found=repr(kind), allowed=KINDS)
+    return bool(kind == FREE)
+
+
+def _choice(prompt: Prompt, answer: str) -> Reward:
+    letter, options, pattern = _key(prompt)
+    found = chosen(answer, options, pattern)
+    if not found:
+        return Reward(0.0, "no answer")
+    named = " and ".join(sorted(found))
+    return Reward(1.0, named) if found == {letter} else Reward(0.0, f"chose {named}")
+
+
+def _free(prompt: Prompt, answer: str) -> Reward:
+    gold = key_text(prompt)
+    claimed = answers(answer)
+    if not claimed:
+        return Reward(0.0, "no answer")
+    wrong = next((claim for claim in claimed if not same(gold, claim)), None)
+    return Reward(1.0, "equal") if wrong is None else Reward(0.0, f"not the gold answer: {wrong[:80]}")
+
+
+def key_text(prompt: Prompt) -> str:
+    """The right answer to a free-form question.
+
+    Raises:
+        DataError: there is none.
+    """
+    gold = prompt.ground_truth
+    text = str(gold).strip() if isinstance(gold, str | int | float) and not isinstance(gold, bool) else ""
+    if not text:
+        raise DataError(f"prompt '{prompt.id}' has no gold answer", found=repr(gold))
+    return text
 
 
 def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
@@ -98,9 +172,11 @@ def _options(prompt: Prompt) -> dict[str, str]:
     listed = [given] if isinstance(given, Mapping) else given
     pairs = [pair for each in listed for pair in each.items()] if _are_mappings(listed) else [("", "")]
     options = {fold(str(letter)).strip().upper(): str(text) for letter, text in pairs}
-    if not set(options) <= set(LETTERS) or len(options) != len(pairs):
+    if not set(options) <= set(ascii_uppercase) or len(options) != len(pairs):
         raise DataError(
-            f"prompt '{prompt.id}' has malformed options", found=repr(given)[:200], allowed="[{'A': text}, ...] up to J"
+            f"prompt '{prompt.id}' has malformed options",
+            found=repr(given)[:200],
+            allowed="[{'A': text}, ...], a capital letter each",
         )
     return options
 
