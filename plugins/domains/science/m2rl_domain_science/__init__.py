@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_domain_science.domain import Science
+from m2rl_domain_science.judged import ScienceJudged
 
 if TYPE_CHECKING:
     from m2rl_core.interfaces import Domain
 
-__all__ = ["Science"]
+__all__ = ["Science", "ScienceJudged"]
 
 
 @hookimpl
 def m2rl_domains() -> Iterable[type[Domain]]:
-    return [Science]
+    return [Science, ScienceJudged]
