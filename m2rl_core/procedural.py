@@ -17,6 +17,7 @@ from pydantic import Field
 
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig, Domain
+from m2rl_core.rows import on_hub
 from m2rl_core.seeding import derive
 from m2rl_core.types import Conversation, Message, Prompt, Suite
 
@@ -57,7 +58,8 @@ class ProceduralConfig(ComponentConfig):
     """Settings of every procedural domain; its own ``levels`` come on top."""
 
     source: str = GENERATED
-    """``generated``: procedural prompts. Otherwise a local .jsonl file in the blend's schema."""
+    """``generated``: procedural prompts. Otherwise where rows of the blend's schema are (:func:`m2rl_core.rows.rows`):
+    a local .jsonl or .parquet file, a folder of such files, or a hub id with its commit, ``OWNER/NAME@COMMIT``."""
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1)
     """Difficulties of the generated prompts, mixed evenly; the hard suite asks the hardest whatever this is."""
     size: int = Field(4096, gt=0)
@@ -69,7 +71,7 @@ class ProceduralConfig(ComponentConfig):
 
 
 class ProceduralDomain(Domain, Protocol):
-    """A domain whose prompts are generated unless ``config.source`` names a file.
+    """A domain whose prompts are generated unless ``config.source`` names rows.
 
     Suites: ``NAME-heldout`` has the training levels, ``NAME-hard`` the hardest one.
     """
@@ -83,16 +85,19 @@ class ProceduralDomain(Domain, Protocol):
         ...
 
     def rows(self) -> Iterator[Prompt]:
-        """The prompts of the file ``config.source``.
+        """The prompts of the rows that ``config.source`` names.
 
         Raises:
-            DataError: no such file, or a row that is no prompt of this domain; it names the row.
+            DataError: no such source, or a row that is no prompt of this domain; it names the row.
         """
         ...
 
     def check(self) -> None:
-        """Read the file that ``config.source`` names to its end, so that a bad row is found before training."""
-        if self.config.source != GENERATED:
+        """Read the local files that ``config.source`` names to their end, so that a bad row is found before training.
+
+        The network is not used: of what lies on the hub, only the name and the commit are checked.
+        """
+        if self.config.source != GENERATED and not on_hub(self.config.source):
             for _ in self.rows():
                 pass
 

@@ -1,43 +1,54 @@
-"""Rows of the blend's schema (``nvidia/Nemotron-3-Nano-RL-Training-Blend``), as domains read them from a local file."""
+"""The blend's schema: which rows are whose, what they ask, and what they hold to be right."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from m2rl_core.errors import DataError
-from m2rl_core.files import numbered_rows
+from m2rl_core.rows.sources import Numbered, numbered
 from m2rl_core.types import Message
 
 __all__ = ["gold", "messages", "rows"]
-
-FORMS = "'generated', or the path of a local .jsonl file in the blend's schema"
 
 
 def rows(source: str, datasets: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) for every row that is one of ``datasets`` or names no data set; the place is for messages.
 
-    Raises:
-        DataError: no such file, a line that is no JSON object, or an unresolved placeholder row. After a bad row the
-            iterator goes on with the next one, so that all of them can be listed.
-    """
-    path = Path(source)
-    if path.suffix != ".jsonl" or not path.is_file():
-        raise DataError("no rows to read", found=repr(source), allowed=FORMS)
+    Args:
+        source: a local .jsonl or .parquet file, a folder of such files (read in the order of their names), or a data
+            set of the hub, ``OWNER/NAME@COMMIT`` or ``OWNER/NAME@COMMIT:SPLIT``; without a split it is ``train``. From
+            the hub, rows are streamed while they are asked for, not before.
 
-    def is_wanted(numbered: tuple[int, Mapping[str, Any]]) -> bool:
-        dataset = numbered[1].get("dataset")
+    Raises:
+        DataError: no such file, or a hub id without the commit that pins it; a line that is no JSON object, or an
+            unresolved placeholder row. After a bad row the iterator goes on with the next one, so that all of them can
+            be listed.
+    """
+
+    def is_wanted(row: Numbered) -> bool:
+        dataset = row[2].get("dataset")
         return dataset is None or dataset in datasets
 
-    def placed(numbered: tuple[int, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-        number, row = numbered
-        place = f"{path}, row {number}"
-        if row.get("_hf_placeholder"):
-            raise DataError(f"{place} holds a placeholder instead of its question", then="resolve the blend first")
-        return place, row
+    return map(_placed, filter(is_wanted, numbered(source)))  # generators would end with the first error
 
-    return map(placed, filter(is_wanted, numbered_rows(path)))  # generators would end with the first error
+
+def _placed(numbered: Numbered) -> tuple[str, dict[str, Any]]:
+    origin, number, row = numbered
+    place = f"{origin}, row {number}"
+    if row.get("_hf_placeholder"):
+        raise DataError(f"{place} holds a placeholder instead of its question", then=_filling(origin))
+    return place, row
+
+
+def _filling(origin: str) -> str:
+    """The command that fills in placeholders. The script lies beside the blend's train.jsonl, and reads JSON lines."""
+    file = origin if origin.endswith(".jsonl") else "train.jsonl"
+    whole = f"{file.removesuffix('.jsonl')}-complete.jsonl"
+    return (
+        f"fill them in with the script that comes with the blend, 'python create_nanov3_jsonl.py --input {file} "
+        f"--output {whole}', and name {whole} as the source"
+    )
 
 
 def messages(place: str, row: Mapping[str, Any]) -> tuple[Message, ...]:

@@ -1,0 +1,149 @@
+"""Where rows come from: local files, or a data set of the hub at one commit. Nothing is held but a few rows.
+
+Parquet files and the hub give every row all columns; what is null there is left out, as in the blend's JSON lines.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from m2rl_core.errors import DataError
+from m2rl_core.files import numbered_rows
+
+__all__ = ["Numbered", "numbered", "on_hub"]
+
+Numbered = tuple[str, int, dict[str, Any]]
+"""File or hub id, number of the row in it from 1, the row."""
+
+SUFFIXES = (".jsonl", ".parquet")
+FORMS = (
+    "'generated', the path of a local .jsonl or .parquet file or of a folder of such (with a slash), or a hub id with "
+    "its commit, OWNER/NAME@COMMIT or OWNER/NAME@COMMIT:SPLIT"
+)
+BATCH = 64
+"""Rows of a parquet file that are held at a time: one may have megabytes of unit tests."""
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^:]*))?(?::([\w.-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class _OnHub:
+    name: str
+    commit: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}:{self.split}"
+
+
+def on_hub(source: str) -> bool:
+    """True for a data set of the hub at a commit: reading it takes a network. Nothing is read here."""
+    try:
+        return isinstance(_resolved(source), _OnHub)
+    except DataError:
+        return False
+
+
+def numbered(source: str) -> Iterator[Numbered]:
+    """All rows of ``source``; the files of a folder in the order of their names.
+
+    Raises:
+        DataError: at once: there is no such file, the folder has no rows, or a hub id is not pinned. While iterating: a
+            row that is no JSON object, after which the iterator goes on with the next one, or a file or data set that
+            cannot be read, after which it goes on with the next file; a package that is missing.
+    """
+    found = _resolved(source)
+    if isinstance(found, _OnHub):
+        return _hub_rows(found)
+    return chain.from_iterable(map(_file_rows, found))  # chain, too, outlives what its parts raise
+
+
+def _resolved(source: str) -> list[Path] | _OnHub:
+    path = Path(os.path.expanduser(source))
+    if path.is_file() and path.suffix in SUFFIXES:
+        return [path]
+    if "/" in source and path.is_dir():
+        return _files(path)
+    named = _HUB_ID.fullmatch(source)
+    if named is None or path.suffix in SUFFIXES or source.startswith((".", "/", "~")):
+        raise DataError("no rows to read", found=repr(source), allowed=FORMS)
+    name, commit, split = named.groups()
+    if not _COMMIT.fullmatch(commit or ""):
+        raise DataError(
+            f"'{name}' is no local file or folder, and what comes from the hub is pinned",
+            found=repr(source),
+            allowed=f"{FORMS}; a commit is 40 hexadecimal digits",
+            then=f"copy the newest from https://huggingface.co/datasets/{name}/commits",
+        )
+    return _OnHub(name, commit, split or "train")
+
+
+def _files(folder: Path) -> list[Path]:
+    paths = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    if not paths:
+        raise DataError(f"the folder {folder} has no rows", allowed=f"files that end in {' or '.join(SUFFIXES)}")
+    return paths
+
+
+def _file_rows(path: Path) -> Iterator[Numbered]:
+    rows = numbered_rows(path, torn=False) if path.suffix == ".jsonl" else _parquet_rows(path)
+
+    def placed(row: tuple[int, dict[str, Any]]) -> Numbered:
+        return str(path), *row
+
+    return map(placed, rows)  # unlike a generator, a map outlives what its parts raise
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    arrow, parquet = (_library(name, str(path)) for name in ("pyarrow", "pyarrow.parquet"))
+    try:
+        with parquet.ParquetFile(path) as file:
+            rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(BATCH))
+            yield from ((number, _without_nulls(row)) for number, row in enumerate(rows, 1))
+    except (arrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _hub_rows(hub: _OnHub) -> Iterator[Numbered]:
+    datasets = _library("datasets", str(hub))
+    try:
+        stream = datasets.load_dataset(hub.name, split=hub.split, revision=hub.commit, streaming=True)
+        yield from ((str(hub), number, _without_nulls(row)) for number, row in enumerate(stream, 1))
+    except Exception as error:  # the library lets through whatever its own libraries raise
+        raise DataError(
+            f"{hub} cannot be read: {type(error).__name__}: {error}",
+            then=f"without a network, copy it where there is one, 'hf download {hub.name} --repo-type dataset "
+            f"--revision {hub.commit} --local-dir FOLDER', and name the folder with its .jsonl or .parquet files",
+        ) from error
+
+
+def _library(name: str, needed_for: str) -> Any:
+    """An optional dependency.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise DataError(
+            f"{needed_for} needs the package '{package}': {error}", then="pip install 'm2rl-core[data]'"
+        ) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """``value`` without the keys that a table gave it for other rows' sake; nulls in lists stay."""
+    match value:
+        case dict():
+            return {key: _without_nulls(below) for key, below in value.items() if below is not None}
+        case list():
+            return [_without_nulls(below) for below in value]
+    return value
