@@ -1,4 +1,7 @@
-"""The domain: where prompts come from, and how a response is judged."""
+"""The domain: where prompts come from, and how a response is judged.
+
+The checks are imported where they are first needed: they bring tables and packages that a list of plugins does without.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.rows import messages, rows
 from m2rl_core.types import Prompt, Reward, Suite, Trajectory
-from m2rl_domain_if.judging import follows, instructions, refuse_contradictions, variants
 from m2rl_domain_if.problems import LEVELS, Problem, problems
 
 __all__ = ["If"]
@@ -86,6 +88,8 @@ class If(ProceduralDomain):
 
     def _read(self, split: str, path: str) -> Iterator[Prompt]:
         """The rows of a file, in the blend's schema or in that of the published suites."""
+        from m2rl_domain_if.judging import instructions, refuse_contradictions
+
         for index, (place, row) in enumerate(rows(path, DATASETS)):
             newer = row.get("verifier_metadata")
             row = {**row, **newer} if isinstance(newer, dict) else row
@@ -102,6 +106,8 @@ class If(ProceduralDomain):
         Raises:
             DataError: the prompt gives no instructions that can be checked.
         """
+        from m2rl_domain_if.judging import follows, instructions, variants
+
         prompt, published = trajectory.prompt, "suite" in trajectory.prompt.metadata
         given = instructions(f"prompt '{prompt.id}'", prompt.metadata)
         mode = "strict" if published else self.config.mode
