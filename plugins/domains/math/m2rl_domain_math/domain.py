@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Iterator, Mapping
-from itertools import count
 from random import Random
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from m2rl_core.answers import UnreadableError, claims
 from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
-from m2rl_core.rows import gold, messages, rows
-from m2rl_core.types import Prompt, Reward, Trajectory
+from m2rl_core.types import Prompt, Reward, Suite, Trajectory
+from m2rl_domain_math.files import PUBLISHED, published, training
 from m2rl_domain_math.matching import matches
 from m2rl_domain_math.problems import LEVELS, Problem, problems
 
 __all__ = ["Math"]
-
-DATASETS = frozenset({"nano_v3_sft_profiled_dapo17k", "nano_v3_sft_profiled_skywork_no_omni"})
 
 
 class Math(ProceduralDomain):
@@ -34,19 +31,46 @@ class Math(ProceduralDomain):
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
         """Difficulties of the generated problems, mixed evenly; ``math-hard`` asks the hardest whatever this is."""
+        aime24: str | None = None
+        """Path of a local .jsonl copy of the 30 problems of AIME 2024: the suite ``aime24``."""
+        aime25: str | None = None
+        """Path of a local .jsonl copy of the 30 problems of AIME 2025: the suite ``aime25``."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """The generated ones, and the published ones that the settings give a file for."""
+        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
+        return {**super().suites, **given}
+
+    def check(self) -> None:
+        super().check()
+        for suite in self._files():
+            for _ in self.prompts(suite):
+                pass
+
+    def _files(self) -> dict[str, str]:
+        paths = {"aime24": self.config.aime24, "aime25": self.config.aime25}
+        return {suite: path for suite, path in paths.items() if path is not None}
+
+    def prompts(self, split: str) -> Iterator[Prompt]:
+        if split not in PUBLISHED:
+            return super().prompts(split)
+        path = self._files().get(split)
+        if path is None:
+            raise DataError(
+                f"suite '{split}' has no file",
+                then=f"download {PUBLISHED[split].source} as .jsonl and set domains.{self.name}.{split} to its path",
+            )
+        return published(self.name, split, path)
 
     def questions(self, level: int, draw: Random) -> Iterator[Problem]:
         return problems(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
-        return map(self._prompt, count(), rows(self.config.source, DATASETS))
-
-    def _prompt(self, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
-        place, row = placed
-        return Prompt(f"train/{index:06d}", self.name, messages(place, row), _one(place, gold(place, row)))
+        return training(self.name, self.config.source)
 
     def gold(self, prompt: Prompt) -> str:
         return rf"\boxed{{{prompt.ground_truth}}}"
@@ -72,20 +96,3 @@ class Math(ProceduralDomain):
         except UnreadableError as error:
             return Reward(0.0, f"unreadable: {error}")
         return Reward(0.0, f"not the gold answer: {wrong[:80]}")
-
-
-def _one(place: str, answer: str) -> str:
-    """The gold answer out of the JSON list of one string that Skywork rows hold.
-
-    Raises:
-        DataError: the list is empty or holds several.
-    """
-    if not answer.startswith('["'):
-        return answer
-    try:
-        listed = json.loads(answer)
-    except ValueError:
-        return answer
-    if len(listed) != 1 or not isinstance(listed[0], str) or not listed[0].strip():
-        raise DataError(f"{place} has not exactly one gold answer", found=answer)
-    return listed[0].strip()
