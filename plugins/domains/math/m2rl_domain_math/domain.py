@@ -9,12 +9,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.answers import UnreadableError, claims
 from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.types import Prompt, Reward, Suite, Trajectory
 from m2rl_domain_math.files import PUBLISHED, published, training
-from m2rl_domain_math.matching import matches
+from m2rl_domain_math.judging import JUDGES, Mode
 from m2rl_domain_math.problems import LEVELS, Problem, problems
 
 __all__ = ["Math"]
@@ -31,6 +30,9 @@ class Math(ProceduralDomain):
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
         """Difficulties of the generated problems, mixed evenly; ``math-hard`` asks the hardest whatever this is."""
+        mode: Mode = "strict"
+        """Whose rules decide. ``qwq-compat``: the paper's evaluator; ``deepscaler-compat``: the released code's. Both
+        reward more than is right; AIME is judged by ``strict`` whatever this is."""
         aime24: str | None = None
         """Path of a local .jsonl copy of the 30 problems of AIME 2024: the suite ``aime24``."""
         aime25: str | None = None
@@ -76,7 +78,7 @@ class Math(ProceduralDomain):
         return rf"\boxed{{{prompt.ground_truth}}}"
 
     def verify(self, trajectory: Trajectory) -> Reward:
-        """1 where everything that the answer claims is the gold answer, else 0. Several boxes may be one list.
+        """1 where the answer is right by the rules of the mode, else 0.
 
         Raises:
             DataError: the prompt has no gold answer.
@@ -85,14 +87,5 @@ class Math(ProceduralDomain):
         expected = str(truth).strip() if isinstance(truth, str | int | float) else ""
         if not expected:
             raise DataError(f"prompt '{trajectory.prompt.id}' has no gold answer", found=repr(truth))
-        try:
-            stated, said = claims(trajectory.answer)
-            claimed = stated or said
-            if not claimed:
-                return Reward(0.0, "no answer")
-            wrong = next((claim for claim in claimed if not matches(expected, claim)), None)
-            if wrong is None or (len(stated) > 1 and matches(expected, "; ".join(stated))):
-                return Reward(1.0, "equal")
-        except UnreadableError as error:
-            return Reward(0.0, f"unreadable: {error}")
-        return Reward(0.0, f"not the gold answer: {wrong[:80]}")
+        published = "suite" in trajectory.prompt.metadata
+        return JUDGES["strict" if published else self.config.mode](expected, trajectory.answer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mpmath import MPContext
     from sympy import Expr
 
-__all__ = ["factor", "same"]
+__all__ = ["factor", "number", "same"]
 
 DIGITS = 400
 """Of every value."""
@@ -58,6 +58,21 @@ def factor(gold: tuple[str, str], answer: tuple[str, str]) -> int:
     if any(abs(ratio - ratios[0]) > abs(ratios[0]) * ratios[0].context.mpf(10) ** ROUNDING for ratio in ratios):
         return 0
     return 1 if ratios[0].real > 0 else -1 if ratios[0].real < 0 else 0
+
+
+def number(text: str) -> complex:
+    """The value of an expression without symbols, to the precision of a float.
+
+    Raises:
+        UnreadableError: as for :func:`same`; or it has symbols.
+    """
+    expression = _parse(harmless(text))
+    if {symbol.name for symbol in expression.free_symbols} - {"i"}:
+        raise UnreadableError("not a number")
+    try:
+        return complex(_Point({}).value(expression))
+    except (ZeroDivisionError, ValueError) as error:
+        raise UnreadableError("not defined") from error
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["split_unit"]
+__all__ = ["UNITS", "split_unit"]
 
 _ALIASES = (
     "mm millimeter millimeters millimetre millimetres",
@@ -60,7 +60,8 @@ _ALIASES = (
     "way ways",
     "time times",
 )
-_UNITS = {alias: group.split()[0] for group in _ALIASES for alias in group.split()}
+UNITS = {alias: group.split()[0] for group in _ALIASES for alias in group.split()}
+"""Every spelling → the unit's one name."""
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "": ""}
 
 _POWER = r"\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$"
@@ -78,7 +79,7 @@ def split_unit(text: str) -> tuple[str, str]:
     if degrees := _DEGREES.search(text):
         return text[: degrees.start()], "degree"
     found = _MARKED.search(text) or _WORD.search(text)
-    if not found or found["unit"] not in _UNITS or not text[: found.start()].strip():
+    if not found or found["unit"] not in UNITS or not text[: found.start()].strip():
         return text, ""
     power = _POWERS[found["prefix"].strip()] or found["power"] or ""
-    return text[: found.start()].strip(), _UNITS[found["unit"]] + power
+    return text[: found.start()].strip(), UNITS[found["unit"]] + power

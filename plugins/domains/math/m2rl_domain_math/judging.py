@@ -1,0 +1,38 @@
+"""The modes of the verifier: whose rules decide whether a final answer is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from m2rl_core.answers import UnreadableError, claims
+from m2rl_core.types import Reward
+from m2rl_domain_math.compat import deepscaler, qwq
+from m2rl_domain_math.matching import matches
+
+__all__ = ["JUDGES", "Mode", "strict"]
+
+Mode = Literal["strict", "qwq-compat", "deepscaler-compat"]
+
+
+def strict(gold: str, answer: str) -> Reward:
+    """1 where everything that ``answer`` claims is ``gold``, else 0. Several boxes may be one list."""
+    try:
+        stated, said = claims(answer)
+        claimed = stated or said
+        if not claimed:
+            return Reward(0.0, "no answer")
+        wrong = next((claim for claim in claimed if not matches(gold, claim)), None)
+        if wrong is None or (len(stated) > 1 and matches(gold, "; ".join(stated))):
+            return Reward(1.0, "equal")
+    except UnreadableError as error:
+        return Reward(0.0, f"unreadable: {error}")
+    return Reward(0.0, f"not the gold answer: {wrong[:80]}")
+
+
+JUDGES: Mapping[Mode, Callable[[str, str], Reward]] = {
+    "strict": strict,
+    "qwq-compat": qwq.judge,
+    "deepscaler-compat": deepscaler.judge,
+}
+"""Mode → the judge of (gold, answer); neither is empty of gold, and the answer has no reasoning."""
