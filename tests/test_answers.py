@@ -188,3 +188,12 @@ def test_spaces_between_digits_mean_something() -> None:
 def test_full_width_text_is_folded_on_request_only() -> None:
     assert fold("Ａｎｓｗｅｒ：Ｃ　２０４") == "Answer:C 204"
     assert plain("２０４") == "２０４"
+
+
+def test_a_long_sentence_does_not_spoil_what_is_stated() -> None:
+    sentence = "The answer is " + "well explained, " * 100
+    assert claims(sentence + "\n\\boxed{5}") == (("5",), ())
+    with pytest.raises(UnreadableError, match="more than 1000 characters"):
+        claims(sentence)
+    with pytest.raises(UnreadableError, match="more than 1000 characters"):
+        claims("Answer: " + "1" * 1001)

@@ -74,6 +74,8 @@ def claims(text: str) -> Claims:
             stated.append(claim)
         elif not _DENIAL.match(claim):
             said.append(claim)
+    if stated:  # then what is only said does not matter, however long it is
+        said = [claim for claim in said if len(claim) <= LONGEST_CLAIM]
     if any(len(claim) > LONGEST_CLAIM for claim in stated + said):
         raise UnreadableError(f"a claim of more than {LONGEST_CLAIM} characters")
     return Claims(tuple(dict.fromkeys(stated)), tuple(dict.fromkeys(said)))
