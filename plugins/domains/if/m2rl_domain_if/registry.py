@@ -28,11 +28,11 @@ class Table(dict[str, Instruction]):
     def frequency(text: str, keyword: str, frequency: int, relation: str) -> bool: ...
     """
 
-    def add(self, id: str, **arguments: Any) -> Callable[[Check], Check]:  # noqa: A002
+    def add(self, name: str, **arguments: Any) -> Callable[[Check], Check]:
         def enter(check: Check) -> Check:
-            if id in self:
-                raise ValueError(f"instruction '{id}' is registered twice")
-            self[id] = Instruction(check, arguments)
+            if name in self:
+                raise ValueError(f"instruction '{name}' is registered twice")
+            self[name] = Instruction(check, arguments)
             return check
 
         return enter
