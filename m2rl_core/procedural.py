@@ -2,11 +2,13 @@
 
 A plugin says what a question is (:class:`Question`) and how to draw endless ones of a level; :class:`ProceduralDomain`
 makes of them the training prompts, two suites and demonstrations. A hash of a question's identity, its numbers and not
-its wording, decides whether it may be trained on or is held out, so the two never meet.
+its wording, decides whether it may be trained on or is held out, so the two never meet. Real data takes their place
+where the settings name it: rows to train on, and copies of published suites.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, cycle, islice
@@ -30,7 +32,6 @@ SHARE = 5
 """One question in so many is held out."""
 PATIENCE = 5_000
 """Questions in a row of which none is wanted, after which a level counts as exhausted."""
-MAX_TOKENS = 64
 
 
 class Question(Protocol):
@@ -73,11 +74,16 @@ class ProceduralConfig(ComponentConfig):
 class ProceduralDomain(Domain, Protocol):
     """A domain whose prompts are generated unless ``config.source`` names rows.
 
-    Suites: ``NAME-heldout`` has the training levels, ``NAME-hard`` the hardest one.
+    Suites: ``NAME-heldout`` has the training levels, ``NAME-hard`` the hardest one, and there are the published ones.
     """
 
     levels: ClassVar[Mapping[int, str]]
     """Level → what it asks; demonstrations show all of them."""
+    max_tokens: ClassVar[int] = 64
+    """Of an answer in the generated suites, all its turns together."""
+    published: ClassVar[Mapping[str, Suite]] = {}
+    """Suites of others, each with the hub id of its source; ``missing`` says how to get a copy, if not just by
+    downloading it. Where the copy is says the setting of the same name, with underscores, ``None`` by default."""
     config: ProceduralConfig
 
     def questions(self, level: int, draw: Random) -> Iterator[Question]:
@@ -92,17 +98,32 @@ class ProceduralDomain(Domain, Protocol):
         """
         ...
 
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        """The prompts of one of :attr:`published`, from the copy ``source``.
+
+        Raises:
+            DataError: no such copy, or a row that is no prompt of the suite; it names the row.
+        """
+        raise NotImplementedError
+
     def check(self) -> None:
-        """Read the local files that ``config.source`` names to their end, so that a bad row is found before training.
+        """Read the local files that the settings name to their ends, so that a bad row is found before training.
 
         The network is not used: of what lies on the hub, only the name and the commit are checked.
         """
         if self.config.source != GENERATED and not on_hub(self.config.source):
             for _ in self.rows():
                 pass
+        for name, suite in self.suites.items():
+            local = name in self.published and not suite.missing and not on_hub(suite.source)
+            if local and not sum(1 for _ in self.prompts(name)):
+                raise DataError(f"suite '{name}' has no prompt", found=repr(suite.source))
 
     @property
     def suites(self) -> Mapping[str, Suite]:
+        return {**self._generated_suites(), **{name: self._declared(name) for name in self.published}}
+
+    def _generated_suites(self) -> dict[str, Suite]:
         if self.config.source != GENERATED:
             return {}
         hardest = max(self.levels)
@@ -110,18 +131,39 @@ class ProceduralDomain(Domain, Protocol):
             f"{self.name}-heldout": "The levels of the training prompts, other questions",
             f"{self.name}-hard": f"Level {hardest}: {self.levels[hardest]}",
         }
-        return {name: Suite(GENERATED, text, max_tokens=MAX_TOKENS) for name, text in texts.items()}
+        return {name: Suite(GENERATED, text, max_tokens=self.max_tokens) for name, text in texts.items()}
+
+    def _declared(self, name: str) -> Suite:
+        """A published suite with its copy as the source, or with the advice how to get one."""
+        copy = getattr(self.config, _setting(name))
+        missing = "" if copy else self._advice(name)
+        return dataclasses.replace(self.published[name], source=copy or self.published[name].source, missing=missing)
+
+    def _advice(self, name: str) -> str:
+        suite = self.published[name]
+        get = suite.missing or f"download {suite.source} as .jsonl or .parquet"
+        return f"{get} and set domains.{self.name}.{_setting(name)} to its path"
 
     def prompts(self, split: str) -> Iterator[Prompt]:
-        if split == "train" and self.config.source != GENERATED:
-            return self.rows()
         if split == "train":
+            if self.config.source != GENERATED:
+                return self.rows()
             return islice(self._generate(split, self.config.levels, held_out=False), self.config.size)
-        if split not in self.suites:
+        if (suite := self.suites.get(split)) is None:
             raise DataError(f"{self.name} has no prompts '{split}'", allowed=["train", *self.suites])
+        if suite.missing:
+            raise DataError(f"suite '{split}' has nothing to read", then=suite.missing)
+        if split in self.published:
+            return self._copied(split, suite.source)
         hard = split == f"{self.name}-hard"
         levels, size = ((max(self.levels),), HARD) if hard else (self.config.levels, HELD_OUT)
         return islice(self._generate(split, levels, held_out=True), size)
+
+    def _copied(self, suite: str, source: str) -> Iterator[Prompt]:
+        try:
+            return self.published_prompts(suite, source)
+        except DataError as error:  # there is no such file
+            raise DataError(f"suite '{suite}': {error}", then=self._advice(suite)) from error
 
     def demonstrations(self) -> Iterator[Conversation]:
         """Endless answers to questions that are not held out, a share of them hasty."""
@@ -163,3 +205,7 @@ class ProceduralDomain(Domain, Protocol):
             if (question := next(source, None)) is not None:
                 sources.append(source)
                 yield question.prompt(f"{split}/{next(numbers):06d}")
+
+
+def _setting(suite: str) -> str:
+    return suite.replace("-", "_")

@@ -175,6 +175,8 @@ class Suite:
     """``None``: the evaluation stage's own limit."""
     reasoning: Reasoning = "optional"
     """A base model must be measurable, so suites do not demand reasoning unless they say so."""
+    missing: str = ""
+    """What to do before it can be evaluated; empty as a rule. Where no suite is named, such a one is left out."""
 
 
 @dataclass(slots=True)

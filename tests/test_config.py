@@ -400,7 +400,10 @@ class Part:
 
     def __init__(self, config: ComponentConfig) -> None:
         self.config = config
-        self.suites = {f"level-{getattr(config, 'level', 0)}": Suite("generated")}
+        self.suites = {
+            f"level-{getattr(config, 'level', 0)}": Suite("generated"),
+            "aime": Suite("on/hub", missing="download on/hub"),
+        }
 
     def check(self, experts: Sequence[str] = ()) -> None:
         if len(experts) > 3:
@@ -496,6 +499,10 @@ def test_a_good_study_passes(read: Read, registry: Registry) -> None:
         ),
         ("stages.why.analyzer.layr=1", "stages.why.analyzer.layr: unknown key. Did you mean 'layer'?"),
         ("stages.evals.suites=[levl-2]", "stages.evals.suites: there is no suite 'levl-2'. Did you mean 'level-2'?"),
+        (
+            "stages.evals.suites=[aime]",
+            "stages.evals.suites: suite 'aime' has nothing to read. Next: download on/hub",
+        ),
         (
             "domains.math.level=0",
             "stages.evals.suites: suite 'level-0' is offered by several domains. Found: math, scie",

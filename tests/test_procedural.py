@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
-from m2rl_core.types import Message, Prompt, Reward, Trajectory
+from m2rl_core.rows import messages, rows
+from m2rl_core.types import Message, Prompt, Reward, Suite, Trajectory
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,61 @@ def test_checking_reads_a_file_to_its_end() -> None:
     squares(source="rows.jsonl").check()
     with pytest.raises(DataError, match="row 2 has no gold"):
         Broken(ProceduralConfig(source="rows.jsonl")).check()
+
+
+class Contest(Squares):
+    """With two published suites."""
+
+    name = "contest"
+    published = {
+        "open-24": Suite("maths/open-24", k=4),
+        "closed": Suite("maths/closed", missing="ask the authors for a copy"),
+    }
+
+    class Config(ProceduralConfig):
+        open_24: str | None = None
+        closed: str | None = None
+
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        return (Prompt(suite, self.name, messages(*placed)) for placed in rows(source, ()))
+
+
+def contest(**config: str) -> Contest:
+    return Contest(Contest.Config.model_validate(config))
+
+
+def test_a_published_suite_is_read_from_the_copy_that_the_settings_name(tmp_path: Path) -> None:
+    (path := tmp_path / "open.jsonl").write_text('{"question": "1^2?"}\n')
+    domain = contest(open_24=str(path))
+    assert [prompt.messages[0]["content"] for prompt in domain.prompts("open-24")] == ["1^2?"]
+    suite = domain.suites["open-24"]
+    assert (suite.source, suite.k, suite.missing) == (str(path), 4, "")
+    domain.check()
+
+
+@pytest.mark.parametrize(
+    ("suite", "advice"),
+    [
+        ("open-24", "download maths/open-24 as .jsonl or .parquet and set domains.contest.open_24 to its path"),
+        ("closed", "ask the authors for a copy and set domains.contest.closed to its path"),
+    ],
+)
+def test_without_a_copy_a_published_suite_says_how_to_get_one(suite: str, advice: str, tmp_path: Path) -> None:
+    assert contest().suites[suite].missing == advice
+    contest().check()
+    nowhere = str(tmp_path / "nowhere.jsonl")
+    for domain in (contest(), contest(**{suite.replace("-", "_"): nowhere})):
+        with pytest.raises(DataError, match=f"suite '{suite}'.*{advice}"):
+            domain.prompts(suite)
+    with pytest.raises(DataError, match=f"suite '{suite}'.*nowhere"):
+        domain.check()
+
+
+def test_a_check_reads_the_copies_to_their_ends(tmp_path: Path) -> None:
+    path = tmp_path / "open.jsonl"
+    path.write_text("")
+    with pytest.raises(DataError, match="suite 'open-24' has no prompt"):
+        contest(open_24=str(path)).check()
+    path.write_text('{"question": "1^2?"}\n{}\n')
+    with pytest.raises(DataError, match="row 2 asks nothing"):
+        contest(open_24=str(path)).check()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from typing import Any
 from m2rl_core.config.stages import ModelStage
 from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.rows import is_commit, is_hub_id
 
 __all__ = ["grounded", "is_local", "local_path"]
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def grounded(study: Study, root: Path) -> Study:
@@ -80,11 +77,11 @@ def _model(owner: str, path: str, revision: str | None, root: Path) -> str:
     folder = root / Path(path).expanduser()
     if folder.is_dir():
         return str(folder)
-    if path.startswith((".", "/", "~")) or not HUB_ID.fullmatch(path):
+    if path.startswith((".", "/", "~")) or not is_hub_id(path):
         raise DataError(
             f"{owner}: there is no folder {folder}", allowed="a folder, or a hub id such as Qwen/Qwen3-4B-Base"
         )
-    if not COMMIT.fullmatch(revision or ""):
+    if not is_commit(revision or ""):
         raise ConfigError(
             f"{owner.rpartition('.')[0]}.revision: '{path}' is no local folder, and what comes from the hub is pinned",
             found=revision,

@@ -5,6 +5,6 @@ neither ``datasets`` nor ``pyarrow``: reading parquet or the hub does.
 """
 
 from m2rl_core.rows.blend import gold, messages, rows
-from m2rl_core.rows.sources import on_hub
+from m2rl_core.rows.sources import is_commit, is_hub_id, on_hub
 
-__all__ = ["gold", "messages", "on_hub", "rows"]
+__all__ = ["gold", "is_commit", "is_hub_id", "messages", "on_hub", "rows"]

@@ -17,7 +17,7 @@ from typing import Any
 from m2rl_core.errors import DataError
 from m2rl_core.files import numbered_rows
 
-__all__ = ["Numbered", "numbered", "on_hub"]
+__all__ = ["Numbered", "is_commit", "is_hub_id", "numbered", "on_hub"]
 
 Numbered = tuple[str, int, dict[str, Any]]
 """File or hub id, number of the row in it from 1, the row."""
@@ -29,8 +29,7 @@ FORMS = (
 )
 BATCH = 64
 """Rows of a parquet file that are held at a time: one may have megabytes of unit tests."""
-_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^:]*))?(?::([\w.-]+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PINNED = re.compile(r"([\w.-]+/[\w.-]+?)(?:@([^:]*))?(?::([\w.-]+))?")
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,16 @@ class _OnHub:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}:{self.split}"
+
+
+def is_hub_id(text: str) -> bool:
+    """True for ``OWNER/NAME``."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
+
+
+def is_commit(text: str) -> bool:
+    """True for 40 hexadecimal digits."""
+    return re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
 def on_hub(source: str) -> bool:
@@ -71,11 +80,11 @@ def _resolved(source: str) -> list[Path] | _OnHub:
         return [path]
     if "/" in source and path.is_dir():
         return _files(path)
-    named = _HUB_ID.fullmatch(source)
+    named = _PINNED.fullmatch(source)
     if named is None or path.suffix in SUFFIXES or source.startswith((".", "/", "~")):
         raise DataError("no rows to read", found=repr(source), allowed=FORMS)
     name, commit, split = named.groups()
-    if not _COMMIT.fullmatch(commit or ""):
+    if not is_commit(commit or ""):
         raise DataError(
             f"'{name}' is no local file or folder, and what comes from the hub is pinned",
             found=repr(source),

@@ -5,8 +5,9 @@ The checks are imported where they are first needed: they bring tables and packa
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import count
 from random import Random
 from typing import Any, ClassVar, Literal
 
@@ -35,6 +36,7 @@ class If(ProceduralDomain):
     reference: ClassVar[str] = "the paper's section 3.1; https://github.com/allenai/open-instruct (IFEvalG)"
     verify_seconds: ClassVar[float] = 10.0
     levels: ClassVar[Mapping[int, str]] = LEVELS
+    published: ClassVar[Mapping[str, Suite]] = PUBLISHED
 
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
@@ -53,52 +55,31 @@ class If(ProceduralDomain):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    @property
-    def suites(self) -> Mapping[str, Suite]:
-        """The generated ones, and the published ones that the settings give a file for."""
-        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
-        return {**super().suites, **given}
-
-    def check(self) -> None:
-        super().check()
-        for name, path in self._files().items():
-            for _ in self._read(name, path):
-                pass
-
-    def _files(self) -> dict[str, str]:
-        paths = {"ifeval": self.config.ifeval, "ifbench": self.config.ifbench}
-        return {name: path for name, path in paths.items() if path is not None}
-
-    def prompts(self, split: str) -> Iterator[Prompt]:
-        if split not in PUBLISHED:
-            return super().prompts(split)
-        path = self._files().get(split)
-        if path is None:
-            raise DataError(
-                f"suite '{split}' has no file",
-                then=f"download {PUBLISHED[split].source} as .jsonl and set domains.{self.name}.{split} to its path",
-            )
-        return self._read(split, path)
-
     def questions(self, level: int, draw: Random) -> Iterator[Problem]:
         return problems(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
         return self._read("train", self.config.source)
 
-    def _read(self, split: str, path: str) -> Iterator[Prompt]:
-        """The rows of a file, in the blend's schema or in that of the published suites."""
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        return self._read(suite, source)
+
+    def _read(self, split: str, source: str) -> Iterator[Prompt]:
+        return map(partial(self._prompt, split), count(), rows(source, DATASETS))
+
+    def _prompt(self, split: str, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
+        """One row, in the blend's schema or in that of the published suites."""
         from m2rl_domain_if.judging import instructions, refuse_contradictions
 
-        for index, (place, row) in enumerate(rows(path, DATASETS)):
-            newer = row.get("verifier_metadata")
-            row = {**row, **newer} if isinstance(newer, dict) else row
-            asked = messages(place, {**row, "question": row.get("question") or row.get("prompt")})
-            metadata: dict[str, Any] = {name: row.get(name) for name in ("instruction_id_list", "kwargs")}
-            refuse_contradictions(place, instructions(place, metadata))
-            if split != "train":
-                metadata["suite"] = split
-            yield Prompt(f"{split}/{index:06d}", self.name, asked, None, metadata)
+        place, row = placed
+        newer = row.get("verifier_metadata")
+        row = {**row, **newer} if isinstance(newer, dict) else row
+        asked = messages(place, {**row, "question": row.get("question") or row.get("prompt")})
+        metadata: dict[str, Any] = {name: row.get(name) for name in ("instruction_id_list", "kwargs")}
+        refuse_contradictions(place, instructions(place, metadata))
+        if split != "train":
+            metadata["suite"] = split
+        return Prompt(f"{split}/{index:06d}", self.name, asked, None, metadata)
 
     def verify(self, trajectory: Trajectory) -> Reward:
         """1 where the response follows every instruction, else 0, or the share that it follows.

@@ -40,14 +40,13 @@ def test_real_rows_load() -> None:
     words = "One is here. "
     assert domain.verify(Trajectory(prompts[3], (), words * 17 + "[a] [b] [c] [d]")).value == 1.0
     assert domain.verify(Trajectory(prompts[4], (), "<<How>>\n***\nRun it.")).value == 1.0
-    assert not domain.suites
     assert not list(domain.demonstrations())
 
 
 @pytest.mark.skipif(not IFEVAL.is_file(), reason="needs ../shared beside the repository")
 def test_the_published_ifeval_is_a_suite() -> None:
     domain = If(If.Config(ifeval=str(IFEVAL), mode="loose", reward="fraction"))
-    assert set(domain.suites) == {"if-heldout", "if-hard", "ifeval"}
+    assert domain.suites["ifbench"].missing
     assert (domain.suites["ifeval"].k, domain.suites["ifeval"].source) == (1, str(IFEVAL))
     prompts = list(domain.prompts("ifeval"))
     assert len(prompts) == 541
@@ -63,7 +62,7 @@ def test_the_published_ifbench_is_a_suite() -> None:
 
 @pytest.mark.parametrize("suite", ["ifeval", "ifbench"])
 def test_a_suite_without_a_file_says_what_to_do(suite: str) -> None:
-    assert suite not in If(If.Config()).suites
+    assert If(If.Config()).suites[suite].missing
     with pytest.raises(DataError, match=rf"download .* domains\.if\.{suite}"):
         If(If.Config()).prompts(suite)
     with pytest.raises(DataError, match=r"nowhere\.jsonl"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import ClassVar, Literal
@@ -26,6 +25,7 @@ class Math(ProceduralDomain):
     reference: ClassVar[str] = "the paper's section 3.1; https://github.com/huggingface/Math-Verify"
     verify_seconds: ClassVar[float] = 10.0
     levels: ClassVar[Mapping[int, str]] = LEVELS
+    published: ClassVar[Mapping[str, Suite]] = PUBLISHED
 
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
@@ -41,38 +41,14 @@ class Math(ProceduralDomain):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    @property
-    def suites(self) -> Mapping[str, Suite]:
-        """The generated ones, and the published ones that the settings give a file for."""
-        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
-        return {**super().suites, **given}
-
-    def check(self) -> None:
-        super().check()
-        for suite in self._files():
-            for _ in self.prompts(suite):
-                pass
-
-    def _files(self) -> dict[str, str]:
-        paths = {"aime24": self.config.aime24, "aime25": self.config.aime25}
-        return {suite: path for suite, path in paths.items() if path is not None}
-
-    def prompts(self, split: str) -> Iterator[Prompt]:
-        if split not in PUBLISHED:
-            return super().prompts(split)
-        path = self._files().get(split)
-        if path is None:
-            raise DataError(
-                f"suite '{split}' has no file",
-                then=f"download {PUBLISHED[split].source} as .jsonl and set domains.{self.name}.{split} to its path",
-            )
-        return published(self.name, split, path)
-
     def questions(self, level: int, draw: Random) -> Iterator[Problem]:
         return problems(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
         return training(self.name, self.config.source)
+
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        return published(self.name, suite, source)
 
     def gold(self, prompt: Prompt) -> str:
         return rf"\boxed{{{prompt.ground_truth}}}"

@@ -30,7 +30,7 @@ def test_real_rows_load_and_their_own_answers_are_right() -> None:
         answer = f"So the answer is $\\boxed{{{prompt.ground_truth}}}$."
         assert domain.verify(Trajectory(prompt, (), answer)).value == 1.0, prompt.ground_truth
         assert domain.verify(Trajectory(prompt, (), r"\boxed{33}")).value == 0.0
-    assert not domain.suites
+    assert not set(domain.suites) - set(domain.published)
     assert not list(domain.demonstrations())
 
 

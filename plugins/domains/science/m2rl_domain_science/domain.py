@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from itertools import count
 from random import Random
@@ -33,6 +32,7 @@ class Science(ProceduralDomain):
     reference: ClassVar[str] = "the paper's section 3.1; NeMo-Gym's mcqa resources server"
     verify_seconds: ClassVar[float] = 10.0
     levels: ClassVar[Mapping[int, str]] = LEVELS
+    published: ClassVar[Mapping[str, Suite]] = PUBLISHED
 
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
@@ -50,33 +50,14 @@ class Science(ProceduralDomain):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def check(self) -> None:
-        """Read the files of the training rows and of the suites to their ends."""
-        super().check()
-        for name, path in self._files().items():
-            if not sum(1 for _ in self.prompts(name)):
-                raise DataError(f"suite '{name}' has no question", found=repr(path))
-
-    @property
-    def suites(self) -> Mapping[str, Suite]:
-        """The generated ones, and the published ones that the settings give a file for."""
-        given = {name: dataclasses.replace(PUBLISHED[name], source=path) for name, path in self._files().items()}
-        return {**super().suites, **given}
-
-    def _files(self) -> dict[str, str]:
-        paths = {"gpqa-diamond": self.config.gpqa_diamond, "hle": self.config.hle}
-        return {name: path for name, path in paths.items() if path is not None}
-
-    def prompts(self, split: str) -> Iterator[Prompt]:
-        if split in PUBLISHED:
-            return published(split, self._files().get(split), self.name, self.config.seed)
-        return super().prompts(split)
-
     def questions(self, level: int, draw: Random) -> Iterator[Question]:
         return questions(level, draw)
 
     def rows(self) -> Iterator[Prompt]:
         return map(self._prompt, count(), rows(self.config.source, DATASETS))
+
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        return published(suite, source, self.name, self.config.seed)
 
     def _prompt(self, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
         place, row = placed

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import count
-from pathlib import Path
 from random import Random
 from string import ascii_uppercase
 from typing import Any
@@ -20,8 +19,18 @@ from m2rl_domain_science.choice import LETTERS
 __all__ = ["FREE", "KINDS", "PUBLISHED", "published"]
 
 PUBLISHED = {
-    "gpqa-diamond": Suite("Idavidrein/gpqa", "GPQA-Diamond: 198 questions, four options in a shuffled order", k=4),
-    "hle": Suite("cais/hle", "Humanity's Last Exam: the questions without an image", k=1),
+    "gpqa-diamond": Suite(
+        "Idavidrein/gpqa",
+        "GPQA-Diamond: 198 questions, four options in a shuffled order",
+        k=4,
+        missing="accept the terms of https://huggingface.co/datasets/Idavidrein/gpqa, download gpqa_diamond.csv, write "
+        "it as .jsonl",
+    ),
+    "hle": Suite(
+        "cais/hle",
+        "Humanity's Last Exam: the questions without an image",
+        missing="accept the terms of https://huggingface.co/datasets/cais/hle, download it as .jsonl or .parquet",
+    ),
 }
 """Suite → the data set that it is a local copy of. K as in the paper's tables 3 and 4."""
 FREE, CHOICE = "exactMatch", "multipleChoice"
@@ -34,26 +43,18 @@ _ASK_TEXT = 'Think it through, then end with one line: "Answer: " and nothing bu
 _LISTED = re.compile(r"^[ \t*]*\(?([A-Z])[.):][ \t*]*(\S.*)$", re.MULTILINE)
 
 
-def published(suite: str, path: str | None, domain: str, seed: int) -> Iterator[Prompt]:
+def published(suite: str, source: str, domain: str, seed: int) -> Iterator[Prompt]:
     """The prompts of a suite of :data:`PUBLISHED`.
 
     Args:
-        path: of its local copy.
+        source: its local copy.
         domain: whose prompts they are.
         seed: of the order of GPQA's options.
 
     Raises:
-        DataError: no such file, or a row that is no question of the suite; it names the row.
+        DataError: no such copy, or a row that is no question of the suite; it names the row.
     """
-    if path is None or Path(path).suffix != ".jsonl" or not Path(path).is_file():
-        source, setting = PUBLISHED[suite].source, suite.replace("-", "_")
-        raise DataError(
-            f"suite '{suite}' has no file",
-            found=None if path is None else repr(path),
-            then=f"accept the terms of https://huggingface.co/datasets/{source}, download it, write it as .jsonl and "
-            f"set domains.{domain}.{setting} to its path",
-        )
-    placed = rows(path, ())
+    placed = rows(source, ())
     if suite == "hle":
         return map(partial(_hle, domain), count(), filter(lambda each: not each[1].get("image"), placed))
     return map(partial(_gpqa, domain, seed), count(), placed)

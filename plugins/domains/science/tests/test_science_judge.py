@@ -153,6 +153,6 @@ def test_its_prompts_are_its_own(tmp_path: Path) -> None:
     )
     judge = Judge(url="http://127.0.0.1:9/v1", model="m")
     domain = ScienceJudged(ScienceJudged.Config(judge=judge, hle=str(path)))
-    assert set(domain.suites) == {"science-judged-heldout", "science-judged-hard", "hle"}
+    assert {"science-judged-heldout", "science-judged-hard", "hle"} < set(domain.suites)
     [prompt] = domain.prompts("hle")
     assert prompt.domain == "science-judged"

@@ -143,7 +143,7 @@ def test_a_bad_row_of_hle_is_an_error_that_names_it(tmp_path: Path, row: object)
     ("suite", "setting", "source"), [("gpqa-diamond", "gpqa_diamond", "Idavidrein/gpqa"), ("hle", "hle", "cais/hle")]
 )
 def test_a_suite_without_a_file_says_what_to_do(tmp_path: Path, suite: str, setting: str, source: str) -> None:
-    assert suite not in Science(Science.Config()).suites
+    assert Science(Science.Config()).suites[suite].missing
     for settings in ({}, {setting: str(tmp_path / "no.jsonl")}, {setting: str(tmp_path)}):
         domain = Science(Science.Config(**settings))  # type: ignore[arg-type]
         with pytest.raises(
@@ -160,5 +160,5 @@ def test_a_check_reads_the_suites(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"suite.jsonl, row 2"):
         Science(Science.Config(gpqa_diamond=path)).check()
     path = write(tmp_path, [hle("?", "7", image="some")])
-    with pytest.raises(DataError, match="no question"):
+    with pytest.raises(DataError, match="no prompt"):
         Science(Science.Config(hle=path)).check()
