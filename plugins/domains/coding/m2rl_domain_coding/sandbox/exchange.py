@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import selectors
-import struct
 import tempfile
 import time
 from collections.abc import Callable
 from types import TracebackType
 
 from m2rl_domain_coding.sandbox.backend import Limits, Outcome, Program, SandboxError, Status
-from m2rl_domain_coding.sandbox.guest.zygote import HANDLES, STARTED
+from m2rl_domain_coding.sandbox.guest.handles import HANDLES, LENGTH, STARTED
 
 __all__ = ["Exchange"]
 
@@ -24,7 +23,6 @@ ERRORS = 8
 DRAIN = 2.0
 """Seconds to read what a program left in its pipes."""
 _CHUNK = 1 << 16
-_LENGTH = struct.Struct(">I")
 _OUT_OF_TIME = 128 + 24
 """Exit code after SIGXCPU."""
 
@@ -197,10 +195,10 @@ class Exchange:
     def _returned(self) -> str | None:
         """The one frame that the harness writes; a second one, or half of one, is somebody else's."""
         data = bytes(self.captures["result"].data)
-        if not self.called or len(data) < _LENGTH.size or len(data) != _LENGTH.size + _LENGTH.unpack_from(data)[0]:
+        if not self.called or len(data) < LENGTH.size or len(data) != LENGTH.size + LENGTH.unpack_from(data)[0]:
             return None
         try:
-            text = data[_LENGTH.size :].decode("ascii")
+            text = data[LENGTH.size :].decode("ascii")
             json.loads(text)
         except (ValueError, RecursionError):
             return None

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from m2rl_domain_coding.sandbox.backend import Limits, Outcome, Program, SandboxError
+from m2rl_domain_coding.sandbox.cgroups import control_group
 from m2rl_domain_coding.sandbox.exchange import Exchange
 from m2rl_domain_coding.sandbox.interpreter import ENVIRONMENT, command
 
@@ -20,6 +21,8 @@ __all__ = ["Namespace"]
 
 START = 20.0
 """Seconds that a zygote has to get ready."""
+END = 2.0
+"""Seconds that it has to end after the connection is gone."""
 GRACE = 5.0
 """Seconds past a program's limit after which its zygote is given up."""
 TRIES = 3
@@ -93,10 +96,13 @@ class Zygote:
             self._errors = cleanup.enter_context(tempfile.TemporaryFile())
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             cleanup.callback(self._channel.close)
+            if group := control_group():
+                cleanup.callback(group.close)
+            self._group = group
             with theirs:
                 self._process = self._start(theirs.fileno())
             cleanup.callback(self._end)
-            self._expect(START)
+            self._welcome()
             self._cleanup = cleanup.pop_all()
 
     def _start(self, channel: int) -> subprocess.Popen[bytes]:
@@ -110,6 +116,13 @@ class Zygote:
             cwd="/",
         )
 
+    def _welcome(self) -> None:
+        """It waits until it is in its group."""
+        if self._group:
+            self._group.join(self._process.pid)
+        self._channel.send(b"!")
+        self._expect(START)
+
     def run(self, program: Program, limits: Limits) -> Outcome:
         """Run one program.
 
@@ -118,12 +131,26 @@ class Zygote:
             OSError: no descriptors left.
         """
         with Exchange(program, limits) as exchange:
+            kills = self._limit(limits.memory)
             request = json.dumps({"seconds": limits.seconds, "memory": limits.memory}).encode()
             socket.send_fds(self._channel, [request], exchange.handles)
             exchange.handed_over()
             cause = exchange.pump(self._channel.fileno(), limits.seconds + GRACE, self._stop)
             report = self._expect(0.0)
-            return exchange.outcome(cause or report["cause"], report["code"], report["seconds"])
+            cause = cause or ("memory" if self._kills > kills else report["cause"])
+            return exchange.outcome(cause, report["code"], report["seconds"])
+
+    def _limit(self, memory: int) -> int:
+        """Returns:
+        Processes killed so far.
+        """
+        if self._group:
+            self._group.limit(memory)
+        return self._kills
+
+    @property
+    def _kills(self) -> int:
+        return self._group.kills if self._group else 0
 
     def _stop(self) -> None:
         with contextlib.suppress(OSError):  # it is dead; the next read says so
@@ -152,5 +179,10 @@ class Zygote:
         self._cleanup.close()
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        """Hang up; the zygote's end is the end of its PID namespace."""
+        self._channel.close()
+        try:
+            self._process.wait(END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -8,21 +8,18 @@ import builtins
 import io
 import json
 import os
-import struct
 import sys
 import threading
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .handles import LENGTH
 from .plain import dump
 
-__all__ = ["LENGTH", "run", "streams"]
+__all__ = ["run", "streams"]
 
-LENGTH = struct.Struct(">I")
-"""In front of the JSON text that a call returned."""
 _PROGRAM = "program.py"
-_Traceback = types.TracebackType | None
 
 
 def streams() -> None:
@@ -118,7 +115,7 @@ def _end(error: BaseException) -> int:
         return 1
     try:
         trace = error.__traceback__
-        sys.excepthook(type(error), error, trace.tb_next if trace else None)
+        sys.excepthook(type(error), error.with_traceback(trace.tb_next if trace else None), error.__traceback__)
     except BaseException:  # the program's own hook, or a closed stream
         return 1
     return 1

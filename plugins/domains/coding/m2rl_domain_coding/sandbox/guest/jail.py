@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import sysconfig
 
 from . import syscalls
 from .lockdown import become
+from .memory import own_address_space
 
-__all__ = ["SCRATCH", "build", "detach_world", "masked", "visible"]
+__all__ = ["DEVICES", "SCRATCH", "SCRATCH_BYTES", "describe", "build", "detach_world", "masked", "visible"]
 
-SCRATCH = "size=64m,nr_inodes=4096,mode=1777"
-"""Of /tmp, the one place where a program may write."""
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+SCRATCH_BYTES = 64 << 20
+"""Size of /tmp, the one place where a program may write."""
+SCRATCH = f"size={SCRATCH_BYTES},nr_inodes=4096,mode=1777"
+"""Its mount options."""
+DEVICES = ("null", "zero", "full", "random", "urandom")
 _KINDS = syscalls.NEWNS | syscalls.NEWPID | syscalls.NEWNET | syscalls.NEWIPC | syscalls.NEWUTS
 _BASE = "/tmp"
 _OLD = "/old"
@@ -56,7 +60,16 @@ def visible() -> list[str]:
     libraries = [f"{top}/{sysconfig.get_config_var('MULTIARCH') or ''}".rstrip("/") for top in ("/usr/lib", "/lib")]
     libraries = [path for path in libraries if path not in ("/lib", "/usr/lib")] + ["/lib64", "/usr/lib64"]
     folders = [path for path in (*sys.path, *libraries) if os.path.isdir(path)]
-    return sorted({*folders, sys.executable, *_loaded()}, key=len)
+    return _outermost({*folders, sys.executable, *_loaded()})
+
+
+def _outermost(paths: set[str]) -> list[str]:
+    """Without what lies within another folder, or is missing."""
+    kept: list[str] = []
+    for path in sorted(filter(os.path.exists, paths), key=len):
+        if not any(path.startswith(f"{outer}/") for outer in kept):
+            kept.append(path)
+    return kept
 
 
 def _loaded() -> list[str]:
@@ -70,6 +83,12 @@ def masked() -> list[str]:
     """Folders in there with what the host's user has installed."""
     names = ("site-packages", "dist-packages")
     return [f"{path}/{name}" for path in sys.path for name in names if os.path.isdir(f"{path}/{name}")]
+
+
+def describe() -> None:
+    """Print what a sandbox of this interpreter needs, and the bytes of address space that it holds."""
+    found = {"visible": visible(), "masked": masked(), "base": own_address_space()}
+    sys.stdout.write(json.dumps(found))
 
 
 def build() -> int | None:
@@ -103,8 +122,6 @@ def build() -> int | None:
 
 
 def _show(source: str, target: str) -> None:
-    if os.path.exists(target):  # within a folder that is there already
-        return
     if os.path.isdir(_OLD + source):
         os.makedirs(target)
     else:
@@ -116,7 +133,7 @@ def _show(source: str, target: str) -> None:
 
 def _devices() -> None:
     os.mkdir("/dev")
-    for name in _DEVICES:
+    for name in DEVICES:
         os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY, 0o666))
         syscalls.bind(f"{_OLD}/dev/{name}", f"/dev/{name}")
     os.symlink("/tmp", "/dev/shm")

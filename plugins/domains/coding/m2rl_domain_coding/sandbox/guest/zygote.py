@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -15,15 +14,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import harness, jail, syscalls
+from .handles import ALL, HANDLES, arrange, excuse, read, started
 from .lockdown import Rules, confine, ease, stranger
 from .memory import held, own_address_space
 
-__all__ = ["HANDLES", "main"]
+__all__ = ["main"]
 
-HANDLES = ("payload", "stdin", "stdout", "stderr", "status", "result")
-"""Descriptors that come with a request, in this order."""
-STARTED = b"started"
-"""What the status descriptor says before the first line of a program runs; or ``!`` and what went wrong."""
 _MODULES = (
     "array bisect builtins cmath collections copy ctypes dataclasses datetime decimal enum fractions functools hashlib "
     "heapq inspect io itertools json math numbers operator os queue random re statistics string struct textwrap "
@@ -32,7 +28,6 @@ _MODULES = (
 _LOOK = 0.02
 """Seconds between two looks at what a program holds."""
 _NEW = syscalls.NEWNS | syscalls.NEWNET | syscalls.NEWIPC | syscalls.NEWUTS
-_ALL = 1 << 20
 
 
 def main(control: int, parent: int) -> NoReturn:
@@ -40,6 +35,7 @@ def main(control: int, parent: int) -> NoReturn:
     channel = socket.socket(fileno=control)
     try:
         ease()
+        channel.recv(1)  # now in its control group
         user = stranger()
         watched = os.pidfd_open(parent)
         privileged = jail.detach_world(user)
@@ -136,10 +132,10 @@ class Zygote:
             syscalls.not_dumpable()
             if not (program := os.fork()):
                 start(rules, self.base, handles)
-            os.closerange(0, _ALL)
+            os.closerange(0, ALL)
             _mirror(program)
         except BaseException as error:
-            _excuse(handles["status"], error)
+            excuse(handles["status"], error)
         finally:
             os._exit(1)
 
@@ -164,37 +160,13 @@ def start(rules: Rules, base: int, handles: dict[str, int]) -> NoReturn:
     """In the program's own process: nothing stays open but its streams, then the limits, then the program."""
     leave, status = os._exit, handles["status"]
     try:
-        payload = _read(handles["payload"])
-        status, result = _arrange([handles[name] for name in ("stdin", "stdout", "stderr", "status", "result")])
+        payload = read(handles["payload"])
+        status, result = arrange([handles[name] for name in HANDLES[1:]])
         confine(rules, base)
         harness.streams()
-        os.write(status, STARTED)
-        os.close(status)
+        started(status)
         harness.run(payload, result)
     except BaseException as error:
-        _excuse(status, error)
+        excuse(status, error)
     finally:
         leave(1)
-
-
-def _excuse(status: int, error: BaseException) -> None:
-    """Why no program has run."""
-    with contextlib.suppress(OSError):
-        os.write(status, f"!{type(error).__name__}: {error}".encode())
-
-
-def _read(handle: int) -> bytes:
-    with open(handle, "rb", closefd=False) as file:
-        return file.read()
-
-
-def _arrange(kept: list[int]) -> list[int]:
-    """Move descriptors to 0, 1, 2 …, close all others, and return those after the standard streams."""
-    high = [os.dup(handle) for handle in kept]
-    spare = max(*high, *kept) + 1
-    high = [os.dup2(handle, spare + i, inheritable=False) for i, handle in enumerate(high)]
-    for i, handle in enumerate(high):
-        os.dup2(handle, i, inheritable=i < 3)
-    os.closerange(len(kept), _ALL)
-    return list(range(3, len(kept)))
-
