@@ -1,0 +1,1 @@
+"""What runs inside a sandbox: a bare interpreter without site-packages, so the standard library and relative imports."""
