@@ -1,4 +1,4 @@
-"""Whether what a program printed or returned is what a test expects. Runs in the judge's process, never the program's."""
+"""Whether what a program printed or returned is what a test expects: decided here, never where the program runs."""
 
 from __future__ import annotations
 

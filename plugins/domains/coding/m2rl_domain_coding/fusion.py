@@ -1,8 +1,8 @@
 """A sandbox behind SandboxFusion's HTTP API, in the place of the embedded one.
 
-Source of the protocol: https://github.com/bytedance/SandboxFusion, ``sandbox/server/sandbox_api.py``. The HTTP status is
-200 even where the sandbox has failed, and a status ``Success`` alone says nothing about the exit code, so both are
-looked at. Whatever else happens, a refused connection, a slow or strange reply, is the sandbox's fault.
+Source of the protocol: ``sandbox/server/sandbox_api.py`` of https://github.com/bytedance/SandboxFusion. The HTTP status
+is 200 even where the sandbox has failed, so the reply's own status and the exit code are both looked at. Whatever else
+happens, a refused connection, a slow or strange reply, is the sandbox's fault.
 """
 
 from __future__ import annotations

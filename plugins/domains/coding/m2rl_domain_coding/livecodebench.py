@@ -1,7 +1,7 @@
 """LiveCodeBench from a local copy of its files on the hub: nothing is downloaded, and no problem is here.
 
-Source of the format: https://huggingface.co/datasets/livecodebench/code_generation_lite. Private tests stay packed until
-a verifier needs them: unpacked, a release takes gigabytes.
+Source of the format: https://huggingface.co/datasets/livecodebench/code_generation_lite. Private tests stay packed
+until a verifier needs them: unpacked, a release takes gigabytes.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def unit_tests(place: str, given: object) -> list[UnitTest]:
         found = "only blank outputs" if outputs else "none"
         raise DataError(f"{place} has no unit tests", found=found, allowed=_SHAPE)
     name = _name(place, given.get("fn_name"))
-    make = _stdin_test if name is None else _call_test
-    return [make(f"{place}, test {i}", name, *pair) for i, pair in enumerate(zip(inputs, outputs, strict=True), 1)]
+    pairs = enumerate(zip(inputs, outputs, strict=True), 1)
+    return [_test(f"{place}, test {number}", name, *pair) for number, pair in pairs]
 
 
 def subset(tests: Sequence[UnitTest], count: int | None, seed: int) -> list[UnitTest]:
@@ -83,14 +83,12 @@ def _name(place: str, given: object) -> str | None:
     return given
 
 
-def _stdin_test(_: str, __: None, stdin: str, stdout: str) -> UnitTest:
-    return UnitTest(stdin, None, stdout)
-
-
-def _call_test(place: str, name: str, given: str, returned: str) -> UnitTest:
+def _test(place: str, name: str | None, given: str, expected: str) -> UnitTest:
+    if name is None:
+        return UnitTest(given, None, expected)
     lines = given.strip("\r\n").split("\n") if given.strip() else []
     arguments = tuple(_json(place, "argument", line) for line in lines)
-    return UnitTest("", (name, arguments), _json(place, "output", returned))
+    return UnitTest("", (name, arguments), _json(place, "output", expected))
 
 
 def _json(place: str, what: str, text: str) -> Any:
