@@ -88,7 +88,7 @@ def _prompt(key: str, suite: str, domain: str, place: str, row: Mapping[str, Any
 
 def _tests(place: str, row: Mapping[str, Any], has_starter: bool) -> dict[str, Any]:
     """The public tests, then the private ones as they are."""
-    public = unpacked(place, _text(place, row, "public_test_cases"))
+    public = unpacked(place, _text(place, row, "public_test_cases")).pairs
     name = _metadata(place, row).get("func_name") if has_starter else None
     if has_starter and not name:
         raise DataError(f"{place} has starter code without a func_name", found=repr(row.get("metadata"))[:80])

@@ -13,11 +13,11 @@ import json
 import pickle
 import zlib
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from m2rl_core.errors import DataError
 
-__all__ = ["unpacked"]
+__all__ = ["Unpacked", "unpacked"]
 
 LARGEST = 1 << 29
 """Bytes of the tests of one problem, unpacked."""
@@ -34,14 +34,23 @@ class _TextOnly(pickle.Unpickler):
         raise pickle.UnpicklingError("asks for something elsewhere")
 
 
-def unpacked(place: str, given: object) -> list[tuple[str, str]]:
-    """(input, output) of the tests in ``given``: a list as JSON, plain or packed; none for ``None``.
+class Unpacked(NamedTuple):
+    """What was packed."""
+
+    pairs: list[tuple[str, str]]
+    """(input, output) of every test."""
+    name: object = None
+    """The function to be called; SandboxFusion's copies pack it with the tests."""
+
+
+def unpacked(place: str, given: object) -> Unpacked:
+    """The tests in ``given``: a list as JSON, plain or packed; none for ``None``.
 
     Raises:
         DataError: it is something else, or larger than :data:`LARGEST` bytes.
     """
     if given is None:
-        return []
+        return Unpacked([])
     try:
         return _pairs(_listed(given))
     except (ValueError, TypeError, LookupError, RecursionError, EOFError, MemoryError) as error:
@@ -80,15 +89,16 @@ def _text(data: bytes) -> str:
     return text
 
 
-def _pairs(listed: Any) -> list[tuple[str, str]]:
+def _pairs(listed: Any) -> Unpacked:
     """From LiveCodeBench's list of tests, or SandboxFusion's of either kind."""
-    if isinstance(listed, Mapping):
+    is_table = isinstance(listed, Mapping)
+    if is_table:
         pairs = list(zip(listed["inputs"], listed["outputs"], strict=True))
     else:
         pairs = [_pair(each["input"], each["output"]) for each in listed]
     if not all(isinstance(text, str) for pair in pairs for text in pair):
         raise TypeError("a test that is not text")
-    return pairs
+    return Unpacked(pairs, listed.get("fn_name") if is_table else None)
 
 
 def _pair(given: Any, expected: Any) -> tuple[Any, Any]:

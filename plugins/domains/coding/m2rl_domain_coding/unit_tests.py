@@ -44,9 +44,9 @@ def unit_tests(place: str, given: object) -> list[UnitTest]:
     if not isinstance(given, Mapping):
         raise DataError(f"{place} has no unit tests", found=repr(given)[:80], allowed=_SHAPE)
     inputs, outputs = _texts(place, given, "inputs"), _texts(place, given, "outputs")
-    for stdin, stdout in unpacked(place, given.get("packed")):
-        inputs.append(stdin)
-        outputs.append(stdout)
+    more = unpacked(place, given.get("packed"))
+    inputs += [stdin for stdin, _ in more.pairs]
+    outputs += [stdout for _, stdout in more.pairs]
     if len(inputs) != len(outputs):
         raise DataError(
             f"{place} has unit tests that do not match",
@@ -56,7 +56,7 @@ def unit_tests(place: str, given: object) -> list[UnitTest]:
     if not any(output.strip() for output in outputs):
         found = "only blank outputs" if outputs else "none"
         raise DataError(f"{place} has no unit tests", found=found, allowed=_SHAPE)
-    name = _name(place, given.get("fn_name"))
+    name = _name(place, given.get("fn_name") or more.name)
     pairs = enumerate(zip(inputs, outputs, strict=True), 1)
     return [_test(f"{place}, test {number}", name, *pair) for number, pair in pairs]
 

@@ -82,7 +82,10 @@ def test_further_tests_are_unpacked(plain: bool) -> None:
 def test_sandboxfusion_packs_in_its_own_ways() -> None:
     listed = json.dumps([{"input": {"stdin": "3"}, "output": {"stdout": "4"}}])
     nested = pack({"input_output": json.dumps({"inputs": ["3"], "outputs": ["4"], "fn_name": None})})
-    assert packed.unpacked("row", listed) == packed.unpacked("row", nested) == [("3", "4")]
+    assert packed.unpacked("row", listed) == packed.unpacked("row", nested) == ([("3", "4")], None)
+    called = pack({"input_output": json.dumps({"inputs": ["3"], "outputs": ["4"], "fn_name": "f"})})
+    [test] = unit_tests("row", {"inputs": [], "outputs": [], "packed": called})
+    assert (test.call, test.expected) == (("f", (3,)), 4)
 
 
 class _Evil:
