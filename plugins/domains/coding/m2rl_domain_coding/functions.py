@@ -152,6 +152,5 @@ def _numbers(level: int, draw: Random) -> tuple[int, ...]:
         return tuple(draw.randint(2, 9) for _ in range(4))
     if level == 3:
         return tuple(draw.randint(2, 9) for _ in range(5))
-    slope = draw.randint(2, 9 if level == 2 else 5)
-    constant, first = draw.randint(1, 20 if level == 2 else 9), draw.randint(1, 5)
+    slope, constant, first = draw.randint(2, 9), draw.randint(1, 20), draw.randint(1, 5)
     return first, slope * first + constant, first + 1, slope * (first + 1) + constant

@@ -18,7 +18,9 @@ def test_a_block_of_python_or_without_a_mark(language: str) -> None:
     assert program(f"Here:\n\n{fenced('print(6)', language)}\nDone.") == "print(6)\n"
 
 
-@pytest.mark.parametrize("language", ["bash", "sh", "java", "cpp", "pycon", "python2", "ipython", "json", "text", "text/x"])
+@pytest.mark.parametrize(
+    "language", ["bash", "sh", "java", "cpp", "pycon", "python2", "ipython", "json", "text", "text/x"]
+)
 def test_blocks_of_other_languages_are_no_programs(language: str) -> None:
     with pytest.raises(NoProgramError, match="no block of Python"):
         program(fenced("print(6)", language))
