@@ -7,7 +7,6 @@ import pickle
 import shutil
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,7 +90,15 @@ def _can_be_nobody() -> bool:
     return subprocess.run([*NOBODY, "/usr/bin/python3", "-c", probe], capture_output=True).returncode == 0
 
 
-@pytest.fixture(scope="session", params=["namespace", "bwrap", "namespace of nobody", "bwrap of nobody"])
+BACKENDS = [
+    "namespace",
+    "bwrap",
+    pytest.param("namespace of nobody", marks=pytest.mark.slow),
+    pytest.param("bwrap of nobody", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     name, _, nobody = request.param.partition(" of ")
     if name == "bwrap" and shutil.which("bwrap") is None:
@@ -130,9 +137,3 @@ def command_of(process: int) -> str:
 def named() -> Callable[[str], list[int]]:
     """Finds processes of the host by name."""
     return lambda name: [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and command_of(int(p.name)) == name]
-
-
-@pytest.fixture
-def python() -> str:
-    """An interpreter with this plugin."""
-    return sys.executable
