@@ -120,7 +120,7 @@ class Zygote:
         """It waits until it is in its group."""
         if self._group:
             self._group.join(self._process.pid)
-        self._channel.send(b"!")
+        self._stop()
         self._expect(START)
 
     def run(self, program: Program, limits: Limits) -> Outcome:
@@ -153,6 +153,7 @@ class Zygote:
         return self._group.kills if self._group else 0
 
     def _stop(self) -> None:
+        """End the program, or the waiting."""
         with contextlib.suppress(OSError):  # it is dead; the next read says so
             self._channel.send(b"!")
 
@@ -161,10 +162,10 @@ class Zygote:
         ready, _, _ = select.select([self._channel], [], [], seconds)
         if not ready:
             raise SandboxError(f"the zygote has not answered in time{self._last_words()}")
-        data = self._channel.recv(_MESSAGE)
-        if not data:
-            raise SandboxError(f"the zygote died{self._last_words()}")
-        message: dict[str, Any] = json.loads(data)
+        try:
+            message: dict[str, Any] = json.loads(self._channel.recv(_MESSAGE))
+        except (ValueError, ConnectionError):
+            raise SandboxError(f"the zygote died{self._last_words()}") from None
         if "fault" in message:
             raise SandboxError(message["fault"])
         return message

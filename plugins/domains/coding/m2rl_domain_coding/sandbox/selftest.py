@@ -37,7 +37,7 @@ def bomb():
         if not os.fork():
             os.read(pipe, 1)
             os._exit(0)
-        if (born := born_so_far()) > 1000:
+        if (born := born_so_far()) > 200:
             return
 count = 0
 def born_so_far():

@@ -37,7 +37,7 @@ def _stream(handle: int, mode: str, errors: str) -> io.TextIOWrapper:
     return stream
 
 
-def run(payload: bytes, result: int | None) -> NoReturn:
+def run(payload: bytes, result: int) -> NoReturn:
     """Execute the program, or call its function and write what that returns to ``result``.
 
     The program sees neither arguments of ours nor an environment, and has everything that an ordinary start gives it.
@@ -45,11 +45,13 @@ def run(payload: bytes, result: int | None) -> NoReturn:
     leave, write, process = os._exit, os.write, os.getpid()  # before the program can change them
     given = json.loads(payload)
     _tidy()
+    if given["call"] is None:
+        os.close(result)
     code = 1
     try:
         space = _module("__main__" if given["call"] is None else "program")
         exec(compile(given["source"], _PROGRAM, "exec", dont_inherit=True), space)
-        if given["call"] is not None and result is not None:
+        if given["call"] is not None:
             text = _call(space, *given["call"], dump).encode()
             if os.getpid() == process:  # a child that the program forked has nothing to say
                 _write_all(write, result, LENGTH.pack(len(text)) + text)

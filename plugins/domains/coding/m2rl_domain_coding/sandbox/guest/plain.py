@@ -1,43 +1,47 @@
-"""JSON of plain values, by their exact types: nothing that a program can redefine is called on its objects."""
+"""JSON of plain values by their exact types: what a program redefines, on its objects or in modules, is not called."""
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii  # type: ignore[import-not-found]
+from _json import encode_basestring_ascii as _quote
 from collections.abc import Callable
 from typing import Any
 
 __all__ = ["dump"]
 
 _DEPTH = 200
-_NUMBERS: dict[type, Callable[[Any], str]] = {int: int.__repr__, bool: lambda value: "true" if value else "false"}
+_kind_of = type  # the program can replace the built-in name
+_Error, _Depth = TypeError, ValueError
+_integer, _decimal = int.__repr__, float.__repr__
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def _float(value: float) -> str:
-    text = float.__repr__(value)
-    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+    text = _decimal(value)
+    return _SPECIAL.get(text, text)
+
+
+_SCALARS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda value: "null",
+    bool: lambda value: "true" if value else "false",
+    int: _integer,
+    float: _float,
+    str: _quote,
+}
 
 
 def _dump(value: Any, depth: int, say: Callable[[str], None]) -> None:
-    kind = type(value)
-    if depth > _DEPTH:
-        raise ValueError(f"nested deeper than {_DEPTH}")
-    if value is None:
-        say("null")
-    elif kind is str:
-        say(encode_basestring_ascii(value))
-    elif kind is float:
-        say(_float(value))
-    elif kind in _NUMBERS:
-        say(_NUMBERS[kind](value))
-    elif kind is list or kind is tuple:
-        _dump_sequence(value, depth, say)
-    elif kind is dict:
-        _dump_mapping(value, depth, say)
+    kind = _kind_of(value)
+    if scalar := _SCALARS.get(kind):
+        say(scalar(value))
+    elif depth > _DEPTH:
+        raise _Depth("the value is nested too deeply")
+    elif container := _CONTAINERS.get(kind):
+        container(value, depth, say)
     else:
-        raise TypeError(f"a {kind.__name__} is not one of JSON's types")
+        raise _Error(f"a {kind.__name__} is not one of JSON's types")
 
 
-def _dump_sequence(value: list[Any] | tuple[Any, ...], depth: int, say: Callable[[str], None]) -> None:
+def _sequence(value: list[Any] | tuple[Any, ...], depth: int, say: Callable[[str], None]) -> None:
     mark = "["
     for item in value:
         say(mark)
@@ -46,26 +50,30 @@ def _dump_sequence(value: list[Any] | tuple[Any, ...], depth: int, say: Callable
     say("]" if mark == "," else "[]")
 
 
-def _dump_mapping(value: dict[Any, Any], depth: int, say: Callable[[str], None]) -> None:
+def _mapping(value: dict[Any, Any], depth: int, say: Callable[[str], None]) -> None:
     mark = "{"
     for key, item in value.items():
         say(mark)
-        say(encode_basestring_ascii(_key(key)))
+        say(_quote(_key(key)))
         say(":")
         _dump(item, depth + 1, say)
         mark = ","
     say("}" if mark == "," else "{}")
 
 
+_CONTAINERS: dict[type, Callable[[Any, int, Callable[[str], None]], None]] = {
+    list: _sequence,
+    tuple: _sequence,
+    dict: _mapping,
+}
+
+
 def _key(key: Any) -> str:
     """As JSON writes it: numbers and constants become text."""
-    if type(key) is str:
-        return key
-    parts: list[str] = []
-    if key is None or type(key) in (int, bool, float):
-        _dump(key, 0, parts.append)
-        return parts[0]
-    raise TypeError(f"a key of type {type(key).__name__} is not one of JSON's")
+    kind = _kind_of(key)
+    if kind not in _SCALARS:
+        raise _Error(f"a key of type {kind.__name__} is not one of JSON's")
+    return key if kind is _kind_of("") else _SCALARS[kind](key)
 
 
 def dump(value: Any) -> str:
