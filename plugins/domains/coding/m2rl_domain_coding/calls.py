@@ -18,6 +18,12 @@ __all__ = ["calling", "returned"]
 _SCRIPT = """
 import json, os, sys, types
 
+def _load(source):
+    module = sys.modules["program"] = types.ModuleType("program")
+    module.__file__ = "program.py"
+    exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
+    return vars(module)
+
 def _find(space, name):
     first, *rest = name.split(".")
     if first not in space and "Solution" in space:
@@ -30,10 +36,8 @@ def _find(space, name):
     return found
 
 def _main(given, marker, dump=dump, write=os.write):
-    module = sys.modules["program"] = types.ModuleType("program")
     source, name, arguments = json.loads(given)
-    exec(compile(source, "program.py", "exec", dont_inherit=True), vars(module))
-    text = dump(_find(vars(module), name)(*arguments))
+    text = dump(_find(_load(source), name)(*arguments))
     sys.stdout.flush()
     left = ("\\n" + marker + text + marker + "\\n").encode()
     while left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Annotated, ClassVar, Literal
@@ -25,12 +25,14 @@ from m2rl_domain_coding.judging import judge, with_prelude
 from m2rl_domain_coding.sandbox import open_backend
 from m2rl_domain_coding.sandbox.backend import Backend, Limits, SandboxError
 from m2rl_domain_coding.training import training
-from m2rl_domain_coding.unit_tests import subset, unit_tests
+from m2rl_domain_coding.unit_tests import UnitTest, subset, unit_tests
 
 __all__ = ["Coding"]
 
 MARGIN = 30.0
 """Seconds of a verification beyond the time of its program."""
+REMEMBERED = 4096
+"""Verdicts on generated problems that are kept."""
 QUEUE = 300.0
 """Seconds that an answer may wait for those before it, where a server judges."""
 
@@ -79,6 +81,7 @@ class Coding(ProceduralDomain):
         self.config = config
         self._opening = threading.Lock()
         self._backend: Backend | None = None
+        self._verdicts: dict[str, Reward] = {}
         threads = config.sandbox.parallel if isinstance(config.sandbox, SandboxFusion) else 1
         self._requests = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-fusion")
 
@@ -132,10 +135,23 @@ class Coding(ProceduralDomain):
         if "suite" in prompt.metadata:
             limits = Limits(livecodebench.SECONDS, livecodebench.MEMORY)
             return judge(with_prelude(source), tests, self._sandbox(), limits, livecodebench.TOTAL)
-        chosen = subset(tests, self.config.tests, derive(self.config.seed, "unit tests", prompt.id))
+        tests = subset(tests, self.config.tests, derive(self.config.seed, "unit tests", prompt.id))
+        return self._remembered(source, tests) if "solution" in prompt.metadata else self._judged(source, tests)
+
+    def _remembered(self, source: str, tests: Sequence[UnitTest]) -> Reward:
+        """A small model writes the same few programs for a generated problem again and again: each runs once."""
+        key = f"{source}\0{tests}"
+        if (reward := self._verdicts.get(key)) is None:
+            if len(self._verdicts) >= REMEMBERED:
+                self._verdicts.clear()
+            reward = self._verdicts[key] = self._judged(source, tests)
+        return reward
+
+    def _judged(self, source: str, tests: Sequence[UnitTest]) -> Reward:
+        """By the limits of the settings."""
         limits = Limits(self.config.seconds, self.config.memory << 20)
-        script = with_prelude(source) if chosen[0].call is not None else source
-        return judge(script, chosen, self._sandbox(), limits, self.config.total_seconds)
+        script = source if tests[0].call is None else with_prelude(source)
+        return judge(script, tests, self._sandbox(), limits, self.config.total_seconds)
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
         """The verdict of :meth:`verify`, in a thread.

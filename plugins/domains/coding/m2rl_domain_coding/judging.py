@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from m2rl_core.types import Reward
 from m2rl_domain_coding.comparison import same_text, same_value
@@ -46,17 +46,23 @@ def judge(source: str, tests: Sequence[UnitTest], backend: Backend, limits: Limi
     Raises:
         SandboxError: the sandbox is at fault, so nothing is known about the program.
     """
-    left = total
-    for number, test in enumerate(tests, 1):
-        outcome = backend.run(
-            Program(source, test.stdin, test.call), dataclasses.replace(limits, seconds=min(limits.seconds, left))
-        )
-        if reason := _reason(outcome, test):
+    number = 0
+    for number, reason in enumerate(_reasons(source, tests, backend, limits, total), 1):
+        if reason:
             return Reward(0.0, f"test {number} of {len(tests)}: {reason}")
+    return Reward(1.0, f"{number} tests")
+
+
+def _reasons(source: str, tests: Sequence[UnitTest], backend: Backend, limits: Limits, total: float) -> Iterator[str]:
+    """Why each test is not passed, ``""`` where it is."""
+    left = total
+    for test in tests:
+        if left <= 0.0:
+            yield f"the {total:g} s of all tests are over"
+        own = dataclasses.replace(limits, seconds=min(limits.seconds, left))
+        outcome = backend.run(Program(source, test.stdin, test.call), own)
         left -= outcome.seconds
-        if left <= 0.0 and number < len(tests):
-            return Reward(0.0, f"test {number} of {len(tests)}: {total:g} s are over")
-    return Reward(1.0, f"{len(tests)} tests")
+        yield _reason(outcome, test)
 
 
 def _reason(outcome: Outcome, test: UnitTest) -> str:

@@ -50,8 +50,14 @@ def test_worked_answers_are_right_and_guesses_seldom(level: int) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (Function(1, (3, 4, 2, 5), "{}{}{}{}"), "<think>3*2=6 4*2=8 8-5=3</think>```python\ndef f(x): return 6*x+3\n```"),
-        (Function(2, (3, 18, 4, 23), "{}{}{}{}"), "<think>23-18=5 5*3=15 18-15=3</think>```python\ndef f(x): return 5*x+3\n```"),
+        (
+            Function(1, (3, 4, 2, 5), "{}{}{}{}"),
+            "<think>3*2=6 4*2=8 8-5=3</think>```python\ndef f(x): return 6*x+3\n```",
+        ),
+        (
+            Function(2, (3, 18, 4, 23), "{}{}{}{}"),
+            "<think>23-18=5 5*3=15 18-15=3</think>```python\ndef f(x): return 5*x+3\n```",
+        ),
         (
             Function(3, (3, 4, 5, 2, 6), "{}{}{}{}{}"),
             "<think>4+5=9 2*6=12</think>```python\ndef f(x): return 3*x if x<9 else x-12\n```",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -87,8 +88,6 @@ def test_what_python_cannot_read_is_no_program(source: str) -> None:
 @pytest.mark.parametrize("text", ["`", "```\n", "```python\n", " ```", "~~~\n", "`" * 3 + "a", "\n", " "])
 def test_long_answers_take_no_time(text: str) -> None:
     started = time.process_time()
-    try:
+    with suppress(NoProgramError):
         program(text * (400_000 // len(text)))
-    except NoProgramError:
-        pass
     assert time.process_time() - started < 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from m2rl_core.types import Prompt, Trajectory
 from m2rl_domain_coding import Coding
 from m2rl_domain_coding.judging import judge
 from m2rl_domain_coding.sandbox.backend import Backend, Limits, Outcome, Program, SandboxError
-from m2rl_domain_coding.unit_tests import UnitTest, unit_tests
+from m2rl_domain_coding.unit_tests import UnitTest
 
 
 class Recorder:
@@ -54,7 +55,7 @@ def test_all_tests_share_the_time_of_the_answer(embedded: Backend) -> None:
     assert len(sandbox.programs) in (2, 3)
     left = [limits.seconds for limits in sandbox.limits]
     assert left[0] == 1.0
-    assert all(later <= earlier - 0.4 for earlier, later in zip(left, left[1:], strict=False))
+    assert all(later <= earlier - 0.4 for earlier, later in pairwise(left))
     assert judge(source, echoes(2), embedded, Limits(seconds=5.0), total=30.0).value == 1.0
 
 

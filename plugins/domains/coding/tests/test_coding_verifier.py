@@ -45,7 +45,7 @@ def judge(source: str, tests: object, domain: Coding = DOMAIN) -> Reward:
         "def main():\n    input()\n    print(sum(map(int, input().split())))\n"
         "threading.Thread(target=main).start()",
         "from collections import *\nimport numbers, heapq, math\ninput()\nprint(sum(map(int, input().split())))",
-        "# -*- coding: utf-8 -*-\nimport sys\ninput = sys.stdin.readline\ninput()\nprint(sum(map(int, input().split())))",
+        "# -*- coding: utf-8 -*-\nimport sys\ninput = sys.stdin.readline\n" + READ + "print(answer)",
         "input()\nprint(eval('+'.join(input().replace('-', '+-').split())))",
     ],
 )
@@ -132,7 +132,8 @@ ATTACKS_ON_CALLS = {
     "an integer equal to everything": EQUAL.format("X", "int") + "def total(a): return X(0)",
     "a text equal to everything": EQUAL.format("X", "str") + "def total(a): return X('6')",
     "a list equal to everything": EQUAL.format("X", "list") + "def total(a): return X()",
-    "a number by its methods": "class X(int):\n    def __repr__(s): return '6'\n    __str__ = __int__ = __index__ = __repr__\n"
+    "a number by its methods": "class X(int):\n    def __repr__(s): return '6'\n"
+    "    __str__ = __int__ = __index__ = __repr__\n"
     "def total(a): return X(1)",
     "patched json": "import json\njson.dumps = lambda *a, **k: '6'\njson.JSONEncoder.encode = json.dumps\n"
     "def total(a): return 0",
@@ -172,7 +173,8 @@ ATTACKS_ON_OUTPUT = {
     "leaves a daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\nprint(6)",
     "answers from a child": "import os, time\nif os.fork() == 0:\n    time.sleep(0.5)\n    print(6, flush=True)\n"
     "    time.sleep(60)\nos._exit(0)",
-    "starts threads without end": "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()",
+    "starts threads without end": "import threading, time\n"
+    "while True: threading.Thread(target=time.sleep, args=(9,)).start()",
     "forks without end": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "takes all memory": "x = [b'x' * (1 << 20) for _ in range(1 << 20)]\nprint(6)",
     "takes all memory at once": "x = bytearray(1 << 40)\nprint(6)",
