@@ -1,4 +1,4 @@
-"""Control groups (version 1 or 2) that bound what a zygote and its programs hold together, where this process may make them."""
+"""Control groups (version 1 or 2) that bound what a program's processes hold together, where they can be made."""
 
 from __future__ import annotations
 

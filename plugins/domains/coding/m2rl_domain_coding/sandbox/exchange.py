@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from m2rl_domain_coding.sandbox.backend import Limits, Outcome, Program, SandboxError, Status
+from m2rl_domain_coding.sandbox.capture import Capture
 from m2rl_domain_coding.sandbox.guest.handles import HANDLES, LENGTH, STARTED
 
 __all__ = ["Exchange"]
@@ -20,35 +21,13 @@ TAIL = 2000
 """Characters of standard error that are kept."""
 ERRORS = 8
 """A program may write so many times more to standard error than to standard output."""
+START = 20.0
+"""Seconds until a program has to start."""
 DRAIN = 2.0
 """Seconds to read what a program left in its pipes."""
-_CHUNK = 1 << 16
+_ENDED: dict[str, Status] = {"output": "output", "timeout": "timeout", "memory": "memory"}
 _OUT_OF_TIME = 128 + 24
 """Exit code after SIGXCPU."""
-
-
-class _Capture:
-    """The reading end of a pipe, and what came so far."""
-
-    def __init__(self, handle: int, limit: int, keep: int) -> None:
-        self.handle, self.limit, self.keep = handle, limit, keep
-        self.data = bytearray()
-        self.total = 0
-
-    def read(self) -> bool:
-        """Take what there is; whether there may be more."""
-        try:
-            chunk = os.read(self.handle, _CHUNK)
-        except BlockingIOError:
-            return True
-        self.total += len(chunk)
-        self.data += chunk
-        del self.data[: -self.keep]
-        return bool(chunk)
-
-    @property
-    def excessive(self) -> bool:
-        return self.total > self.limit
 
 
 class Exchange:
@@ -76,7 +55,9 @@ class Exchange:
     def __enter__(self) -> Exchange:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.handed_over()
         self._cleanup.close()
 
@@ -85,14 +66,13 @@ class Exchange:
         with tempfile.TemporaryFile() if not hasattr(os, "memfd_create") else os.fdopen(_memory(), "wb") as file:
             file.write(data)
             file.flush()
-            handle = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
-        return handle
+            return os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def _pipe(self, name: str, limit: int, keep: int) -> _Capture:
+    def _pipe(self, name: str, limit: int, keep: int) -> Capture:
         reader, self.theirs[name] = os.pipe()
         self._cleanup.callback(os.close, reader)
         os.set_blocking(reader, False)
-        return _Capture(reader, limit, keep)
+        return Capture(reader, limit, keep)
 
     @property
     def handles(self) -> list[int]:
@@ -115,7 +95,7 @@ class Exchange:
         Returns:
             ``""``, ``"output"`` or ``"timeout"``; after the latter the program still runs.
         """
-        cause, deadline, started = "", time.monotonic() + seconds, False
+        cause, deadline, started = "", time.monotonic() + START, False
         with selectors.DefaultSelector() as selector:
             selector.register(ended, selectors.EVENT_READ)
             for capture in self.captures.values():
@@ -152,7 +132,8 @@ class Exchange:
     @property
     def started(self) -> bool:
         """The first line of the program was about to run."""
-        return bytes(self.captures["status"].data) == STARTED
+        said: bytes = bytes(self.captures["status"].data)
+        return said == STARTED
 
     def outcome(self, cause: str, code: int, seconds: float) -> Outcome:
         """What came of it.
@@ -176,8 +157,8 @@ class Exchange:
 
     def _status(self, cause: str, code: int) -> Status:
         """The first that applies."""
-        if cause in ("output", "timeout", "memory"):
-            return cause  # type: ignore[return-value]
+        if ended := _ENDED.get(cause):
+            return ended
         if any(self.captures[name].excessive for name in ("stdout", "stderr", "result")):
             return "output"
         if code == _OUT_OF_TIME:

@@ -136,4 +136,6 @@ def command_of(process: int) -> str:
 @pytest.fixture
 def named() -> Callable[[str], list[int]]:
     """Finds processes of the host by name."""
-    return lambda name: [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and command_of(int(p.name)) == name]
+    return lambda name: [
+        int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and command_of(int(p.name)) == name
+    ]

@@ -89,7 +89,10 @@ def test_endless_output_is_cut(run: Run, handle: int) -> None:
 def test_the_scratch_folder_is_small(run: Run) -> None:
     many = "i = 0\nwhile True:\n    open(f'{place}/x{{i}}', 'wb').write(b'x' * {size}); i += 1"
     assert run(many.format(place="/dev/shm", size=1 << 24)).status in ("error", "memory")
-    assert run(many.format(place="/tmp", size=0), seconds=1.0).status in ("error", "timeout")  # bubblewrap counts no files
+    assert run(many.format(place="/tmp", size=0), seconds=1.0).status in (
+        "error",
+        "timeout",
+    )  # bubblewrap counts no files
 
 
 def test_descriptors_are_bounded(run: Run) -> None:
@@ -124,7 +127,8 @@ def test_no_network(run: Run) -> None:
 
 def test_two_runs_cannot_meet(run: Run) -> None:
     place = "chr(0) + 'm2rl-meeting'"
-    listening = f"s = socket.socket(socket.AF_UNIX); s.bind({place}); s.listen()\nif os.fork(): os._exit(0)\nimport time; time.sleep(60)"
+    listening = f"s = socket.socket(socket.AF_UNIX); s.bind({place}); s.listen()\n"
+    listening += "if os.fork(): os._exit(0)\nimport time; time.sleep(60)"
     assert run(TRY + listening).status == "finished"
     assert attempt(run, f"socket.socket(socket.AF_UNIX).connect({place})") == ["ConnectionRefusedError"]
 
@@ -132,7 +136,16 @@ def test_two_runs_cannot_meet(run: Run) -> None:
 def test_host_files_are_not_there(run: Run, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a secret")
     (tmp_path / "secret").chmod(0o644)
-    paths = [str(tmp_path / "secret"), "/etc/passwd", "/home", "/proc/self/environ", "/proc/1/cmdline", "/sys", "/var", __file__]
+    paths = [
+        str(tmp_path / "secret"),
+        "/etc/passwd",
+        "/home",
+        "/proc/self/environ",
+        "/proc/1/cmdline",
+        "/sys",
+        "/var",
+        __file__,
+    ]
     found = attempt(run, *(f"os.listdir({p!r}) if os.path.isdir({p!r}) else open({p!r}).read()" for p in paths))
     assert set(found) <= {"FileNotFoundError", "PermissionError"}, found
 
@@ -204,7 +217,9 @@ def _soon_gone(named: Callable[[str], list[int]], name: str) -> list[int]:
     return left
 
 
-@pytest.mark.parametrize("source", ["while True: pass", "import time; time.sleep(600)", "import os; os.kill(os.getpid(), 19)"])
+@pytest.mark.parametrize(
+    "source", ["while True: pass", "import time; time.sleep(600)", "import os; os.kill(os.getpid(), 19)"]
+)
 def test_time_runs_out(run: Run, source: str, named: Callable[[str], list[int]]) -> None:
     found = run(NAMED + source, seconds=1.0)
     assert found.status == "timeout"
@@ -286,7 +301,13 @@ def test_an_exit_returns_nothing(run: Run) -> None:
     assert run("import os\nprint(1)\nos._exit(0)").stdout == ""
 
 
-FORGED = "import os, struct\ndef forge(text):\n    for n in range(3, 64):\n        try: os.write(n, text)\n        except OSError: pass\n"
+FORGED = """
+import os, struct
+def forge(text):
+    for n in range(3, 64):
+        try: os.write(n, text)
+        except OSError: pass
+"""
 
 
 @pytest.mark.parametrize(

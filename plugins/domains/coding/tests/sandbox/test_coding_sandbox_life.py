@@ -168,7 +168,7 @@ def test_a_zygote_outlives_the_thread_that_started_it(namespace: Namespace) -> N
     assert children() == before
 
 
-WORKER = f"""
+WORKER = """
 import resource, sys
 from m2rl_domain_coding.sandbox import Limits, Program, open_backend
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
@@ -203,9 +203,8 @@ def test_the_limits_of_the_worker_are_not_those_of_programs() -> None:
 def test_nothing_outlives_a_killed_worker(
     name: str, end: Callable[[int, int], None], named: Callable[[str], list[int]]
 ) -> None:
-    if name == "bwrap":
-        if shutil.which("bwrap") is None:
-            pytest.skip("bubblewrap is not installed")
+    if name == "bwrap" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed")
     with worker(name) as process:
         assert process.stdin
         process.stdin.write(SLEEPER)
@@ -266,7 +265,9 @@ def test_what_holds_nothing_fails_the_self_test() -> None:
 
 def test_without_an_interpreter_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_base_executable", "/bin/false")
-    with pytest.raises(SandboxError, match=r"no sandbox works .*namespace: .*the zygote died.*bwrap: .*Next: allow user"):
+    with pytest.raises(
+        SandboxError, match=r"no sandbox works .*namespace: .*the zygote died.*bwrap: .*Next: allow user"
+    ):
         open_backend("auto", allow_weak_isolation=False)
 
 

@@ -48,7 +48,9 @@ def test_how_a_program_ends(run: Run, source: str, status: str) -> None:
 
 
 def test_what_it_prints(run: Run) -> None:
-    found = run("import sys\nprint(input()); print(sys.stdin.read(), end=''); print('e', file=sys.stderr)", "a é\nb\n\U0001f600")
+    found = run(
+        "import sys\nprint(input()); print(sys.stdin.read(), end=''); print('e', file=sys.stderr)", "a é\nb\n\U0001f600"
+    )
     assert (found.status, found.stdout, found.stderr) == ("finished", "a é\nb\n\U0001f600", "e\n")
 
 
@@ -91,7 +93,9 @@ def test_a_large_input_may_be_left_alone(run: Run) -> None:
 
 
 def test_much_of_both_streams_at_once(run: Run) -> None:
-    source = "import sys\nfor _ in range(1000):\n    print('o' * 500); print('e' * 500, file=sys.stderr)\nprint(input())"
+    source = (
+        "import sys\nfor _ in range(1000):\n    print('o' * 500); print('e' * 500, file=sys.stderr)\nprint(input())"
+    )
     found = run(source, "end\n")
     assert found.status == "finished"
     assert len(found.stdout) == 1000 * 501 + 4
@@ -101,13 +105,13 @@ def test_much_of_both_streams_at_once(run: Run) -> None:
 def test_deep_recursion(run: Run) -> None:
     deep = "import sys\nsys.setrecursionlimit(10 ** 6)\ndef f(n): return n and 1 + f(n - 1)\nprint(f(100_000))"
     assert run(deep).stdout == "100000\n"
-    thread = "import threading\nthreading.stack_size(64 << 20)\nt = threading.Thread(target=print, args=(1,)); t.start(); t.join()"
-    assert run(thread).stdout == "1\n"
+    thread = "import threading\nthreading.stack_size(64 << 20)\nt = threading.Thread(target=print, args=(1,))\n"
+    assert run(thread + "t.start(); t.join()").stdout == "1\n"
 
 
 def test_a_thread_may_finish_after_the_main_one(run: Run) -> None:
-    source = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('late'))).start()\nprint('main')"
-    assert run(source).stdout == "main\nlate\n"
+    late = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('late'))).start()\n"
+    assert run(late + "print('main')").stdout == "main\nlate\n"
 
 
 def test_processes_may_be_started(run: Run) -> None:
@@ -134,7 +138,22 @@ def test_randomness_differs(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0, -(10**50), 1.5, 1e300, -0.0, math.inf, True, None, "", 'é"\\\n\0\ud800😀', [], {}, [[], {}], {"a": [1, {"b": None}]}],
+    [
+        0,
+        -(10**50),
+        1.5,
+        1e300,
+        -0.0,
+        math.inf,
+        True,
+        None,
+        "",
+        'é"\\\n\0\ud800😀',
+        [],
+        {},
+        [[], {}],
+        {"a": [1, {"b": None}]},
+    ],
 )
 def test_values_pass_unchanged(run: Run, value: Any) -> None:
     found = run("def f(x): return x", call=("f", (value,)))
@@ -169,7 +188,9 @@ def test_functions_and_methods_are_found(run: Run, source: str, name: str) -> No
     assert run(source, call=(name, (7, 5))).returned == "2"
 
 
-@pytest.mark.parametrize("source", ["", "f = 3", "class Solution: pass", "def f(a): pass", "def f(a, b): raise ValueError"])
+@pytest.mark.parametrize(
+    "source", ["", "f = 3", "class Solution: pass", "def f(a): pass", "def f(a, b): raise ValueError"]
+)
 def test_what_cannot_be_called_is_an_error(run: Run, source: str) -> None:
     found = run(source, call=("f", (7, 5)))
     assert (found.status, found.returned) == ("error", None)
@@ -187,7 +208,9 @@ def test_too_much_returned(run: Run) -> None:
 
 
 def test_a_child_that_comes_back_returns_nothing(run: Run) -> None:
-    source = "import os\ndef f():\n    child = os.fork()\n    if child: os.waitpid(child, 0)\n    return 1 if child else 2"
+    source = (
+        "import os\ndef f():\n    child = os.fork()\n    if child: os.waitpid(child, 0)\n    return 1 if child else 2"
+    )
     assert run(source, call=("f", ())).returned == "1"
 
 

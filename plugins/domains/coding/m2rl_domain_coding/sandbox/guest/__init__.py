@@ -1,1 +1,1 @@
-"""What runs inside a sandbox: a bare interpreter without site-packages, so the standard library and relative imports."""
+"""What runs inside a sandbox: in a bare interpreter, so with the standard library and relative imports only."""

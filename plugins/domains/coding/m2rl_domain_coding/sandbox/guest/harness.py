@@ -52,7 +52,7 @@ def run(payload: bytes, result: int) -> NoReturn:
         space = _module("__main__" if given["call"] is None else "program")
         exec(compile(given["source"], _PROGRAM, "exec", dont_inherit=True), space)
         if given["call"] is not None:
-            text = _call(space, *given["call"], dump).encode()
+            text = _call(space, *given["call"]).encode()
             if os.getpid() == process:  # a child that the program forked has nothing to say
                 _write_all(write, result, LENGTH.pack(len(text)) + text)
         code = 0
@@ -83,7 +83,7 @@ def _module(name: str) -> dict[str, Any]:
     return space
 
 
-def _call(space: dict[str, Any], name: str, arguments: list[Any], dump: Callable[[Any], str]) -> str:
+def _call(space: dict[str, Any], name: str, arguments: list[Any]) -> str:
     return dump(_find(space, name)(*arguments))
 
 

@@ -11,7 +11,7 @@ from . import syscalls
 from .lockdown import become
 from .memory import own_address_space
 
-__all__ = ["DEVICES", "SCRATCH", "SCRATCH_BYTES", "describe", "build", "detach_world", "masked", "visible"]
+__all__ = ["DEVICES", "SCRATCH", "SCRATCH_BYTES", "build", "describe", "detach_world", "masked", "visible"]
 
 SCRATCH_BYTES = 64 << 20
 """Size of /tmp, the one place where a program may write."""
@@ -41,7 +41,7 @@ def detach_world(user: int) -> bool:
     except PermissionError:
         if os.geteuid() == 0:
             become(user)
-            syscalls.not_dumpable(dumpable=True)  # or the maps below belong to root
+            syscalls.dumpable(True)  # or the maps below belong to root
     mine = os.getuid(), os.getgid()
     syscalls.unshare(_KINDS | syscalls.NEWUSER)
     _write("/proc/self/setgroups", "deny")

@@ -53,6 +53,7 @@ def confine(rules: Rules, base: int) -> None:
         become(rules.user)
     if rules.isolated:  # in a user namespace of its own, RLIMIT_NPROC counts this program's processes only
         _new_user_namespace(needed=rules.user is None)
+        syscalls.dumpable(False)  # the host may hand core dumps to a program outside
     _limit(rules, base)
     syscalls.drop_capabilities()
     syscalls.no_new_privileges()

@@ -80,7 +80,7 @@ def dump(value: Any) -> str:
     """JSON text.
 
     Raises:
-        TypeError: something in it is of no plain type: int, float, str, bool, None, list, tuple or dict, and no subclass.
+        TypeError: something in it is no int, float, str, bool, None, list, tuple or dict, but perhaps of a subclass.
         ValueError: it is nested too deeply, or holds an integer of more digits than Python writes.
     """
     parts: list[str] = []

@@ -20,30 +20,24 @@ class _Machine(NamedTuple):
     forbidden: tuple[int, ...]
 
 
-# The last line of each holds the numbers that all architectures share: io_uring, the mount API, pidfd_getfd, memfd_secret.
+# io_uring, the mount API, pidfd_getfd, memfd_secret: the same numbers everywhere
 _SHARED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 447)
+# ptrace, process_vm_*, mount, umount2, pivot_root, chroot, unshare, setns, bpf, perf_event_open, userfaultfd;
+# add_key, request_key, keyctl, memfd_create, shmget, shmat, shmctl, msgget, semget, mq_open, kcmp;
+# kexec_*, *_module, reboot, swap*, open_by_handle_at
+_X86_64 = (
+    *(101, 310, 311, 165, 166, 155, 161, 272, 308, 321, 298, 323),
+    *(248, 249, 250, 319, 29, 30, 31, 68, 64, 240, 312),
+    *(246, 320, 175, 313, 176, 169, 167, 168, 304),
+)
+_AARCH64 = (
+    *(117, 270, 271, 40, 39, 41, 51, 97, 268, 280, 241, 282),
+    *(217, 218, 219, 279, 194, 196, 195, 186, 190, 180, 272),
+    *(104, 294, 105, 273, 106, 142, 224, 225, 265),
+)
 MACHINES = {
-    "x86_64": _Machine(
-        0xC000003E,
-        56,
-        (41, 53),
-        # ptrace, process_vm_*, mount, umount2, pivot_root, chroot, unshare, setns, bpf, perf_event_open, userfaultfd
-        (101, 310, 311, 165, 166, 155, 161, 272, 308, 321, 298, 323)
-        # add_key, request_key, keyctl, memfd_create, shmget, shmat, shmctl, msgget, semget, mq_open, kcmp
-        + (248, 249, 250, 319, 29, 30, 31, 68, 64, 240, 312)
-        # kexec_*, *_module, reboot, swap*, open_by_handle_at, prlimit of others is refused by user IDs
-        + (246, 320, 175, 313, 176, 169, 167, 168, 304)
-        + _SHARED,
-    ),
-    "aarch64": _Machine(
-        0xC00000B7,
-        220,
-        (198, 199),
-        (117, 270, 271, 40, 39, 41, 51, 97, 268, 280, 241, 282)
-        + (217, 218, 219, 279, 194, 196, 195, 186, 190, 180, 272)
-        + (104, 294, 105, 273, 106, 142, 224, 225, 265)
-        + _SHARED,
-    ),
+    "x86_64": _Machine(0xC000003E, 56, (41, 53), (*_X86_64, *_SHARED)),
+    "aarch64": _Machine(0xC00000B7, 220, (198, 199), (*_AARCH64, *_SHARED)),
 }
 """Architectures that the filter knows."""
 
@@ -58,7 +52,7 @@ _SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
 class _Filter(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]  # noqa: RUF012
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
 
 
 def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:

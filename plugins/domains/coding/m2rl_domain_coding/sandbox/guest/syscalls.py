@@ -15,11 +15,11 @@ __all__ = [
     "NEWUTS",
     "bind",
     "detach",
+    "die_with_parent",
     "drop_capabilities",
+    "dumpable",
     "mount",
     "no_new_privileges",
-    "not_dumpable",
-    "die_with_parent",
     "pivot",
     "read_only",
     "rejoin",
@@ -117,9 +117,9 @@ def die_with_parent() -> None:
     _prctl(_PDEATHSIG, _SIGKILL)
 
 
-def not_dumpable(dumpable: bool = False) -> None:
-    """Nobody of the same user may look into this process."""
-    _prctl(_DUMPABLE, int(dumpable))
+def dumpable(allowed: bool) -> None:
+    """Whether this process leaves core dumps, and others of the same user may look into it."""
+    _prctl(_DUMPABLE, int(allowed))
 
 
 def no_new_privileges() -> None:

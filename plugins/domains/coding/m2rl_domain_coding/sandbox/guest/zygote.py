@@ -20,11 +20,11 @@ from .memory import held, own_address_space
 
 __all__ = ["main"]
 
-_MODULES = (
-    "array bisect builtins cmath collections copy ctypes dataclasses datetime decimal enum fractions functools hashlib "
-    "heapq inspect io itertools json math numbers operator os queue random re statistics string struct textwrap "
-    "threading time traceback types typing"
-).split()
+_MODULES = """
+    array bisect builtins cmath collections copy ctypes dataclasses datetime decimal enum fractions functools hashlib
+    heapq inspect io itertools json math numbers operator os queue random re statistics string struct textwrap
+    threading time traceback types typing
+"""
 _LOOK = 0.02
 """Seconds between two looks at what a program holds."""
 _NEW = syscalls.NEWNS | syscalls.NEWNET | syscalls.NEWIPC | syscalls.NEWUTS
@@ -59,7 +59,7 @@ class Zygote:
 
     def __init__(self, channel: socket.socket, user: int | None) -> None:
         self.channel, self.user = channel, user
-        for name in _MODULES:
+        for name in _MODULES.split():
             importlib.import_module(name)
         self.base = own_address_space()
         self.processes = jail.build()
@@ -112,7 +112,7 @@ class Zygote:
         """Wait for the end; or say why it has to come now."""
         while (left := began + rules.seconds - time.monotonic()) > 0:
             pause = left if self.processes is None else min(left, _LOOK)
-            ready, _, _ = select.select([child, self.channel], [], [], pause)
+            ready, _, _ = select.select([child, self.channel.fileno()], [], [], pause)
             if child in ready:
                 return ""
             if ready:
@@ -129,7 +129,7 @@ class Zygote:
             syscalls.mount("tmpfs", "/tmp", syscalls.NOSUID | syscalls.NODEV, jail.SCRATCH)
             os.chdir("/tmp")
             self.volunteer()
-            syscalls.not_dumpable()
+            syscalls.dumpable(False)
             if not (program := os.fork()):
                 start(rules, self.base, handles)
             os.closerange(0, ALL)
