@@ -122,12 +122,9 @@ def test_the_limit_of_a_verification_covers_all_tests() -> None:
     assert (fusion.remote, Coding(Coding.Config()).remote) == (True, False)
 
 
-def test_a_worker_process_verifies_and_its_sandbox_ends_with_it() -> None:
-    domain = Coding(Coding.Config())
-    local = str(__import__("m2rl_domain_coding").__file__)
-    spec = Spec("coding", {}, (local,), domain.verify_seconds)
+def test_a_worker_process_verifies() -> None:
     answers = ["print(input())", "print(7)", "import os\nwhile True: os.fork()"]
     tasks = [("coding", Trajectory(prompt("p", 5), (), f"```python\n{source}\n```")) for source in answers]
-    with VerifierPool({"coding": Spec("coding", {"seconds": 1.0}, spec.plugins, spec.seconds)}) as pool:
+    with VerifierPool({"coding": Spec("coding", {"seconds": 1.0})}) as pool:
         found = pool.verify_all([*tasks, tasks[0]])
     assert [each.reward.value for each in found] == [1.0, 0.0, 0.0, 1.0], [each.reward.reason for each in found]
