@@ -105,7 +105,7 @@ def test_an_endless_reply_is_not_read_to_its_end(fusion: Server, monkeypatch: py
     def endless(_: Server, web: BaseHTTPRequestHandler, __: object) -> None:
         web.send_response(200)
         web.end_headers()
-        for _ in range(1000):
+        for _chunk in range(1000):
             sent[0] += web.wfile.write(b" " * (1 << 16))
 
     fusion.reply = endless

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -100,6 +100,21 @@ def test_a_subset_is_the_same_for_all_samples_of_a_group_and_after_a_restart(emb
     assert drawn("train/000002", tests=4) != some
     assert drawn("train/000001", tests=4, seed=1) != some
     assert len(drawn("train/000001")) == 30
+
+
+def test_the_same_program_for_a_generated_problem_runs_once_and_for_a_row_every_time(embedded: Backend) -> None:
+    domain = Coding(Coding.Config())
+    sandbox = domain._backend = Recorder(embedded)
+    one, other = islice(domain.prompts("train"), 2)
+    gold = domain.gold(one) or ""
+    for _ in range(3):
+        assert domain.verify(Trajectory(one, (), gold)).value == 1.0
+    assert len(sandbox.programs) == len(one.metadata["unit_tests"]["inputs"])
+    for _ in range(3):
+        assert domain.verify(Trajectory(other, (), gold)).value == 0.0
+    for _ in range(3):
+        assert domain.verify(Trajectory(prompt("p", 2), (), "```python\nprint(input())\n```")).value == 1.0
+    assert len(sandbox.programs) == len(one.metadata["unit_tests"]["inputs"]) + 1 + 3 * 2
 
 
 def test_a_program_that_fails_elsewhere_passes_a_subset_without_that_test() -> None:
