@@ -127,7 +127,14 @@ def test_other_values(value: str) -> None:
 
 
 EQUAL = "class {0}({1}):\n    def __eq__(s, o): return True\n    def __ne__(s, o): return False\n    __hash__ = None\n"
+STATE = "import os\npath = '{}/count'\nn = int(open(path).read()) if os.path.exists(path) else 0\n"
 ATTACKS_ON_CALLS = {
+    "counts the calls": "n = [0]\ndef total(a):\n    n[0] += 1\n    return [6, 11][n[0] - 1]",
+    "counts the calls in a file": STATE.format("/tmp") + "open(path, 'w').write(str(n + 1))\n"
+    "def total(a): return [6, 11][n]",
+    "counts the calls in its module": "import json\ndef total(a):\n    json.n = getattr(json, 'n', -1) + 1\n"
+    "    return [6, 11][json.n]",
+    "tells the calls apart by their length": "def total(a): return 6 if len(a) == 3 else 12",
     "equal to everything": EQUAL.format("X", "object") + "def total(a): return X()",
     "an integer equal to everything": EQUAL.format("X", "int") + "def total(a): return X(0)",
     "a text equal to everything": EQUAL.format("X", "str") + "def total(a): return X('6')",
@@ -157,7 +164,6 @@ ATTACKS_ON_CALLS = {
     "is not there": "def other(a): return sum(a)",
     "is no function": "total = 6",
 }
-STATE = "import os\npath = '{}/count'\nn = int(open(path).read()) if os.path.exists(path) else 0\n"
 ATTACKS_ON_OUTPUT = {
     "counts the tests in a file": STATE.format("/tmp") + "open(path, 'w').write(str(n + 1))\nprint([6, 11, -4][n])",
     "counts the tests in shared memory": STATE.format("/dev/shm") + "open(path, 'w').write(str(n + 1))\n"
