@@ -149,8 +149,9 @@ def functions(level: int, draw: Random) -> Iterator[Function]:
 
 def _numbers(level: int, draw: Random) -> tuple[int, ...]:
     if level == 1:
-        return tuple(draw.randint(2, 9) for _ in range(4))
+        factor, plus, times = (draw.randint(2, 6) for _ in range(3))
+        return factor, plus, times, draw.randint(1, 9)
     if level == 3:
         return tuple(draw.randint(2, 9) for _ in range(5))
-    slope, constant, first = draw.randint(2, 9), draw.randint(1, 20), draw.randint(1, 5)
+    slope, constant, first = draw.randint(2, 9), draw.randint(1, 15), draw.randint(1, 2 if level == 2 else 5)
     return first, slope * first + constant, first + 1, slope * (first + 1) + constant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 from random import Random
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from m2rl_core.errors import DataError
 from m2rl_core.reasoning import split
 from m2rl_core.testing import DomainContract
-from m2rl_core.types import Message, Trajectory
+from m2rl_core.types import Message, Prompt, Trajectory
 from m2rl_domain_coding import Coding
 from m2rl_domain_coding.functions import LEVELS, Function, functions
 
@@ -33,6 +33,9 @@ class TestCoding(DomainContract):
     def question(self, messages: Sequence[Message]) -> tuple[object, ...]:
         return asked(messages)
 
+    def _some(self, count: int = 50) -> Iterator[Prompt]:
+        return super()._some(min(count, 20))  # every right answer takes five sandboxes
+
 
 def judged(domain: Coding, function: Function, said: tuple[Message, ...]) -> float:
     answer, _ = split(said[0]["content"], "required")
@@ -42,7 +45,7 @@ def judged(domain: Coding, function: Function, said: tuple[Message, ...]) -> flo
 @pytest.mark.parametrize("level", LEVELS)
 def test_worked_answers_are_right_and_guesses_seldom(level: int) -> None:
     draw, domain = Random(3), Coding(Coding.Config())
-    some = list(islice(functions(level, draw), 20))
+    some = list(islice(functions(level, draw), 12))
     assert all(judged(domain, function, function.worked()) == 1.0 for function in some)
     assert sum(judged(domain, function, function.guessed(draw)) for function in some) < 2
 
