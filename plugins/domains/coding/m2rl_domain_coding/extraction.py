@@ -30,9 +30,10 @@ class _Block:
     closed: bool = False
 
     def closes(self, line: str) -> bool:
-        """A fence of the same sign, at least as long, and nothing else."""
+        """A fence of the same sign, at least as long, at most three spaces further in, and nothing else on the line."""
         bare = line.strip(" \t\r")
-        return len(bare) >= len(self.fence) and not bare.strip(self.fence[0])
+        deeper = len(line) - len(line.lstrip(" \t")) - len(self.indent)
+        return deeper <= 3 and len(bare) >= len(self.fence) and not bare.strip(self.fence[0])
 
     def text(self) -> str:
         return "".join(line.removeprefix(self.indent) + "\n" for line in self.lines)

@@ -66,6 +66,9 @@ def test_longer_fences_and_tildes_hold_fences() -> None:
     assert program(fenced(inner, fence="````")) == inner + "\n"
     assert program(fenced(inner, fence="~~~")) == inner + "\n"
     assert program("```python\nprint(6)\n`````") == "print(6)\n"
+    documented = 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n'
+    assert program(f"```python\n{documented}```") == documented
+    assert program("   ```python\n   print(6)\n      ```") == "print(6)\n"
 
 
 def test_indentation_goes_with_that_of_the_fence() -> None:
