@@ -36,6 +36,11 @@ def _mixed(found: re.Match[str]) -> str:
     return rf"(\frac{{{whole * parts + part}}}{{{parts}}})" if 0 < part < parts else found[0]
 
 
+def _index(found: re.Match[str]) -> str:
+    """One name for what an index computes: ``a_{n-1}`` is a variable."""
+    return f"{found[1]}{{{found[2].replace('+', 'P').replace('-', 'M')}}}"
+
+
 _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\\A-Za-z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|log|ln|exp|pi)(?![A-Za-z])", r"\\\1 "),
     (r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda found: found[0].replace(",", "")),
@@ -43,6 +48,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\^\s*(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])", r"^{\1}"),
     (r"\^\s*\(([^()]*)\)", r"^{\1}"),
     (r"_\s*([0-9A-Za-z])", r"_{\1}"),
+    (r"(?<![\\A-Za-z])([A-Za-z]_)\{([A-Za-z0-9]+(?:[+-][A-Za-z0-9]+)+)\}", _index),
     (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
     (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -55,7 +61,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 _SMALL = re.compile(
     r"(?<![0-9!])[0-9]{1,2}!(?!!)|(?<![A-Za-z\\])[a-z]!(?!!)"  # factorials
-    r"|(?<![A-Za-z])[A-Za-z]_\{[A-Za-z0-9]{1,4}\}|\\log\s*_"  # indices
+    r"|(?<![A-Za-z])[A-Za-z]_\{[A-Za-z0-9]{1,8}\}|\\log\s*_"  # indices
 )
 _MACRO = re.compile(r"\\([A-Za-z]+)")
 _SIGNS = re.compile(r"[A-Za-z0-9 {}()\[\]+\-*/^|]*")

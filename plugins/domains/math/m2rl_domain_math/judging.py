@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -22,12 +23,26 @@ def strict(gold: str, answer: str) -> Reward:
         claimed = stated or said
         if not claimed:
             return Reward(0.0, "no answer")
-        wrong = next((claim for claim in claimed if not matches(gold, claim)), None)
+        wrong = next((claim for claim in claimed if not matches(gold, _value(gold, claim))), None)
         if wrong is None or (len(stated) > 1 and matches(gold, "; ".join(stated))):
             return Reward(1.0, "equal")
     except UnreadableError as error:
         return Reward(0.0, f"unreadable: {error}")
     return Reward(0.0, f"not the gold answer: {wrong[:80]}")
+
+
+_SENTENCE = re.compile(
+    r"(?P<name>(?:the|our)\b(?:[A-Za-z ,'-]|\$[A-Za-z(){}_ ]+\$)+)\s(?:is|are|equals)\s+(?P<value>\S.*)", re.IGNORECASE
+)
+_DOUBT = re.compile(r"\b(?:not|never|neither|no|none|or|maybe|perhaps|possibly)\b|n't", re.IGNORECASE)
+
+
+def _value(gold: str, claim: str) -> str:
+    """What ``claim`` says where it is a whole sentence: 34 of "The largest $n$ is 34". No number stands before it."""
+    sentence = _SENTENCE.fullmatch(claim)
+    if not sentence or _DOUBT.search(sentence["name"]) or _SENTENCE.fullmatch(gold):
+        return claim
+    return sentence["value"]
 
 
 JUDGES: Mapping[Mode, Callable[[str, str], Reward]] = {
