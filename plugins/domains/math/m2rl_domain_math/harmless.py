@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from m2rl_core.answers import UnreadableError, rational
 
@@ -66,6 +67,8 @@ _SMALL = re.compile(
 _MACRO = re.compile(r"\\([A-Za-z]+)")
 _SIGNS = re.compile(r"[A-Za-z0-9 {}()\[\]+\-*/^|]*")
 _STRANGE = re.compile(r"[A-Za-z]{4}|(?<![A-Za-z])I(?![A-Za-z])|[0-9]{41}|[0-9] +[0-9]|\^(?!\{)")
+_ROOT = re.compile(r"\\sqrt\s*\{([0-9]+)\}")
+_DIVIDED = re.compile(r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{[0-9]+\}")
 _POWER = re.compile(r"\^(?=\{)|\\sqrt\s*(?=\[)")
 
 
@@ -86,14 +89,20 @@ def harmless(text: str) -> str:
     ends = _groups(text)
     tower = 1
     for power in _POWER.finditer(text):
-        group = text[power.end() + 1 : ends[power.end()]]
-        value = rational(group)
-        size = abs(value) if value is not None else math.prod(int(digits) for digits in re.findall("[0-9]+", group))
+        size = _size(text[power.end() + 1 : ends[power.end()]])
         if text[: power.start()].rstrip().endswith((")", "}", "]")):
             tower *= max(1, math.ceil(size))
         if size > LARGEST_EXPONENT or tower > LARGEST_TOWER:
             raise UnreadableError("a large exponent")
     return text
+
+
+def _size(exponent: str) -> int | Fraction:
+    """A bound for the exponent's value: the product of its numbers and of its roots, without its divisors."""
+    if (value := rational(exponent)) is not None:
+        return abs(value)
+    exponent = _ROOT.sub(lambda found: str(math.isqrt(int(found[1])) + 1), exponent)
+    return math.prod(map(int, re.findall("[0-9]+", _DIVIDED.sub(r"(\1)", exponent))))
 
 
 def _groups(text: str) -> dict[int, int]:

@@ -23,7 +23,8 @@ def strict(gold: str, answer: str) -> Reward:
         claimed = stated or said
         if not claimed:
             return Reward(0.0, "no answer")
-        wrong = next((claim for claim in claimed if not matches(gold, _value(gold, claim))), None)
+        values = [_percentage(gold, _value(gold, claim), answer) for claim in claimed]
+        wrong = next((value for value in values if not matches(gold, value)), None)
         if wrong is None or (len(stated) > 1 and matches(gold, "; ".join(stated))):
             return Reward(1.0, "equal")
     except UnreadableError as error:
@@ -43,6 +44,17 @@ def _value(gold: str, claim: str) -> str:
     if not sentence or _DOUBT.search(sentence["name"]) or _SENTENCE.fullmatch(gold):
         return claim
     return sentence["value"]
+
+
+_PERCENT = re.compile(r"(?:%|\bpercent|\bpct)\W*$")
+_BEHIND = r"\{{\s*{}\s*\}}[\s$)\]\\]{{0,4}}(?:%|percent\b|pct\b)"
+
+
+def _percentage(gold: str, claim: str, answer: str) -> str:
+    r"""``claim`` with the percent sign behind its box, ``\boxed{28}\%``, which counts where the gold has one too."""
+    if _PERCENT.search(gold) and not _PERCENT.search(claim) and re.search(_BEHIND.format(re.escape(claim)), answer):
+        return f"{claim}\\%"
+    return claim
 
 
 JUDGES: Mapping[Mode, Callable[[str, str], Reward]] = {

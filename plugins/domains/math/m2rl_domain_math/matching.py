@@ -114,10 +114,10 @@ def _relations(gold: Shape, answer: Shape, depth: int) -> bool:
             return False
         return all(any(_same_link(link, other) for other in right) for link in left)
     one, other = (gold, answer) if gold.kind == "relation" else (answer, gold)
-    left = interval(one)
-    if left is None:
+    allowed = interval(one)
+    if allowed is None:
         return False
-    return _parts(left, other, depth) if one is gold else _parts(other, left, depth)
+    return _parts(allowed, other, depth) if one is gold else _parts(other, allowed, depth)
 
 
 def _same_link(gold: Link, answer: Link) -> bool:

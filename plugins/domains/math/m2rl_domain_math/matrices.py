@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from itertools import pairwise
 
 from m2rl_core.answers import UnreadableError, pieces
 
@@ -19,8 +19,8 @@ _MATRIX = re.compile(
     r"\\end\{(?P=kind)\}\s*(?P<close>[)\]]?)",
     re.DOTALL,
 )
-_TIMES = re.compile(r"\s*\\(?:cdot|times)(?![A-Za-z])\s*")
-_SIGNS = frozenset({"+", "-"})
+_TIMES = re.compile(r"\s*(?:\\(?:cdot|times)(?![A-Za-z])\s*)?")
+_FACTOR = re.compile(r"(.+?)" + _TIMES.pattern, re.DOTALL)
 
 
 def matrix(text: str) -> Table | None:
@@ -31,31 +31,29 @@ def matrix(text: str) -> Table | None:
     """
     if not _MATRIX.search(text):
         return None
-    terms, signs = pieces(text, _SIGNS)
-    if not terms[0]:
-        terms, signs = [f"{signs[0]}1{terms[1]}", *terms[2:]], signs[1:]
+    terms, signs = pieces(text, frozenset({"+", "-"}))
+    terms, signs = (terms[1:], signs) if not terms[0] else (terms, ["+", *signs])
     total: Table | None = None
-    for sign, term in zip(["", *signs], terms, strict=True):
+    for sign, term in zip(signs, terms, strict=True):
         product = _product(term)
         if product is None:
             return None
-        total = product if total is None else _sum(total, sign, product)
+        total = _sum(total, sign, product)
     return total
 
 
 def _product(text: str) -> Table | None:
-    """The product of a scalar, where one stands in front, and the matrices behind it."""
+    """The product of the factor in front, where there is one, and the matrices behind it."""
     found = list(_MATRIX.finditer(text))
     if not found or text[found[-1].end() :]:
         return None
-    between = [text[one.end() : other.start()] for one, other in zip(found, found[1:], strict=False)]
-    if any(gap.strip() and not _TIMES.fullmatch(gap) for gap in between):
+    if not all(_TIMES.fullmatch(text[one.end() : other.start()]) for one, other in pairwise(found)):
         return None
-    tables = [_table(one) for one in found]
-    scalar = _TIMES.sub("", text[: found[0].start()]).strip()
-    product = [[f"({scalar})({entry})" for entry in row] for row in tables[0]] if scalar else tables[0]
-    for table in tables[1:]:
-        product = _times(product, table)
+    product, *others = map(_table, found)
+    if factor := _FACTOR.fullmatch(text[: found[0].start()]):
+        product = [[_bounded(f"({factor[1]})({entry})") for entry in row] for row in product]
+    for other in others:
+        product = _times(product, other)
     return product
 
 
@@ -66,22 +64,20 @@ def _table(found: re.Match[str]) -> Table:
     return [[entry.strip() for entry in row.split("&")] for row in rows]
 
 
-def _sum(left: Table, sign: str, right: Table) -> Table:
+def _sum(left: Table | None, sign: str, right: Table) -> Table:
+    if left is None:
+        return right if sign == "+" else [[f"-({entry})" for entry in row] for row in right]
     if list(map(len, left)) != list(map(len, right)):
         raise UnreadableError("a sum of matrices of different shapes")
-    return [
-        [_bounded(f"({a}){sign}({b})") for a, b in zip(*rows, strict=True)] for rows in zip(left, right, strict=True)
-    ]
+    rows = zip(left, right, strict=True)
+    return [[_bounded(f"({a}){sign}({b})") for a, b in zip(*pair, strict=True)] for pair in rows]
 
 
 def _times(left: Table, right: Table) -> Table:
     if {len(row) for row in left} != {len(right)} or len({len(row) for row in right}) != 1:
         raise UnreadableError("a product of matrices whose shapes do not fit")
-    columns: Sequence[tuple[str, ...]] = list(zip(*right, strict=True))
-    return [
-        [_bounded("+".join(f"({a})({b})" for a, b in zip(row, column, strict=True))) for column in columns]
-        for row in left
-    ]
+    columns = list(zip(*right, strict=True))
+    return [[_bounded("+".join(f"({a})({b})" for a, b in zip(row, by, strict=True))) for by in columns] for row in left]
 
 
 def _bounded(entry: str) -> str:
