@@ -44,9 +44,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _LABEL = re.compile(r"\banswer\b[ \t*_]*(?:(?:is[ \t*_]*)?(?P<stated>[:：])|is\b)", re.IGNORECASE)
 _DENIAL = re.compile(r"(?:not|neither|never|none|no)\b", re.IGNORECASE)
 _FILLER = re.compile(r"(?:(?:the|my|our|so|thus|hence|therefore|correct|final)\b\W*)+", re.IGNORECASE)
-_HEDGE = re.compile(r"[\s$.,;)\]\\*]{0,16}\b(?:or(?!\s+equivalently\b)|maybe|perhaps|possibly)\b", re.IGNORECASE)
 _HOPE = re.compile(r"\s*I hope it is correct\.?$")
-_FORMULA = re.compile(r"(\$[^$]+\$\.?)\s*I hope it is correct\b")
+_HEDGE = re.compile(r"[\s$.,;)\]\\*]{0,16}\b(?:or(?!\s+equivalently\b)|maybe|perhaps|possibly)\b", re.IGNORECASE)
 
 _DENIED = re.compile(r"(?:\bnot|n't|\bnever|\bneither)[\s$*:(\[\\]*$", re.IGNORECASE)
 
@@ -64,7 +63,7 @@ def claims(text: str) -> Claims:
     stated = [box.content for box in boxes]
     said: list[str] = []
     for label, stop in _labels(text):
-        claim = _hoped(text[label.end() : stop].strip(" \t\r*`"))
+        claim = _HOPE.sub("", text[label.end() : stop].strip(" \t\r*`"))
         if (
             not claim
             or _FILLER.fullmatch(claim)
@@ -80,12 +79,6 @@ def claims(text: str) -> Claims:
     if any(len(claim) > LONGEST_CLAIM for claim in stated + said):
         raise UnreadableError(f"a claim of more than {LONGEST_CLAIM} characters")
     return Claims(tuple(dict.fromkeys(stated)), tuple(dict.fromkeys(said)))
-
-
-def _hoped(claim: str) -> str:
-    """``claim`` up to the sentence that closes a few-shot example; what follows a formula and that is commentary."""
-    formula = _FORMULA.match(claim)
-    return formula[1] if formula and not _HEDGE.match(claim, formula.end()) else _HOPE.sub("", claim)
 
 
 def _labels(text: str) -> Iterator[tuple[re.Match[str], int]]:

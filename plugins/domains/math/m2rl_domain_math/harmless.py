@@ -68,7 +68,7 @@ _MACRO = re.compile(r"\\([A-Za-z]+)")
 _SIGNS = re.compile(r"[A-Za-z0-9 {}()\[\]+\-*/^|]*")
 _STRANGE = re.compile(r"[A-Za-z]{4}|(?<![A-Za-z])I(?![A-Za-z])|[0-9]{41}|[0-9] +[0-9]|\^(?!\{)")
 _ROOT = re.compile(r"\\sqrt\s*\{([0-9]+)\}")
-_DIVIDED = re.compile(r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{[0-9]+\}")
+_DIVIDED = re.compile(r"\s*-?\s*\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{[0-9]+\}\s*")
 _POWER = re.compile(r"\^(?=\{)|\\sqrt\s*(?=\[)")
 
 
@@ -98,11 +98,12 @@ def harmless(text: str) -> str:
 
 
 def _size(exponent: str) -> int | Fraction:
-    """A bound for the exponent's value: the product of its numbers and of its roots, without its divisors."""
+    """A bound for the exponent's value: the product of its numbers and of its roots, without one divisor of it all."""
     if (value := rational(exponent)) is not None:
         return abs(value)
     exponent = _ROOT.sub(lambda found: str(math.isqrt(int(found[1])) + 1), exponent)
-    return math.prod(map(int, re.findall("[0-9]+", _DIVIDED.sub(r"(\1)", exponent))))
+    divided = _DIVIDED.fullmatch(exponent)
+    return math.prod(map(int, re.findall("[0-9]+", divided[1] if divided else exponent)))
 
 
 def _groups(text: str) -> dict[int, int]:

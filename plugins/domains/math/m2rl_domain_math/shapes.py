@@ -96,7 +96,7 @@ def _solutions(text: str) -> tuple[str, ...]:
 
 def _distinct(parts: list[str]) -> tuple[str, ...]:
     """A list of numbers has its repetitions; a point that is listed twice is one point."""
-    points = all(part.startswith("(") and enclosed(part) for part in parts)
+    points = all(part.startswith("(") and "," in part and enclosed(part) for part in parts)
     return tuple({compact(part): part for part in parts}.values() if points else parts)
 
 

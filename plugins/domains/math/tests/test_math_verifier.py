@@ -110,7 +110,8 @@ WRONG = [
     ("(1,2)", "[1,2]"), ("[1,2)", "(1,2]"), ("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), ("[1,2)", "1<x<2"),
     ("3:4", "4:3"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
     (r"\infty", r"-\infty"), ("204", r"\infty"),
-    ("p=5,q=2;p=7,q=2", "(2,5),(2,7)"), ("p=5,q=2;p=7,q=2", "(5,7),(2,2)"), ("(1,2)", "(1,2),(1,2)"), ("1,2", "1,2,2"),
+    ("p=5,q=2;p=7,q=2", "(2,5),(2,7)"), ("p=5,q=2;p=7,q=2", "(5,7),(2,2)"), ("(1,2)", "(1,2),(1,2)"),
+    ("1,2", "(1),(2),(2)"), ("1,2", "1,2,2"),
     (r"\sum_{k=0}^{n} a_k b_k", r"\sum_{k=1}^{n} b_k a_k"), (r"\sum_{k=0}^{n} a_k b_k", r"\sum_{k=0}^{n} b_k a_k + 0"),
     (r"\sum_{k=0}^{n} a_k + 1", r"\sum_{k=0}^{n} 1 + a_k"), ("a_{n-1}", "a_{n+1}"),
     # letters
@@ -132,7 +133,9 @@ HOSTILE = [
     "__import__('os').system('touch PWNED')", "().__class__.__bases__[0].__subclasses__()", "open('PWNED','w')",
     "lambda: 5", "5 if True else 6", "x.subs(x,5)", r"\begin{pmatrix}" * 30, "{" * 500, "}" * 500, "\\" * 999, "\x00",
     "√" * 300,
-    r"9^{\frac{\frac{6400}{1}\sqrt{9}}{6}}", r"2^{\sqrt{99999}}x", r"9^{{5}{64}{64}}",
+    r"9^{\frac{\frac{6400}{1}\sqrt{9}}{6}}", r"9^{\frac{\sqrt{4}}{\frac{1}{9999999999}}}",
+    r"9^{\frac{\sqrt{4}}{\frac{\sqrt{1}}{9999999999}}}", r"9^{\frac{x}{\frac{1}{9999999999}}}",
+    r"2^{\sqrt{99999}}x", r"9^{{5}{64}{64}}",
     r"\begin{pmatrix}1&2\\3&4\end{pmatrix}" * 20, r"2\begin{pmatrix}1\end{pmatrix}", "(1,2);" * 100,
 ]  # fmt: skip
 
@@ -178,9 +181,7 @@ def test_hostile_answers_are_wrong_soon(
         ("The answer is not 205. Answer: 204", True),
         ("Final Answer: The largest $n$ is 204.", True),
         ("Final Answer: The volume of $ABCD$ is 204. I hope it is correct.", True),
-        ("The final answer is $204$. I hope it is correct. Note: " + "it is correct " * 90, True),
-        ("The final answer is $204$. I hope it is correct. Or 205.", False),
-        ("The final answer is $204$. I hope it is correct. The final answer is $205$.", False),
+        ("The final answer is $204$. I hope it is correct. Otherwise it is $205$.", False),
         ("Final Answer: The largest $n$ is not 204.", False),
         ("Final Answer: The largest of 203 and 204 is 204.", False),
         ("Final Answer: The largest $n$, or maybe the smallest, is 204.", False),
