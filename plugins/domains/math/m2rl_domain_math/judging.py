@@ -35,7 +35,7 @@ def strict(gold: str, answer: str) -> Reward:
 _SENTENCE = re.compile(
     r"(?P<name>(?:the|our)\b(?:[A-Za-z ,'-]|\$[A-Za-z(){}_ ]+\$)+)\s(?:is|are|equals)\s+(?P<value>\S.*)", re.IGNORECASE
 )
-_DOUBT = re.compile(r"\b(?:not|never|neither|no|none|or|maybe|perhaps|possibly)\b|n't", re.IGNORECASE)
+_DOUBT = re.compile(r"\b(?:not|never|neither|no|none|or|guess|maybe|perhaps|possibly)\b|n't", re.IGNORECASE)
 
 
 def _value(gold: str, claim: str) -> str:

@@ -22,10 +22,12 @@ _OPPOSITE = {"(": ")", "[": "]", ")": "(", "]": "["}
 
 
 def interval(relation: Shape) -> Shape | None:
-    r"""The interval of ``1 < x`` or ``1 < x \leq 2``, the two of ``1 < |x| < 2``; ``None`` where it is no such."""
+    r"""The interval of ``1 < x`` or ``1 < x \leq 2``, the two of ``1 < |x| < 2`` or ``x \neq 1``; else ``None``."""
     links = relation.links
-    if not 1 <= len(links) <= 2 or "\\neq" in relation.marks:
+    if not 1 <= len(links) <= 2:
         return None
+    if "\\neq" in relation.marks:
+        return _without(*relation.parts)
     name = relation.parts[1] if len(links) == 2 or is_name(relation.parts[1]) else relation.parts[0]
     lows = [_End(less, "(" if sign == "<" else "[") for less, sign, more in links if more == name]
     highs = [_End(more, ")" if sign == "<" else "]") for less, sign, more in links if less == name]
@@ -45,8 +47,18 @@ def _mirrored(low: _End, high: _End) -> Shape:
     """What bounds of an absolute value leave for the number itself."""
     if low.value == "-\\infty":
         return _between(_negative(high), high)
-    halves = ((_negative(high), _negative(low)), (low, high))
-    return Shape("union", tuple(f"{a.bracket}{a.value},{b.value}{b.bracket}" for a, b in halves))
+    return _two((_negative(high), _negative(low)), (low, high))
+
+
+def _without(name: str, value: str, *more: str) -> Shape | None:
+    """All but one value."""
+    if more or not is_name(name) or _ABSOLUTE.fullmatch(name):
+        return None
+    return _two((_End("-\\infty", "("), _End(value, ")")), (_End(value, "("), _End("\\infty", ")")))
+
+
+def _two(*intervals: tuple[_End, _End]) -> Shape:
+    return Shape("union", tuple(f"{low.bracket}{low.value},{high.value}{high.bracket}" for low, high in intervals))
 
 
 def _negative(end: _End) -> _End:

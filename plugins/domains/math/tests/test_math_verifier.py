@@ -63,6 +63,7 @@ RIGHT = [
     ("(1,2)", "1<x<2"), ("(a,b)", "a<x<b"), (r"(-\infty,-1)", "-1>x"), ("(-3,3)", "|x|<3"), ("|x|<3", "(-3,3)"),
     (r"(-\infty,-3]\cup[3,\infty)", r"|x|\geq 3"), (r"1<|x|\leq\frac32", r"x\in[-\frac32,-1)\cup(1,\frac32]"),
     (r"x\neq 5", "x != 5"), ("x != 5", r"x\ne 5"),
+    (r"(-\infty,3)\cup(3,\infty)", r"x\neq 3"), (r"x\neq 3", r"(3,\infty)\cup(-\infty,3)"),
     # long decimals of numbers that no decimal equals
     (r"\frac{1}{12}", "0.0833333333333333"), ("2/3", "0.666666666666667"), (r"-\frac17", "-0.142857142857142857"),
     ("0.333333333333333", r"\frac13"), ("4.123105625617661", r"\sqrt{17}"), ("3.14159265358979", r"\pi"),
@@ -105,7 +106,9 @@ WRONG = [
     ("x=5", "y=5"), ("x>3", r"x\geq 3"), ("x>3", "x<3"), ("x^2+y^2=1", "x^2+y^2=2"), ("y=2x", "y=x"),
     ("x=5", "5=5=5"), ("204", "="), ("204", "=204="),
     (r"(-\infty,3)", "|x|<3"), ("(1,3)", "1<|x|<3"), ("x>3", "|x|>3"), (r"(0,\infty)", "1<x>0"), (r"(1,2)", "x<2"),
-    (r"(-\infty,\infty)", r"x\neq 3"), ("5", "x != 5"), ("5", "5 != 6"),
+    (r"(-\infty,\infty)", r"x\neq 3"), (r"(-\infty,3)\cup(3,\infty)", r"x\neq -3"),
+    (r"(-\infty,3)\cup(3,\infty)", r"|x|\neq 3"), (r"(-\infty,3]\cup[3,\infty)", r"x\neq 3"),
+    ("5", "x != 5"), ("5", "5 != 6"),
     # brackets and order mean something
     ("(1,2)", "[1,2]"), ("[1,2)", "(1,2]"), ("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), ("[1,2)", "1<x<2"),
     ("3:4", "4:3"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
@@ -182,6 +185,7 @@ def test_hostile_answers_are_wrong_soon(
         ("Final Answer: The largest $n$ is 204.", True),
         ("Final Answer: The volume of $ABCD$ is 204. I hope it is correct.", True),
         ("The final answer is $204$. I hope it is correct. Otherwise it is $205$.", False),
+        ("Final Answer: Our guess is 204.", False),
         ("Final Answer: The largest $n$ is not 204.", False),
         ("Final Answer: The largest of 203 and 204 is 204.", False),
         ("Final Answer: The largest $n$, or maybe the smallest, is 204.", False),
