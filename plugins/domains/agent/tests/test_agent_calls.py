@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -31,7 +32,7 @@ def called(body: str) -> str:
         (f"<think>{ONE}</think>Done.", ()),
         (f"<think>{ONE} <tool_call></think>{ONE}", (CALL,)),
         (called('{"arguments": {}, "name": "b"}'), (Call("b", {}),)),
-        (called('{"name": "b", "arguments": {"n": 3, "deep": [{"x": null}]}}'), (Call("b", {"n": 3, "deep": [{"x": None}]}),)),
+        (called('{"name": "b", "arguments": {"n": [{"x": null}]}}'), (Call("b", {"n": [{"x": None}]}),)),
         ('<tool_response>\n{"output":"Email sent successfully."}\n</tool_response>', ()),
     ],
 )  # fmt: skip
@@ -99,10 +100,8 @@ def test_a_megabyte_is_read_at_once() -> None:
     body = json.dumps({"name": "a", "arguments": {"x": "a " * 500_000}})
     for turn in (called(body), "<tool_call>" * 90_000, "</think>" * 100_000, "x" * 1_000_000):
         started = time.process_time()
-        try:
+        with contextlib.suppress(CallError):
             calls(turn)
-        except CallError:
-            pass
         assert time.process_time() - started < 0.5
 
 
