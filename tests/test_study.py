@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import m2rl_core.study
-from m2rl_core.config import Study
+from m2rl_core.config import Study, grounded
 from m2rl_core.errors import ConfigError, DataError, RunError, StageError, UserError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.study import Node, plan, run_study
@@ -99,7 +99,7 @@ class Bench:
 
     def plan(self, study: Tree) -> dict[str, Node]:
         registry = load_plugins([self.folder / name for name in study.get("plugins", ())])
-        nodes = plan(Study.model_validate(study), registry, self.runs, root=self.folder)
+        nodes = plan(grounded(Study.model_validate(study), self.folder), registry, self.runs)
         return {node.id: node for node in nodes}
 
     def keys(self, study: Tree) -> dict[str, str]:
@@ -366,10 +366,12 @@ def test_a_local_file_counts_with_its_content_wherever_it_lies(bench: Bench, mon
         for place in (folder, bench.folder):
             monkeypatch.chdir(place)
             registry = load_plugins([folder / "toy_plugin.py"])
-            found.append({n.id: n.key for n in plan(Study.model_validate(study), registry, bench.runs, root=folder)})
+            found.append(
+                {n.id: n.key for n in plan(grounded(Study.model_validate(study), folder), registry, bench.runs)}
+            )
     assert all(keys == found[0] for keys in found[1:])
     study["domains"]["science"]["data"] = "data/gone.jsonl"
-    keys = {n.id: n.key for n in plan(Study.model_validate(study), registry, bench.runs, root=folder)}
+    keys = {n.id: n.key for n in plan(grounded(Study.model_validate(study), folder), registry, bench.runs)}
     assert {"s", "evals/m/science-easy", "report"} < changed(found[0], keys)
 
 

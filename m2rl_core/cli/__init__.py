@@ -85,7 +85,7 @@ def check(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs
     from m2rl_core.study import plan
 
     loaded, registry = _checked(study, overrides)
-    show(stages(loaded, plan(loaded, registry, runs, root=study.absolute().parent)))
+    show(stages(loaded, plan(loaded, registry, runs)))
 
 
 @app.command()

@@ -40,12 +40,12 @@ PRELOAD: Sequence[str] = (
 """What stages import only once they are at work."""
 
 
-def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -> list[Node]:
+def plan(study: Study, registry: Registry, runs: Path) -> list[Node]:
     """All nodes of a study, each after those that it needs, with their keys, folders and whether they are done.
 
     Args:
+        study: with the paths of local folders and files made absolute (:func:`m2rl_core.config.grounded`).
         runs: where studies keep what they made.
-        root: folder that relative paths of models and of domains' files start from: the study file's.
 
     Raises:
         ConfigError: names that do not fit each other, or a kind of stage that this version cannot run.
@@ -58,7 +58,6 @@ def plan(study: Study, registry: Registry, runs: Path, *, root: Path = Path()) -
             raise ConfigError(
                 f"stages.{name}.kind: this version cannot run '{stage.kind}'", allowed=STAGES, then="remove the stage"
             )
-    study = grounded(study, root)
     nodes = placed(study, registry, runs.absolute() / study.name)
     return [replace(node, done=is_done(node)) for node in keyed(nodes, study, registry, STAGES)]
 
@@ -103,7 +102,7 @@ def run_study(
     study = study.model_copy(update={"plugins": [str(root / name) for name in study.plugins]})
     study = grounded(study, root)
     registry = load_plugins(study.plugins) if registry is None else registry
-    nodes = needed(plan(study, registry, runs, root=root), only)
+    nodes = needed(plan(study, registry, runs), only)
     folder = runs.absolute() / study.name
     with opened(folder, study):
         left = []
