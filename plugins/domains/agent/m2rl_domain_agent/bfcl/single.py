@@ -61,13 +61,25 @@ def _gold_call(prompt: Prompt, gold: Any, described: Mapping[Any, Mapping[str, A
     function = described.get(name) or (next(iter(described.values())) if len(described) == 1 else None)
     if function is None:  # one function needs no name, and upstream's gold has another for one of them
         raise _malformed(prompt, name, f"its functions: {', '.join(map(str, described))}")
+    if prompt.id not in UNWINNABLE:
+        _check_winnable(prompt, function, arguments)
     properties = function["parameters"]["properties"]
-    for argument, answers in arguments.items():
-        if not isinstance(answers, list) or not (answers or prompt.id in UNWINNABLE):
-            raise _malformed(prompt, answers, f"a list of accepted values of '{argument}'")
-        if argument in properties and not knows(properties[argument], spoken):
+    for argument in arguments.keys() & properties:
+        if not knows(properties[argument], spoken):
             raise _malformed(prompt, properties[argument], f"a type of {spoken} for '{argument}'")
     return function, arguments
+
+
+def _check_winnable(prompt: Prompt, function: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Refuse gold that no call fits."""
+    parameters = function["parameters"]
+    for argument, answers in arguments.items():
+        if not isinstance(answers, list) or not answers:
+            raise _malformed(prompt, answers, f"a list of accepted values of '{argument}'")
+        if argument not in parameters["properties"] and "" not in answers:
+            raise _malformed(prompt, argument, f"arguments of {function['name']}")
+    if missing := set(parameters.get("required", ())) - arguments.keys():
+        raise _malformed(prompt, sorted(arguments), f"values for {', '.join(sorted(missing))} as well")
 
 
 def _malformed(prompt: Prompt, found: object, allowed: str) -> DataError:
