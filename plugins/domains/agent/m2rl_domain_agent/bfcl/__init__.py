@@ -9,9 +9,9 @@ from m2rl_core.types import Prompt, Reward, Trajectory
 from m2rl_domain_agent.bfcl import conversation, single
 from m2rl_domain_agent.bfcl.answers import gold
 from m2rl_domain_agent.bfcl.categories import MULTI_TURN, SUITE
-from m2rl_domain_agent.bfcl.suite import prompts
+from m2rl_domain_agent.bfcl.suite import PUBLISHED, prompts
 
-__all__ = ["SUITE", "gold", "open", "prompts", "verify"]
+__all__ = ["PUBLISHED", "SUITE", "gold", "open", "prompts", "verify"]
 
 
 def open(prompt: Prompt, history: Literal["keep", "drop"] = "keep") -> Episode:  # noqa: A001  # reads as bfcl.open

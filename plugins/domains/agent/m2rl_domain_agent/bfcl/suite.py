@@ -7,15 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from m2rl_core.errors import DataError
-from m2rl_core.types import Message, Prompt
+from m2rl_core.types import Message, Prompt, Suite
 from m2rl_domain_agent.bfcl import single, turns
 from m2rl_domain_agent.bfcl.categories import CATEGORIES, FREE, MULTI_TURN, SUITE, language, weights
-from m2rl_domain_agent.bfcl.files import Files, Row
+from m2rl_domain_agent.bfcl.files import INSTALL, INSTALLED, Files, Row
 from m2rl_domain_agent.bfcl.tools import tools
 from m2rl_domain_agent.bfcl.world import check_package
 
-__all__ = ["prompts"]
+__all__ = ["PUBLISHED", "prompts"]
 
+PUBLISHED = Suite(
+    "gorilla-llm/Berkeley-Function-Calling-Leaderboard",
+    "BFCL v3: the mean of its non-live, live and multi-turn scores",
+    missing=f"run `{INSTALL}`, whose data '{INSTALLED}' names in place of a path; or download the folder",
+)
+"""K as in the paper's table 4; of temperature and length the paper is silent, so they are the defaults."""
 _ROLES = ("system", "user", "assistant")
 
 
@@ -80,7 +86,9 @@ def _several(files: Files, category: str, row: Row) -> Prompt:
         "later": [_turn(said, coming.get(number, ())) for number, said in enumerate(later, 1)],
     }
     prompt = Prompt(_key(row), "", _messages(first), row.gold, metadata, shown)
-    turns.gold_turns(prompt)
+    called = {call.name for turn in turns.gold_turns(prompt) for call in turn}
+    if unknown := called - described.keys():
+        raise DataError(f"prompt '{prompt.id}' has gold calls of unknown functions", found=", ".join(sorted(unknown)))
     return prompt
 
 

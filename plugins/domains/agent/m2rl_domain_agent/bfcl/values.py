@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from m2rl_domain_agent.bfcl import literals
 from m2rl_domain_agent.bfcl.categories import Language
+from m2rl_domain_agent.bfcl.java import java
+from m2rl_domain_agent.bfcl.javascript import javascript
 
 __all__ = ["accepted", "knows"]
 
@@ -52,8 +53,8 @@ _LISTS = ("array", "tuple", "Array", "ArrayList")
 """Types whose elements have a type of their own."""
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 _LITERALS: Mapping[Language, Callable[[str, str, str | None], Any]] = {
-    "java": literals.java,
-    "javascript": literals.javascript,
+    "java": java,
+    "javascript": javascript,
 }
 
 

@@ -29,8 +29,8 @@ LONGEST = 20_000
 """Characters of a call's arguments as JSON. The longest gold call has 6,839."""
 LARGEST = 10**15
 """Magnitude of an integer argument."""
-_EXACT = {"precision": 1000, "exponent": 1000, "decimal_places": 1000}
-"""Magnitude of arguments that the work grows with. Gold calls ask for a precision of 10."""
+_WORK_GROWS = {"precision": 1000, "exponent": 1000, "decimal_places": 1000}
+"""Magnitude of arguments that the work grows with, whole or not. Gold calls ask for a precision of 10."""
 WORK = 200_000
 """Calls of functions that one call may make: a folder that is copied into itself takes for ever to search."""
 
@@ -117,18 +117,18 @@ def _check(arguments: Mapping[str, Any]) -> None:
     if len(json.dumps(arguments)) > LONGEST:
         raise ValueError(f"arguments of more than {LONGEST} characters")
     for name, value in arguments.items():
-        most = _EXACT.get(name, LARGEST)
-        if any(abs(number) > most for number in _numbers(value, exact=name not in _EXACT)):
+        most = _WORK_GROWS.get(name, LARGEST)
+        if any(abs(number) > most for number in _numbers(value, floats=name in _WORK_GROWS)):
             raise ValueError(f"'{name[:80]}' is beyond {most}")
 
 
-def _numbers(value: Any, *, exact: bool) -> Iterator[int | float]:
-    """The numbers in an argument; only integers, whose arithmetic is unbounded, where ``exact``."""
+def _numbers(value: Any, *, floats: bool) -> Iterator[int | float]:
+    """The numbers in an argument: integers, whose arithmetic has no bound, and ``floats``."""
     below = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
-    if isinstance(value, int if exact else int | float):
+    if isinstance(value, int | float if floats else int):
         yield value
     for each in below:
-        yield from _numbers(each, exact=exact)
+        yield from _numbers(each, floats=floats)
 
 
 @contextmanager
