@@ -14,7 +14,7 @@ from typing import Any
 
 from m2rl_core.types import Message, Prompt
 from m2rl_domain_agent.calls import Call, text_of
-from m2rl_domain_agent.workplace import TOOLS, Workplace, answered
+from m2rl_domain_agent.workplace import Workplace, answered
 from m2rl_domain_agent.workplace.tables import COLUMNS
 
 __all__ = ["LEVELS", "Question", "questions"]
@@ -29,7 +29,10 @@ LEVELS = {
 
 FIND, FORWARD = "company_directory_find_email_address", "email_forward_email"
 LOOK, DELETE = "project_management_get_task_information_by_id", "project_management_delete_task"
-FIRST, LAST = ("ada", "emil", "hana", "kai", "lea", "milo", "nia", "omar"), ("berg", "fox", "ito", "lund", "nash", "park")
+FIRST, LAST = (
+    ("ada", "emil", "hana", "kai", "lea", "milo", "nia", "omar"),
+    ("berg", "fox", "ito", "lund", "nash", "park"),
+)
 PLACES = ("nova", "apex", "mira", "luna")
 DONE = "<think></think>Done."
 
@@ -146,7 +149,7 @@ def _to_name(draw: Random, people: list[str]) -> Question:
 
 def _to_owner(draw: Random, people: list[str]) -> Question:
     to, (email, task) = draw.choice(people), _ids(draw, 2)
-    look = _step(f"who has {task}", LOOK, task_id=task, field="assigned_to_email")
+    look = _step("who", LOOK, task_id=task, field="assigned_to_email")
     found = _forward(2, f"who has task {task}", people, look, email, to, "mail")
     return replace(found, tasks=(_task(task, to, 1),))
 
@@ -166,7 +169,7 @@ def _compare(draw: Random, people: list[str]) -> Question:
     day = min(days) if which == "first" else max(days)
     key = one if day == days[0] else other
     tasks = tuple(_task(each, people[0], due) for each, due in zip((one, other), days, strict=True))
-    looks = (_step(f"look at {each}", LOOK, task_id=each, field="due_date") for each in (one, other))
+    looks = (_step("look", LOOK, task_id=each, field="due_date") for each in (one, other))
     thought = f"{days[0]:02d} {days[1]:02d} {which} {day:02d} is {key}"
-    asked = f"Delete task {one} or {other}, the one that is due {which}"
+    asked = f"Delete task {one} or {other}, the one due {which}"
     return Question(4, asked, tuple(people), tasks, (), (*looks, _step(thought, DELETE, task_id=key)), (key,))

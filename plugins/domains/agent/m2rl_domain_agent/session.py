@@ -71,8 +71,8 @@ class Session:
             if self.cookies:
                 headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
             connection.request("POST", f"{self._base}/{urllib.parse.quote(route, safe='')}", body, headers)
-            response = connection.getresponse()
-            text = _bounded(response, deadline)
+            with connection.getresponse() as response:
+                text = _bounded(response, deadline)
         finally:
             connection.close()
         self._refresh(response.headers.get_all("Set-Cookie", []))

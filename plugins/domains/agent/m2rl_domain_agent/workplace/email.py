@@ -25,7 +25,10 @@ def get_email_information_by_id(work: Workplace, email_id: str = "", field: str 
 def search_emails(
     work: Workplace, query: str = "", date_min: str = "", date_max: str = "", page: int = 1, page_size: int = PAGE
 ) -> dict[str, Any]:
-    """Emails that have every word of ``query`` in subject, body or address, the latest first, and of those sent at once the last."""
+    """Emails that have every word of ``query`` in subject, body or address, the latest first.
+
+    Of those that were sent at the same time, the last one in the table comes first.
+    """
     words = set(query.lower().split())
     low = moment(date_min, "date_min").date() if date_min else None
     high = moment(date_max, "date_max").date() if date_max else None

@@ -159,7 +159,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[Row]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     if set(reader.fieldnames or ()) != set(columns):
         raise DataError(f"{path} has other columns", found=", ".join(reader.fieldnames or ()), allowed=columns)
-    rows = [{column: row[column] or None for column in columns} for row in reader]
+    rows: list[Row] = [{column: row[column] or None for column in columns} for row in reader]
     if not rows:
         raise DataError(f"{path} has no rows")
     return rows
