@@ -140,7 +140,7 @@ def test_one_call_of_several_functions() -> None:
 def test_parallel_calls_have_no_order(category: str) -> None:
     gold = [{"ask": {"x": [1]}}, {"ask": {"x": [2]}}, {"tell": {"x": ["a"]}}]
     prompt = row(category, [function("ask", x="integer"), function("tell", x="string")], gold)
-    made = [("ask", {"x": 1}), ("ask", {"x": 2}), ("tell", {"x": "a"})]
+    made: list[tuple[str, Mapping[str, Any]]] = [("ask", {"x": 1}), ("ask", {"x": 2}), ("tell", {"x": "a"})]
     assert called(prompt, *made) == 1.0
     assert called(prompt, *made[::-1]) == 1.0
     assert called(prompt, *made[:2]) == 0.0

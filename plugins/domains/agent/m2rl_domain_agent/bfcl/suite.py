@@ -51,7 +51,7 @@ def _all(files: Files, domain: str, rows: Mapping[str, Sequence[Row]]) -> Iterat
         for row in found:
             try:
                 prompt = _several(files, category, row) if category in MULTI_TURN else _one(category, row)
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise DataError(f"{row.place} is no entry of {category}: {error!r}") from error
             except DataError as error:
                 raise DataError(f"{row.place}: {error}") from error
