@@ -1,4 +1,4 @@
-"""BFCL's rows of several turns: with made-up API classes in the place of bfcl-eval's, and with its own where it is there.
+"""BFCL's rows of several turns: with made-up API classes in the place of bfcl-eval's, and with its own if it is there.
 
 The stand-in has the modules and the class names that the package looks for, and nothing of theirs: a shop whose stock
 and till change. So every rule of a conversation is tested on machines without bfcl-eval, too.

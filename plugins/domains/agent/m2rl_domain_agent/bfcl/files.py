@@ -17,7 +17,7 @@ __all__ = ["DOCUMENTS", "INSTALL", "INSTALLED", "Files", "Row", "package_folder"
 INSTALLED = "bfcl-eval"
 """Instead of a folder: the data of the installed package."""
 INSTALL = "pip install --no-deps bfcl-eval==2025.8.6.2 && pip install mpmath"
-"""The last release with v3's data. Its 31 dependencies are those of the leaderboard's models, not of its classes."""
+"""The last release with v3's data. Its 25 dependencies are those of the leaderboard's models, not of its classes."""
 
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "BFCL_v3": {},
