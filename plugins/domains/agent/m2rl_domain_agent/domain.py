@@ -15,7 +15,8 @@ from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig, Episode
 from m2rl_core.procedural import GENERATED, ProceduralConfig, ProceduralDomain
 from m2rl_core.rows import rows
-from m2rl_core.types import Prompt, Reward, Trajectory
+from m2rl_core.types import Prompt, Reward, Suite, Trajectory
+from m2rl_domain_agent import bfcl
 from m2rl_domain_agent.calls import CallError, text_of
 from m2rl_domain_agent.episodes import WorkplaceEpisode, turns_of
 from m2rl_domain_agent.nemo_gym import Gym, NemoGym
@@ -42,6 +43,7 @@ class Agent(ProceduralDomain):
     verify_seconds: ClassVar[float] = 30.0
     levels: ClassVar[Mapping[int, str]] = LEVELS
     max_tokens: ClassVar[int] = 192
+    published: ClassVar[Mapping[str, Suite]] = {bfcl.SUITE: bfcl.PUBLISHED}
 
     class Config(ProceduralConfig):
         levels: tuple[Literal[1, 2, 3, 4], ...] = Field((1, 2, 3), min_length=1)
@@ -52,6 +54,8 @@ class Agent(ProceduralDomain):
         """``{use: workplace}``, or ``{use: nemo-gym, url: ...}``: a resources server that answers and judges."""
         history: Literal["keep", "drop"] = "keep"
         """``drop`` removes earlier turns' reasoning from the context, and trains every turn as its own sequence."""
+        bfcl_v3: str | None = None
+        """Folder with the files of BFCL v3, or ``bfcl-eval`` for those inside that package: the suite ``bfcl-v3``."""
 
     config: Config
 
@@ -87,6 +91,9 @@ class Agent(ProceduralDomain):
             )
         return map(self._prompt, count(), rows(self.config.source, DATASETS))
 
+    def published_prompts(self, suite: str, source: str) -> Iterator[Prompt]:
+        return bfcl.prompts(source, self.name)
+
     def _prompt(self, index: int, placed: tuple[str, Mapping[str, Any]]) -> Prompt:
         place, row = placed
         prompt = row_prompt(f"train/{index:06d}", self.name, place, row)
@@ -120,12 +127,19 @@ class Agent(ProceduralDomain):
             )
         return state
 
-    def gold(self, prompt: Prompt) -> str:
-        """The gold calls as one turn."""
+    def gold(self, prompt: Prompt) -> str | None:
+        """The gold calls as one turn; of BFCL, where one turn is the whole answer."""
+        if _is_bfcl(prompt):
+            return bfcl.gold(prompt)
         return text_of(gold_calls(prompt)) or "There is nothing to be done."
 
     def open(self, prompt: Prompt) -> Episode:
-        """At most six turns in a fresh copy of the prompt's workplace, or in a session of the resources server."""
+        """At most six turns in a fresh copy of the prompt's workplace, or in a session of the resources server.
+
+        A prompt of BFCL has a conversation of its own.
+        """
+        if _is_bfcl(prompt):
+            return bfcl.open(prompt, self.config.history)
         if self._gym is not None:
             return self._gym.open(prompt, self.config.history)
         return WorkplaceEpisode(self._start(prompt).copy(), allowed(prompt), self.config.history)
@@ -133,10 +147,14 @@ class Agent(ProceduralDomain):
     def verify(self, trajectory: Trajectory) -> Reward:
         """1 where the trajectory's calls leave the same state as the gold calls, on fresh copies; else 0.
 
+        Prompts of BFCL are judged by its own rules.
+
         Raises:
             DataError: the prompt has no gold calls, or none that does anything here.
         """
         prompt = trajectory.prompt
+        if _is_bfcl(prompt):
+            return bfcl.verify(trajectory)
         wanted = self._wanted(prompt)
         try:
             turns = turns_of(trajectory.messages)
@@ -153,6 +171,10 @@ class Agent(ProceduralDomain):
         Raises:
             ServerError: no verdict.
         """
-        if self._gym is None:
+        if self._gym is None or _is_bfcl(trajectory.prompt):
             return await asyncio.to_thread(self.verify, trajectory)
         return await self._gym.verify(trajectory)
+
+
+def _is_bfcl(prompt: Prompt) -> bool:
+    return bool(prompt.metadata.get("suite") == bfcl.SUITE)
