@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -18,6 +18,9 @@ from m2rl_core.types import Prompt, Sampling, Trajectory
 from m2rl_domain_agent import Agent
 from m2rl_domain_agent.calls import Call, text_of
 from m2rl_domain_agent.questions import LEVELS, Question, questions
+
+if TYPE_CHECKING:
+    from conftest import Resources
 
 ASKED = [next(questions(level, Random(level))) for level in LEVELS]
 SEARCH = text_of([Call("email_search_emails", {"query": "fix"})])
@@ -133,3 +136,33 @@ def test_samples_of_a_group_do_not_see_each_others_changes(play: Play) -> None:
     [group], _, _ = play(lambda turn, sample, _: "Done." if turn else delete, [prompt])
     for sample in group.samples_G:
         assert "deleted successfully" in sample.trajectory.messages[1]["content"]
+
+
+def test_a_tool_server_killed_in_mid_rollout_is_failed_verdicts_and_no_crash(
+    tiny_model: Path, fake_engine: Any, resources: Resources
+) -> None:
+    """The samples that were through stay, the others leave their group, and the sampler goes on."""
+    environment = {"use": "nemo-gym", "url": resources.url, "timeout": 1.0}
+    domain = Agent(Agent.Config.model_validate({"environment": environment, "source": "rows.jsonl"}))
+    chat = Chat.load(tiny_model)
+
+    def script(context: list[int], sample: int) -> list[int]:
+        answered = chat.tokenizer.decode(context).count("<|im_start|>assistant") > 1
+        if answered:
+            resources.stop()
+        return chat.turn(SEARCH if sample else "<tool_call>")[:-1]
+
+    class RemotePool(InlinePool):
+        async def verify(self, domain: str, trajectory: Trajectory) -> Verdicts:
+            return Verdicts(await self.domain.verify_remote(trajectory), 0.0)
+
+    with Sampler(
+        fake_engine(script), chat, {"agent": domain}, RemotePool(domain),  # type: ignore[arg-type]
+        model=tiny_model, context=100_000, reasoning={"agent": "off"},
+    ) as sampler:  # fmt: skip
+        prompts = [Prompt(key, "agent", ({"role": "user", "content": "?"},), []) for key in "ab"]
+        for _ in range(2):
+            for group in sampler.rollout(prompts, Sampling(20_000), 3):
+                assert [sample.reward.value for sample in group.samples_G] == [0.0, None, None]
+                assert all("/email_search_emails" in s.reward.reason or "/seed_session" in s.reward.reason
+                           for s in group.samples_G[1:])  # fmt: skip
