@@ -21,7 +21,7 @@ test-fast: $(STAMP)  ## the quick tests only
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy m2rl_core $(wildcard plugins/*/*/m2rl_*)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -44,16 +44,16 @@ _REWRITES = [
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\le(?:q|qslant)?(?![A-Za-z])|<=", r"\\leq "),
         (r"\\ge(?:q|qslant)?(?![A-Za-z])|>=", r"\\geq "),
-        (r"\\neq?(?![A-Za-z])", r"\\neq "),
+        (r"\\neq?(?![A-Za-z])|(?<=\s)!=", r"\\neq "),  # "5!=120" is a factorial
         (r"\\lt(?![A-Za-z])", "<"),
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
-        (r"\{,\}|,\\!\s*", ","),
+        (r"\s*\{,\s*\}|,\\!\s*", ","),
         (r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ","),
-        (r"(?<!\\)\\[,;:!> ]|~|\\q?quad(?![A-Za-z])", " "),
+        (r"(?<!\\)\\[,;:!> ]|~|\\q?quad", " "),  # glued too, as in "\\quadx"
         (r"\s+", " "),
     ]
 ]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from m2rl_domain_if.ifevalg import TABLE
-from m2rl_domain_if.judging import follows, instructions
 
-WORDS = {"keywords", "count", "letters", "language", "length_constraints", "change_case"}
+Case = tuple[str, dict[str, Any], list[str], list[str]]
 PROMPT = {"prompt_to_repeat": "Sing a Song"}
 PHRASE = {"phrase": "Dance like nobody is watching you", "small_n": 2}
-CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
+CASES: list[Case] = [
     (
         "detectable_content:number_placeholders",
         {"num_placeholders": 2},
@@ -50,10 +50,12 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "detectable_format:json_format",
         {},
-        ['{"a": [1, "]{"]}', "```json\n[1]\n```", '```\n{"a": 1}\n```'],
+        ['{"a": [1, "]{"]}', "```json\n[1]\n```", '```\n{"a": 1}\n```', '"one \\"text\\""'],
         [
             "5",
-            '"text"',
+            "true",
+            '"one" and "two"',
+            '"two\nlines"',
             "{'a': 1}",
             '{"a": NaN}',
             'Here: {"a": 1}',
@@ -71,8 +73,19 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "detectable_format:sentence_hyphens",
         {},
-        ["One here.-Two here.", "So it is.-Well.-Yes!"],
-        ["One here. Two here.", "One here.", "One here. - Two here.", "A well-known fact."],
+        [
+            "One here.-Two here.",
+            "So it is.-Well.-Yes!",
+            "One sentence of ten words has nothing to be joined.",
+        ],
+        [
+            "One here. Two here.",
+            "One here.",
+            "One sentence of nine words has nothing to join.",
+            "Here are ten words and a half. And five more follow.",
+            "One here. - Two here.",
+            "A well-known fact.",
+        ],
     ),
     (
         "detectable_format:square_brackets",
@@ -150,24 +163,13 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "right", "wrong"), CASES, ids=lambda each: each if isinstance(each, str) else ""
-)
-def test_by_hand(name: str, arguments: dict[str, Any], right: list[str], wrong: list[str]) -> None:
-    [given] = instructions("here", {"instruction_id_list": [name], "kwargs": [arguments]})
-    assert [text for text in right if not follows(given, text, "strict")] == []
-    assert [text for text in wrong if follows(given, text, "strict")] == []
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_by_hand(case: Case, misjudged: Callable[[Case], list[tuple[str, bool]]]) -> None:
+    assert misjudged(case) == []
 
 
-def test_every_instruction_has_cases_of_both_kinds() -> None:
-    names = {name for name in TABLE if name.split(":")[0] not in WORDS}
-    assert {case[0] for case in CASES} == names
-    for name in names:
-        right = [text for case in CASES if case[0] == name for text in case[2]]
-        wrong = [text for case in CASES if case[0] == name for text in case[3]]
-        assert right, name
-        assert wrong, name
-        assert len(right + wrong) >= 3, name
+def test_every_instruction_has_cases_of_both_kinds(assert_complete: Callable[[list[Case], bool], None]) -> None:
+    assert_complete(CASES, False)
 
 
 def test_there_are_54() -> None:

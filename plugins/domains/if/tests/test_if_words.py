@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from m2rl_domain_if.ifevalg import TABLE
-from m2rl_domain_if.judging import follows, instructions
-
-GROUPS = {"keywords", "count", "letters", "language", "length_constraints", "change_case"}
+Case = tuple[str, dict[str, Any], list[str], list[str]]
 ENGLISH = "The quick brown fox jumps over the lazy dog while the children are watching from the window"
 FRENCH = "Le chat dort sur le canapé pendant que les enfants jouent dans le jardin avec leurs amis"
 LESS = {"relation": "less than"}
 LEAST = {"relation": "at least"}
-CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
+CASES: list[Case] = [
     (
         "keywords:existence",
         {"keywords": ["sun", "moon"]},
@@ -42,8 +40,8 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "keywords:exclude_word_harder",
         {"keyword": "word"},
-        ["wordy", "no such"],
-        ["word", "A word.", "A Word is", "wоrd"],
+        ["wordy", "no such", "a one-word reply", "the word’s end"],
+        ["word", "A word.", "A Word is", "wоrd", "'word'", "one word- or two", "in [word]s"],
     ),
     (
         "keywords:frequency",
@@ -99,8 +97,22 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "keywords:palindrome",
         {},
-        ["the level is", "a racecar b", "noon"],
-        ["a b", "I do", "** --- **", "lever", "Level."],
+        [
+            "the level is",
+            "a racecar b",
+            "noon",
+            "This is how we go on with a friend of ours",
+            "- one\n- two\n- three\n- four\n- five",
+        ],
+        [
+            "a b",
+            "I do",
+            "** --- **",
+            "lever",
+            "Level.",
+            "This is a text of only so many words",
+            "The words here look forwards, but none of them reads backwards",
+        ],
     ),
     (
         "keywords:keyword_specific_position",
@@ -165,7 +177,12 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
         ["BIG dog", "none"],
         ["I AM"],
     ),
-    ("change_case:english_capital", {}, [ENGLISH.upper()], [ENGLISH, FRENCH.upper(), "12345", "ⒶⒷ"]),
+    (
+        "change_case:english_capital",
+        {},
+        [ENGLISH.upper()],
+        [ENGLISH, FRENCH.upper(), "12345", "ⒶⒷ", "MY ANSWER IS MAYBE."],
+    ),
     ("change_case:english_lowercase", {}, [ENGLISH.lower()], [ENGLISH, FRENCH.lower(), "12345"]),
     (
         "count:lowercase_counting",
@@ -184,21 +201,10 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "right", "wrong"), CASES, ids=lambda each: each if isinstance(each, str) else ""
-)
-def test_by_hand(name: str, arguments: dict[str, Any], right: list[str], wrong: list[str]) -> None:
-    [given] = instructions("here", {"instruction_id_list": [name], "kwargs": [arguments]})
-    assert [text for text in right if not follows(given, text, "strict")] == []
-    assert [text for text in wrong if follows(given, text, "strict")] == []
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_by_hand(case: Case, misjudged: Callable[[Case], list[tuple[str, bool]]]) -> None:
+    assert misjudged(case) == []
 
 
-def test_every_instruction_has_cases_of_both_kinds() -> None:
-    names = {name for name in TABLE if name.split(":")[0] in GROUPS}
-    assert {case[0] for case in CASES} == names
-    for name in names:
-        right = [text for case in CASES if case[0] == name for text in case[2]]
-        wrong = [text for case in CASES if case[0] == name for text in case[3]]
-        assert right, name
-        assert wrong, name
-        assert len(right + wrong) >= 3, name
+def test_every_instruction_has_cases_of_both_kinds(assert_complete: Callable[[list[Case], bool], None]) -> None:
+    assert_complete(CASES, True)

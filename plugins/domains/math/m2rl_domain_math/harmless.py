@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 
 from m2rl_core.answers import UnreadableError, rational
 
@@ -36,6 +37,11 @@ def _mixed(found: re.Match[str]) -> str:
     return rf"(\frac{{{whole * parts + part}}}{{{parts}}})" if 0 < part < parts else found[0]
 
 
+def _index(found: re.Match[str]) -> str:
+    """One name for what an index computes: ``a_{n-1}`` is a variable."""
+    return f"{found[1]}{{{found[2].replace('+', 'P').replace('-', 'M')}}}"
+
+
 _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![\\A-Za-z])(sqrt|arcsin|arccos|arctan|sin|cos|tan|log|ln|exp|pi)(?![A-Za-z])", r"\\\1 "),
     (r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])", lambda found: found[0].replace(",", "")),
@@ -43,6 +49,7 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\^\s*(-?[0-9]+(?:\.[0-9]+)?|[A-Za-z])", r"^{\1}"),
     (r"\^\s*\(([^()]*)\)", r"^{\1}"),
     (r"_\s*([0-9A-Za-z])", r"_{\1}"),
+    (r"(?<![\\A-Za-z])([A-Za-z]_)\{([A-Za-z0-9]+(?:[+-][A-Za-z0-9]+)+)\}", _index),
     (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
     (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
     (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -55,11 +62,13 @@ _SPELLINGS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 _SMALL = re.compile(
     r"(?<![0-9!])[0-9]{1,2}!(?!!)|(?<![A-Za-z\\])[a-z]!(?!!)"  # factorials
-    r"|(?<![A-Za-z])[A-Za-z]_\{[A-Za-z0-9]{1,4}\}|\\log\s*_"  # indices
+    r"|(?<![A-Za-z])[A-Za-z]_\{[A-Za-z0-9]{1,8}\}|\\log\s*_"  # indices
 )
 _MACRO = re.compile(r"\\([A-Za-z]+)")
 _SIGNS = re.compile(r"[A-Za-z0-9 {}()\[\]+\-*/^|]*")
 _STRANGE = re.compile(r"[A-Za-z]{4}|(?<![A-Za-z])I(?![A-Za-z])|[0-9]{41}|[0-9] +[0-9]|\^(?!\{)")
+_ROOT = re.compile(r"\\sqrt\s*\{([0-9]+)\}")
+_DIVIDED = re.compile(r"\s*-?\s*\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{[0-9]+\}\s*")
 _POWER = re.compile(r"\^(?=\{)|\\sqrt\s*(?=\[)")
 
 
@@ -80,14 +89,21 @@ def harmless(text: str) -> str:
     ends = _groups(text)
     tower = 1
     for power in _POWER.finditer(text):
-        group = text[power.end() + 1 : ends[power.end()]]
-        value = rational(group)
-        size = abs(value) if value is not None else math.prod(int(digits) for digits in re.findall("[0-9]+", group))
+        size = _size(text[power.end() + 1 : ends[power.end()]])
         if text[: power.start()].rstrip().endswith((")", "}", "]")):
             tower *= max(1, math.ceil(size))
         if size > LARGEST_EXPONENT or tower > LARGEST_TOWER:
             raise UnreadableError("a large exponent")
     return text
+
+
+def _size(exponent: str) -> int | Fraction:
+    """A bound for the exponent's value: the product of its numbers and of its roots, without one divisor of it all."""
+    if (value := rational(exponent)) is not None:
+        return abs(value)
+    exponent = _ROOT.sub(lambda found: str(math.isqrt(int(found[1])) + 1), exponent)
+    divided = _DIVIDED.fullmatch(exponent)
+    return math.prod(map(int, re.findall("[0-9]+", divided[1] if divided else exponent)))
 
 
 def _groups(text: str) -> dict[int, int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 
-from m2rl_core.answers import UnreadableError, compact, plain, rational, unwrap
+from m2rl_core.answers import UnreadableError, compact, pieces, plain, rational, unwrap
+from m2rl_domain_math.decimals import is_long, is_rounded, terminates
+from m2rl_domain_math.ranges import interval
 from m2rl_domain_math.shapes import ORDERED, UNORDERED, Link, Shape, is_name, shape
-from m2rl_domain_math.symbolic import factor, same
+from m2rl_domain_math.symbolic import factor, number, same
 from m2rl_domain_math.units import split_unit
 
 __all__ = ["matches"]
@@ -21,6 +24,9 @@ DEEPEST = 6
 _PERCENT = re.compile(r"(?<=[0-9}])\s*(?:\\text\s*\{\s*percent\s*\}|percent(?:age)?|pct)$")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|mathit|emph|operatorname)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]{2}[A-Za-z' -]*")
+
+_SUM = re.compile(r"(?P<range>\\sum\s*_\{[^{}]*\}\s*\^(?:\{[^{}]*\}|[A-Za-z0-9]))\s*(?P<of>.+)")
+_SIGNS = frozenset({"+", "-"})
 
 
 def matches(gold: str, answer: str) -> bool:
@@ -37,9 +43,8 @@ def matches(gold: str, answer: str) -> bool:
 def _equal(gold: str, answer: str, depth: int) -> bool:
     if compact(gold) == compact(answer):
         return bool(gold)
-    exact = rational(gold), rational(answer)
-    if exact[0] is not None and exact[1] is not None:
-        return exact[0] == exact[1]
+    if (equal := _numbers(gold, answer)) is not None:
+        return equal
     if not gold or not answer or depth == 0:
         return False
     left, right = shape(gold), shape(answer)
@@ -109,10 +114,10 @@ def _relations(gold: Shape, answer: Shape, depth: int) -> bool:
             return False
         return all(any(_same_link(link, other) for other in right) for link in left)
     one, other = (gold, answer) if gold.kind == "relation" else (answer, gold)
-    interval = one.interval
-    if interval is None:
+    allowed = interval(one)
+    if allowed is None:
         return False
-    return _parts(interval, other, depth) if one is gold else _parts(other, interval, depth)
+    return _parts(allowed, other, depth) if one is gold else _parts(other, allowed, depth)
 
 
 def _same_link(gold: Link, answer: Link) -> bool:
@@ -127,12 +132,31 @@ def _scalars(gold: str, answer: str) -> bool:
     gold, answer = _bare(gold), _bare(answer)
     if compact(gold) == compact(answer):
         return bool(gold)
-    exact = rational(gold), rational(answer)
-    if exact[0] is not None and exact[1] is not None:
-        return exact[0] == exact[1]
+    if (equal := _numbers(gold, answer)) is not None:
+        return equal
     if words := _words(gold):
         return words == _words(answer)
-    return same(gold, answer)
+    if is_long(gold):
+        value = number(answer)
+        return value.imag == 0 and is_rounded(gold, Fraction(value.real))
+    return _same_sum(gold, answer) or same(gold, answer)
+
+
+def _numbers(gold: str, answer: str) -> bool | None:
+    """Whether they are the same exact number; ``None`` where one of them is none."""
+    left, right = rational(gold), rational(answer)
+    if left is None or right is None:
+        return None
+    decimal, exact = (answer, left) if terminates(right) else (gold, right)
+    return left == right or (is_rounded(decimal, exact) and not terminates(exact))
+
+
+def _same_sum(gold: str, answer: str) -> bool:
+    """Whether both are sums over the same range, of the same product."""
+    left, right = _SUM.fullmatch(gold), _SUM.fullmatch(answer)
+    if not left or not right or compact(left["range"]) != compact(right["range"]):
+        return False
+    return not any(pieces(found["of"], _SIGNS)[1] for found in (left, right)) and same(left["of"], right["of"])
 
 
 def _bare(text: str) -> str:

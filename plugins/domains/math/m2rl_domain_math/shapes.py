@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from m2rl_core.answers import enclosed, pieces, unwrap
+from m2rl_core.answers import compact, enclosed, pieces, unwrap
+from m2rl_domain_math.matrices import matrix
 
 __all__ = ["ORDERED", "UNORDERED", "Kind", "Link", "Shape", "is_name", "shape"]
 
@@ -49,48 +50,54 @@ class Shape:
             for (left, right), sign in zip(pairwise(self.parts), signs, strict=True)
         ]
 
-    @property
-    def interval(self) -> Shape | None:
-        """The interval that an inequality or a chain of two leaves for the name in it."""
-        low, high = ("-\\infty", "("), ("\\infty", ")")
-        links = self.links
-        for less, sign, more in links:
-            if is_name(more) and sign != "\\neq":
-                low = (less, "(" if sign == "<" else "[")
-            elif is_name(less) and sign != "\\neq":
-                high = (more, ")" if sign == "<" else "]")
-            else:
-                return None
-        marks = low[1] + high[1]
-        return Shape("tuple" if marks == "()" else "interval", (low[0], high[0]), marks) if links else None
 
-
-_JOIN = re.compile(r",?\s*\\text\{\s*,?\s*(?:or|and)\s*\}\s*|,?(?<![A-Za-z\\])\s*\b(?:or|and)\b", re.IGNORECASE)
+_JOIN = re.compile(
+    r",?\s*\\text\{\s*,?\s*(?:or|and)\s*\}\s*|,?(?<![A-Za-z\\])\s*\b(?:or|and)\b"
+    r"|(?<=[0-9])(?:or|and)(?-i:(?![a-z]{2}))",  # "x=1orx=2" has lost its spaces, but "5oranges" is one word
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"\s*=")
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _TURNED = {">": "<", "\\geq": "\\leq"}
 _INEQUALITIES = frozenset({"<", ">", "\\leq", "\\geq", "\\neq"})
+_COMMAS = frozenset({",", ";"})
 _CUTS: tuple[tuple[Kind, frozenset[str]], ...] = (
-    ("list", frozenset({",", ";"})),
+    ("list", _COMMAS),
     ("relation", _INEQUALITIES | {"\\approx", "\\sim", "\\equiv"}),
     ("equation", frozenset({"=", "\\in"})),
     ("union", frozenset({"\\cup"})),
     ("ratio", frozenset({":"})),
 )
-_MATRIX = re.compile(r"\\begin\{([pb]?matrix)\}(.*)\\end\{\1\}", re.DOTALL)
 
 
 def shape(text: str) -> Shape:
     """The outermost structure of a plain answer."""
-    text = unwrap(_spread(_JOIN.sub(", ", _without_thousands(unwrap(text)))))
-    if matrix := _MATRIX.fullmatch(text):
-        rows = [row.split("&") for row in matrix.group(2).strip().removesuffix("\\\\").split("\\\\")]
-        return Shape("matrix", tuple(cell.strip() for row in rows for cell in row), str([len(row) for row in rows]))
+    text = unwrap(_spread(_JOIN.sub("; ", _without_thousands(unwrap(text)))))
+    if solutions := _solutions(text):
+        return Shape("list", solutions)
     for kind, separators in _CUTS:
         parts, found = pieces(text, separators)
         if found:
             marks = " ".join(found) if kind == "relation" else ""
-            return Shape(kind, tuple(part for part in parts if part or kind == "equation"), marks)
+            parts = [part for part in parts if part or kind == "equation"]
+            return Shape(kind, _distinct(parts) if kind == "list" else tuple(parts), marks)
+    if rows := matrix(text):
+        return Shape("matrix", tuple(entry for row in rows for entry in row), str([len(row) for row in rows]))
     return _bracketed(text) or Shape("scalar", (text,))
+
+
+def _solutions(text: str) -> tuple[str, ...]:
+    """The groups of ``p=5,q=2; p=7,q=2``, which give the same names values again; else none."""
+    groups = pieces(text, frozenset({";"}))[0]
+    names = {tuple(_VALUE.split(part)[0] for part in pieces(group, frozenset({","}))[0]) for group in groups}
+    alike = len(groups) > 1 and len(names) == 1 and all(map(is_name, names.pop()))
+    return tuple(groups) if alike and "," in groups[0] else ()
+
+
+def _distinct(parts: list[str]) -> tuple[str, ...]:
+    """A list of numbers has its repetitions; a point that is listed twice is one point."""
+    points = all(part.startswith("(") and "," in part and enclosed(part) for part in parts)
+    return tuple({compact(part): part for part in parts}.values() if points else parts)
 
 
 def _without_thousands(text: str) -> str:
@@ -119,7 +126,7 @@ def _bracketed(text: str) -> Shape | None:
         if not text.startswith(opening) or not text.endswith(closing) or not enclosed(text):
             continue
         inside = text[len(opening) : -len(closing)]
-        parts = tuple(part for part in pieces(inside, _CUTS[0][1])[0] if part)
+        parts = tuple(part for part in pieces(inside, _COMMAS)[0] if part)
         if "{" in opening:  # bare braces are invisible in LaTeX
             described = re.search(r"\\mid|\||:", inside)
             if described:

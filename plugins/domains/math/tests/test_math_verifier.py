@@ -56,6 +56,20 @@ RIGHT = [
     ("1,2", "1 and 2"), (r"\pm 2", "2,-2"), ("x=2,x=-2", r"x=\pm 2"),
     (r"(-\infty,1)\cup(2,\infty)", r"(2,\infty)\cup(-\infty,1)"), ("3:4", "3:4"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix} 1 \\ \frac{4}{2} \end{bmatrix}"),
+    (r"x_{1}=1,\quadx_{2}=2", "1, 2"), ("(1,2),(3,4)", "(3,4),(1,2),(1, 2)"), ("x=2or-3", "2, -3"),
+    ("p=5,q=2;p=7,q=2", "(7,2),(5,2)"), ("p=5,q=2;p=7,q=2", r"p=7, q=2 \text{ or } p=5, q=2"), ("1,2,3", "1,2;3"),
+    ("x=1;y=2", "x=1,y=2"), (r"14{,}916", r"14 {, }916"),
+    # ranges
+    ("(1,2)", "1<x<2"), ("(a,b)", "a<x<b"), (r"(-\infty,-1)", "-1>x"), ("(-3,3)", "|x|<3"), ("|x|<3", "(-3,3)"),
+    (r"(-\infty,-3]\cup[3,\infty)", r"|x|\geq 3"), (r"1<|x|\leq\frac32", r"x\in[-\frac32,-1)\cup(1,\frac32]"),
+    (r"x\neq 5", "x != 5"), ("x != 5", r"x\ne 5"),
+    (r"(-\infty,3)\cup(3,\infty)", r"x\neq 3"), (r"x\neq 3", r"(3,\infty)\cup(-\infty,3)"),
+    # long decimals of numbers that no decimal equals
+    (r"\frac{1}{12}", "0.0833333333333333"), ("2/3", "0.666666666666667"), (r"-\frac17", "-0.142857142857142857"),
+    ("0.333333333333333", r"\frac13"), ("4.123105625617661", r"\sqrt{17}"), ("3.14159265358979", r"\pi"),
+    # indices, roots in exponents, sums
+    ("a_n=2a_{n-1}+1", "a_n-1=2a_{n-1}"), (r"10^{\frac{-5+\sqrt{13}}{6}}", r"10^{\frac{\sqrt{13}-5}{6}}"),
+    (r"F_n=\sum_{k=0}^{n-1} F_k F_{n-k-1}", r"F_n=\sum_{k=0}^{n-1} F_{n-k-1} F_k"),
     # words, and what only compares as text
     (r"\text{Monday}", "Monday"), ("Yes", r"\text{yes}"), ("A", "(A)"),
     (r"\sum_{k=1}^{n} a_k", r"\sum_{k=1}^{n} a_k"),
@@ -69,6 +83,10 @@ WRONG = [
     (r"\pi", "3.141592653589793238462643383279502884197"), (r"\sqrt{2}", "1.41421356237"), ("0", "10^{-60}"),
     (r"\sqrt{2}", r"\sqrt{2}+10^{-60}"), ("204", "2.04"), ("204", "20400"),
     (r"\frac{\pi^2}{6}", r"\sum_{i=1}^{10000000} \frac{1}{i^2}"),
+    (r"\frac{1}{12}", "0.08333333333333"), (r"\frac{1}{12}", "0.0833333333333334"), ("2/3", "0.666666666666666"),
+    ("0.123456789012346", "0.1234567890123456"), ("0.1234567890123456", "0.123456789012346"),
+    ("4.12310562561766", r"\sqrt{17}+10^{-14}"), ("4.1231", r"\sqrt{17}"), ("1", "0.999999999999999999"),
+    (r"\frac{1}{3}", "0.33333333333333333x"), ("0", "0.0000000000000000000001"),
     # percent is one hundredth, units must agree, letters are no units
     ("50", r"50\%"), (r"50\%", "50"), (r"5\text{ km}", r"5\text{ m}"), (r"90^\circ", r"\frac{\pi}{2}"),
     ("204", "204m"), ("204", "204 bananas"), (r"6\text{ cm}^2", r"6\text{ cm}^3"),
@@ -79,6 +97,7 @@ WRONG = [
     # hedges and structures that contain the gold
     ("204", "203,204"), ("204", "204,204"), ("204", "204 or 205"), ("204", r"204 \text{ and } 205"),
     ("5", r"5 \text{ or maybe } 7"), ("204", r"\{204\}"), ("204", "[204]"), ("204", r"204 \pm 0"),
+    ("204", "204or205"), ("5", "5oranges"),
     ("204", r"204 \pm 100"), ("2", r"\pm 2"), ("204", "204..."), ("5", "5;6"), ("5", r"5\\6"), ("5", "5|6"),
     ("1,2", "1,2,3"), ("1,2", "1,1"), ("1,1,2", "1,2,2"), ("1, 2", "1, 2, ..."),
     # false equations, inequalities
@@ -86,10 +105,18 @@ WRONG = [
     ("204", r"\geq 204"), ("204", r"x\geq 204"), ("204", ">204"), ("204", r"\approx 204"), ("5", r"5\ne 6"),
     ("x=5", "y=5"), ("x>3", r"x\geq 3"), ("x>3", "x<3"), ("x^2+y^2=1", "x^2+y^2=2"), ("y=2x", "y=x"),
     ("x=5", "5=5=5"), ("204", "="), ("204", "=204="),
+    (r"(-\infty,3)", "|x|<3"), ("(1,3)", "1<|x|<3"), ("x>3", "|x|>3"), (r"(0,\infty)", "1<x>0"), (r"(1,2)", "x<2"),
+    (r"(-\infty,\infty)", r"x\neq 3"), (r"(-\infty,3)\cup(3,\infty)", r"x\neq -3"),
+    (r"(-\infty,3)\cup(3,\infty)", r"|x|\neq 3"), (r"(-\infty,3]\cup[3,\infty)", r"x\neq 3"),
+    ("5", "x != 5"), ("5", "5 != 6"),
     # brackets and order mean something
     ("(1,2)", "[1,2]"), ("[1,2)", "(1,2]"), ("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), ("[1,2)", "1<x<2"),
     ("3:4", "4:3"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
     (r"\infty", r"-\infty"), ("204", r"\infty"),
+    ("p=5,q=2;p=7,q=2", "(2,5),(2,7)"), ("p=5,q=2;p=7,q=2", "(5,7),(2,2)"), ("(1,2)", "(1,2),(1,2)"),
+    ("1,2", "(1),(2),(2)"), ("1,2", "1,2,2"),
+    (r"\sum_{k=0}^{n} a_k b_k", r"\sum_{k=1}^{n} b_k a_k"), (r"\sum_{k=0}^{n} a_k b_k", r"\sum_{k=0}^{n} b_k a_k + 0"),
+    (r"\sum_{k=0}^{n} a_k + 1", r"\sum_{k=0}^{n} 1 + a_k"), ("a_{n-1}", "a_{n+1}"),
     # letters
     ("x+d", "x+h"), ("x+a", "x+A"), ("x", "X"), ("e", "E"), ("i", "j"), ("i", "I"), ("|x|", "x"),
     (r"\sqrt{x^2}", "x"), (r"\text{Monday}", "Mondya"), ("No", "Yes"), ("204", r"\text{nan}"), ("nan", "0"),
@@ -109,6 +136,10 @@ HOSTILE = [
     "__import__('os').system('touch PWNED')", "().__class__.__bases__[0].__subclasses__()", "open('PWNED','w')",
     "lambda: 5", "5 if True else 6", "x.subs(x,5)", r"\begin{pmatrix}" * 30, "{" * 500, "}" * 500, "\\" * 999, "\x00",
     "√" * 300,
+    r"9^{\frac{\frac{6400}{1}\sqrt{9}}{6}}", r"9^{\frac{\sqrt{4}}{\frac{1}{9999999999}}}",
+    r"9^{\frac{\sqrt{4}}{\frac{\sqrt{1}}{9999999999}}}", r"9^{\frac{x}{\frac{1}{9999999999}}}",
+    r"2^{\sqrt{99999}}x", r"9^{{5}{64}{64}}",
+    r"\begin{pmatrix}1&2\\3&4\end{pmatrix}" * 20, r"2\begin{pmatrix}1\end{pmatrix}", "(1,2);" * 100,
 ]  # fmt: skip
 
 
@@ -151,6 +182,17 @@ def test_hostile_answers_are_wrong_soon(
         ("\\boxed {204}", True),
         ("The answer is easy to see. \\boxed{204}", True),
         ("The answer is not 205. Answer: 204", True),
+        ("Final Answer: The largest $n$ is 204.", True),
+        ("Final Answer: The volume of $ABCD$ is 204. I hope it is correct.", True),
+        ("The final answer is $204$. I hope it is correct. Otherwise it is $205$.", False),
+        ("Final Answer: Our guess is 204.", False),
+        ("Final Answer: The largest $n$ is not 204.", False),
+        ("Final Answer: The largest of 203 and 204 is 204.", False),
+        ("Final Answer: The largest $n$, or maybe the smallest, is 204.", False),
+        ("Final Answer: The largest $n$ is 204 or 205.", False),
+        ("Final Answer: The largest $n$ is at least 204.", False),
+        ("The largest $n$ is $204$.", False),
+        ("$204$", False),
         ("204", False),
         ("I cannot decide, but there are 204 cases.", False),
         ("The answer is 204 or maybe 205.", False),
@@ -181,6 +223,22 @@ def test_several_boxes_may_be_one_list() -> None:
     assert judge("12345", r"\boxed{12} and \boxed{345}").value == 0.0
     assert judge("12,345", r"\boxed{12} and \boxed{345}").value == 0.0
     assert judge("1", r"\boxed{1} and \boxed{2}").value == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", [r"\boxed{28}\%", r"$\boxed{28}$ percent", r"\boxed{ 28 }$\%$", r"\boxed{28\%}", r"\boxed{0.28}"]
+)
+def test_a_percent_sign_may_stand_behind_the_box(text: str) -> None:
+    assert judge(r"28\%", text).value == 1.0
+    assert judge(r"29\%", text).value == 0.0
+
+
+def test_a_percent_sign_behind_the_box_changes_no_other_gold() -> None:
+    assert judge("28", r"\boxed{28}\%").value == 1.0
+    assert judge("28", r"\boxed{0.28}\%").value == 0.0
+    assert judge(r"28\%", r"\boxed{28} of 100\%").value == 0.0
+    assert judge(r"28\%", r"\boxed{0.28}\%").value == 0.0
+    assert judge(r"0.28\%", r"\boxed{0.28}\%").value == 1.0
 
 
 @pytest.mark.parametrize("gold", [None, "", "  ", [], {}])

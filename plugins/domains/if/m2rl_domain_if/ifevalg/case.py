@@ -18,8 +18,8 @@ def capital_word_frequency(text: str, capital_frequency: int, capital_relation: 
 
 @TABLE.add("change_case:english_capital")
 def english_capital(text: str) -> bool:
-    """langdetect takes capitals of any language for English, so it is shown small letters."""
-    return text.isupper() and is_language(text.lower(), "en")
+    """English as written and in small letters: langdetect takes capitals of any language for English."""
+    return text.isupper() and is_language(text, "en") and is_language(text.lower(), "en")
 
 
 @TABLE.add("change_case:english_lowercase")

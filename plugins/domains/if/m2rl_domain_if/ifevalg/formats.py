@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from m2rl_domain_if.arguments import Count, Keyword, Positive
 from m2rl_domain_if.folding import visible
+from m2rl_domain_if.ifevalg.brevity import is_brief
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.patterns import pieces
 from m2rl_domain_if.statements import statements
@@ -48,9 +49,9 @@ def multiple_sections(text: str, section_spliter: str, num_sections: int) -> boo
 
 @TABLE.add("detectable_format:json_format")
 def json_format(text: str) -> bool:
-    """The whole text is one JSON object or array, or a fenced block that holds one."""
+    """The whole text is one JSON object, array or string, or a fenced block that holds one."""
     body = re.sub(r"\A```(?:json|Json|JSON)?|```\Z", "", text.strip()).strip()
-    if body[:1] not in ("{", "[") or _depth(body) > DEEPEST_JSON:
+    if body[:1] not in ("{", "[", '"') or _depth(body) > DEEPEST_JSON:
         return False
     try:
         json.loads(body, parse_constant=_refuse)
@@ -85,9 +86,9 @@ def _titled(line: str) -> bool:
 
 @TABLE.add("detectable_format:sentence_hyphens")
 def sentence_hyphens(text: str) -> bool:
-    """Two or more sentences, joined by hyphens without spaces, and no other hyphen."""
+    """Sentences joined by hyphens without spaces, and no other hyphen; two or more where the text is brief."""
     parts, expected = text.split("-"), statements(text.replace("-", " "))
-    return len(parts) > 1 and parts == expected
+    return parts == expected and (len(parts) > 1 or not is_brief(text))
 
 
 @TABLE.add("detectable_format:square_brackets")

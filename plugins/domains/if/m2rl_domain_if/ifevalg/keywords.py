@@ -7,13 +7,14 @@ from itertools import pairwise
 
 from m2rl_domain_if.arguments import Character, Keyword, Keywords, Positive, Relation, compare
 from m2rl_domain_if.folding import fold, strictest, visible
+from m2rl_domain_if.ifevalg.brevity import is_brief
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.patterns import found, occurrences
 
 __all__: list[str] = []
 
 SHORTEST_PALINDROME = 3
-"""Characters: every "a" reads the same both ways."""
+"""Characters, in a brief text: every "a" reads the same both ways."""
 
 
 @TABLE.add("keywords:existence", keywords=Keywords)
@@ -32,8 +33,8 @@ def forbidden_words(text: str, forbidden_words: list[str]) -> bool:
 @TABLE.add("keywords:exclude_word_harder", keyword=Keyword)
 @strictest
 def exclude_word_harder(text: str, keyword: str) -> bool:
-    """The keyword, literally, does not occur as a whole word, in any case."""
-    return not found(re.escape(keyword.strip()), text, whole=True)
+    """The keyword, literally, does not occur as a whole word, in any case; "well-known" and "it's" are other words."""
+    return not found(rf"(?<!\w['’-]){re.escape(keyword.strip())}(?!['’-]\w)", text, whole=True)
 
 
 @TABLE.add("keywords:frequency", keyword=Keyword, frequency=Positive, relation=Relation)
@@ -85,6 +86,11 @@ def _apart(text: str) -> bool:
 
 @TABLE.add("keywords:palindrome")
 def palindrome(text: str) -> bool:
-    """A word of at least three letters or digits that reads the same both ways, as it is written."""
-    words = (word for word in visible(text).split() if word.isalnum() and len(word) >= SHORTEST_PALINDROME)
+    """A word that reads the same both ways, as it is written; in a brief text, one of three letters or digits.
+
+    In a longer one "a" is a word like any other, as upstream has it.
+    """
+    words = visible(text).split()
+    if is_brief(text):
+        words = [word for word in words if word.isalnum() and len(word) >= SHORTEST_PALINDROME]
     return any(word == word[::-1] for word in words)
