@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from m2rl_domain_coding.sandbox.backend import Limits
 if TYPE_CHECKING:
     from conftest import Server
 
+CATALOGUE = Path(__file__).resolve().parents[5] / "shared" / "data" / "adversarial.jsonl"
 SUM = {"inputs": ["3\n1 2 3\n", "2\n5 6\n"], "outputs": ["6\n", "11\n"]}
 TOTAL = {"inputs": ['[1, 2]\n"é"', '[5, 6]\n"\\"\'"'], "outputs": ['[3, "é"]', '[11, "\\"\'"]'], "fn_name": "total"}
 READ = "n=int(input())\nanswer=sum(map(int,input().split()))\n"
@@ -107,6 +110,20 @@ def test_more_output_than_allowed_is_wrong(fusion: Server) -> None:
     fusion.reply = loud
     reward = fusion.judged(prompt(SUM), fenced(READ + "print(answer)"))
     assert (reward.value, reward.reason) == (0.0, "test 1 of 2: too much output")
+
+
+@pytest.mark.skipif(not CATALOGUE.is_file(), reason="needs ../shared beside the repository")
+def test_the_catalogue_comes_out_the_same(fusion: Server) -> None:
+    rows = [row for row in map(json.loads, CATALOGUE.read_text().splitlines()) if row["domain"] == "coding"]
+    domain = fusion.domain(seconds=1.0)
+    tasks = [
+        ("coding", Trajectory(Prompt(row["id"], "coding", (), None, row["metadata"]), (), row["response"]))
+        for row in rows
+    ]
+    with VerifierPool({"coding": Spec("coding", seconds=domain.verify_seconds, remote=domain)}) as pool:
+        found = pool.verify_all(tasks)
+    got = {row["id"]: each.reward.value for row, each in zip(rows, found, strict=True)}
+    assert got == {row["id"]: row["expected_reward"] for row in rows}
 
 
 def test_answers_are_judged_at_the_same_time(fusion: Server) -> None:
