@@ -65,6 +65,7 @@ class Zygote:
         self.processes = jail.build()
         self.itself = os.pidfd_open(os.getpid())
         self.anonymous = held(self.processes, count_first=True) if self.processes is not None else 0
+        harness.tidy()
         gc.collect()
         gc.freeze()
 
