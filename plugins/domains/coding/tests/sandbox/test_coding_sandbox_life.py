@@ -68,6 +68,15 @@ def test_a_zygote_is_used_again(namespace: Namespace) -> None:
     assert children() == before
 
 
+def test_a_zygote_that_is_told_to_stop_too_late_goes_on(namespace: Namespace) -> None:
+    assert right(namespace)
+    before = children()
+    for zygote in namespace._idle:
+        zygote._stop()  # as a run does whose program has ended by itself in the meantime
+    assert right(namespace)
+    assert children() == before
+
+
 def test_closing_leaves_nothing() -> None:
     before, files, others = children(), len(os.listdir("/proc/self/fd")), groups(os.getpid())
     backend = Namespace()
