@@ -57,8 +57,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> bool:
     return True
 
 
-def groups() -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/m2rl-sandbox-{os.getpid()}-*"))
+def groups(process: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/m2rl-sandbox-{process}-*"))
 
 
 def test_a_zygote_is_used_again(namespace: Namespace) -> None:
@@ -68,13 +68,22 @@ def test_a_zygote_is_used_again(namespace: Namespace) -> None:
     assert children() == before
 
 
+def test_a_zygote_that_is_told_to_stop_too_late_goes_on(namespace: Namespace) -> None:
+    assert right(namespace)
+    before = children()
+    for zygote in namespace._idle:
+        zygote._stop()  # as a run does whose program has ended by itself in the meantime
+    assert right(namespace)
+    assert children() == before
+
+
 def test_closing_leaves_nothing() -> None:
-    before, files = children(), len(os.listdir("/proc/self/fd"))
+    before, files, others = children(), len(os.listdir("/proc/self/fd")), groups(os.getpid())
     backend = Namespace()
     assert right(backend)
     backend.close()
     assert children() == before
-    assert not groups()
+    assert groups(os.getpid()) == others
     assert len(os.listdir("/proc/self/fd")) == files
     with pytest.raises(SandboxError, match="closed"):
         backend.run(GOOD, LIMITS)
@@ -173,7 +182,7 @@ WORKER = """
 import resource, sys
 from m2rl_domain_coding.sandbox import Limits, Program, open_backend
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.RLIM_INFINITY))
-resource.setrlimit(resource.RLIMIT_CPU, (2, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_CPU, (1, resource.RLIM_INFINITY))
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, resource.RLIM_INFINITY))
 backend = open_backend(sys.argv[1], allow_weak_isolation=True)
 print(backend.run(Program(sys.stdin.read()), Limits(seconds=60.0, memory=256 << 20)).stdout, end="")
@@ -193,7 +202,7 @@ def worker(name: str = "namespace") -> subprocess.Popen[str]:
 
 
 def test_the_limits_of_the_worker_are_not_those_of_programs() -> None:
-    source = "import time\nwhile time.process_time() < 2.5: pass\nx = bytearray(200 << 20)\nprint('done')"
+    source = "import time\nwhile time.process_time() < 1.5: pass\nx = bytearray(200 << 20)\nprint('done')"
     with worker() as process:
         said, _ = process.communicate(source, timeout=60)
     assert said == "done\n"
@@ -228,19 +237,18 @@ def mentions(text: str) -> list[str]:
     return [line for line in found if text in line and "zygote.main" in line]
 
 
-def test_groups_of_killed_workers_are_swept(named: Callable[[str], list[int]]) -> None:
+def test_groups_of_killed_workers_are_swept(namespace: Namespace, named: Callable[[str], list[int]]) -> None:
     with worker() as process:
         assert process.stdin
         process.stdin.write(SLEEPER)
         process.stdin.close()
         assert wait_for(lambda: named("m2rl-sleeper"))
+        left = groups(process.pid)
         process.kill()
         process.wait()
-        assert wait_for(lambda: not mentions(f", {process.pid})"), 3.0)
-    backend = Namespace()
-    assert right(backend)
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/m2rl-sandbox-{process.pid}-*"))
-    backend.close()
+    assert wait_for(lambda: not any((group / "cgroup.procs").read_text() for group in left), 3.0)
+    assert right(namespace)
+    assert not groups(process.pid)
 
 
 def test_weak_isolation_must_be_allowed() -> None:

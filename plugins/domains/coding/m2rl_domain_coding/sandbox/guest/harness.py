@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from .handles import LENGTH
 from .plain import dump
 
-__all__ = ["run", "streams"]
+__all__ = ["run", "streams", "tidy"]
 
 _PROGRAM = "program.py"
 
@@ -44,7 +44,6 @@ def run(payload: bytes, result: int) -> NoReturn:
     """
     leave, write, process = os._exit, os.write, os.getpid()  # before the program can change them
     given = json.loads(payload)
-    _tidy()
     if given["call"] is None:
         os.close(result)
     code = 1
@@ -64,8 +63,8 @@ def run(payload: bytes, result: int) -> NoReturn:
         leave(code)
 
 
-def _tidy() -> None:
-    """What site and the command line would have set up; and nothing of ours in sight."""
+def tidy() -> None:
+    """What site and the command line would have set up; and nothing of ours in sight. Before :func:`run`."""
     for name in ("exit", "quit"):
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.argv = [_PROGRAM]

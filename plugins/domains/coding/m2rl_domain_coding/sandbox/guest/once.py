@@ -21,6 +21,7 @@ def main(rules: Rules, base: int, payload: int, status: int, result: int) -> NoR
             syscalls.die_with_parent()
         given = read(payload)
         status, result = arrange([0, 1, 2, status, result])
+        harness.tidy()
         confine(rules, base)
         harness.streams()
         started(status)

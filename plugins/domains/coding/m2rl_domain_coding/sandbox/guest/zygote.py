@@ -65,6 +65,7 @@ class Zygote:
         self.processes = jail.build()
         self.itself = os.pidfd_open(os.getpid())
         self.anonymous = held(self.processes, count_first=True) if self.processes is not None else 0
+        harness.tidy()
         gc.collect()
         gc.freeze()
 
@@ -75,6 +76,8 @@ class Zygote:
             request, handles, _, _ = socket.recv_fds(self.channel, 4096, len(HANDLES))
             if not request:
                 os._exit(0)
+            if not handles:  # asked to end a program that had ended
+                continue
             try:
                 report = self.execute(json.loads(request), handles)
             except OSError as error:
