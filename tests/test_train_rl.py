@@ -178,7 +178,7 @@ def test_failed_verdicts_leave_their_group(start: Any) -> None:
 
 
 def test_failed_verdicts_are_told_of(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, told = start(steps=2, broken=38, verifier_failures=1.0), list[str]()
+    run, told = start(steps=2, broken=20, verifier_failures=1.0), list[str]()
     monkeypatch.setattr(run, "note", told.append)
     train_rl(run)
     assert told
