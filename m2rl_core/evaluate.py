@@ -54,7 +54,7 @@ def evaluate(run: StageRun[EvalStage]) -> None:
             for step, prompts_P in enumerate(chunks[first:], first):
                 with run.clock("rollout"):
                     groups_P = sampler.rollout(prompts_P, task.sampling, task.k)
-                usable(groups_P, run.stage.verifier_failures, f"stages.{run.name}.verifier_failures")
+                usable(groups_P, run)
                 samples.append(groups_P, task.name)
                 run.log(step, summarise(groups_P))
                 run.checkpoint(step + 1, samples)

@@ -35,7 +35,7 @@ def train_rl(run: StageRun[RlStage]) -> None:
                 sampler.load_weights(policy.named_tensors(), version=step)
             with run.clock("rollout"):
                 groups_P = sampler.rollout(source.next(step), sampling(run.seed, stage, step), stage.group)
-            samples_S = usable(groups_P, stage.verifier_failures, f"stages.{run.name}.verifier_failures")
+            samples_S = usable(groups_P, run)
             with run.clock("train"):
                 score(policy, samples_S, parts, stage.tokens_per_device)
                 credit(groups_P, parts.advantage)

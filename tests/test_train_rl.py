@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,16 @@ def test_failed_verdicts_leave_their_group(start: Any) -> None:
     train_rl(run)
     for record in read_jsonl(run.folder / "rollouts.jsonl"):
         assert (record["reward"] is None) == (record["ground_truth"] >= 38)
+
+
+def test_failed_verdicts_are_told_of(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, told = start(steps=2, broken=20, verifier_failures=1.0), list[str]()
+    monkeypatch.setattr(run, "note", told.append)
+    train_rl(run)
+    assert told
+    assert all(
+        re.search(r"^\d+ of 32 verdicts failed, .*broken on purpose.*the others are used$", each) for each in told
+    )
 
 
 def test_too_many_failed_verdicts_stop_the_run(start: Any) -> None:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from m2rl_core.config import EvalStage, RlStage
 from m2rl_core.errors import VerifierError
+from m2rl_core.run import StageRun
 from m2rl_core.types import Group, Sample
 
 __all__ = ["usable"]
 
 
-def usable(groups_P: Sequence[Group], limit: float, setting: str) -> list[Sample]:
-    """The samples with a verdict, group by group.
-
-    Args:
-        limit: share of failed verdicts that is still borne.
-        setting: dotted path of the limit in the study, for the message.
+def usable(groups_P: Sequence[Group], run: StageRun[RlStage] | StageRun[EvalStage]) -> list[Sample]:
+    """The samples with a verdict, group by group; of the others the user is told.
 
     Raises:
-        VerifierError: where more than ``limit`` of all verdicts failed.
+        VerifierError: where more of the verdicts failed than the stage's ``verifier_failures`` allows.
     """
     samples_S = [sample for group in groups_P for sample in group.usable]
     failed = [s for g in groups_P for s in g.samples_G if s.reward.value is None]
-    drawn = len(samples_S) + len(failed)
+    if not failed:
+        return samples_S
+    drawn, first, limit = len(samples_S) + len(failed), failed[0], run.stage.verifier_failures
+    told = (
+        f"{len(failed)} of {drawn} verdicts failed, the first in domain '{first.prompt.domain}' at prompt "
+        f"{first.prompt.id}: {first.reward.reason}"
+    )
     if len(failed) > limit * drawn:
-        first = failed[0]
         raise VerifierError(
-            f"{len(failed)} of {drawn} verdicts failed, the first in domain '{first.prompt.domain}' at prompt "
-            f"{first.prompt.id}: {first.reward.reason}",
-            allowed=f"{setting} = {limit:.0%}",
+            told,
+            allowed=f"stages.{run.name}.verifier_failures = {limit:.0%}",
             then="mend the verifier, then run the same command again to resume",
         )
+    run.note(f"{told}; the others are used")
     return samples_S

@@ -80,6 +80,13 @@ class Gym:
             return _said(f"Error: {len(reply.body):,} bytes found. Narrow the search.")
         return reply.body.decode()
 
+    async def replayed(self, prompt: Prompt, made: Sequence[Call]) -> tuple[Session, str]:
+        """A new session in which the calls ``made`` have been carried out, and the answer to the last of them."""
+        session, answer = await self.seeded(prompt), ""
+        for call in made:
+            answer = await self.answer(session, prompt, call)
+        return session, answer
+
     async def verify(self, trajectory: Trajectory) -> Reward:
         """The server's verdict, in the episode's own session or, where that is gone, in a new one after a replay."""
         prompt = trajectory.prompt
@@ -89,9 +96,7 @@ class Gym:
             return Reward(0.0, f"malformed call: {error}")
         session = self._kept.pop(_key(prompt, trajectory.messages), None)
         if session is None:
-            session = await self.seeded(prompt)
-            for call in (call for _, made in turns for call in made):
-                await self.answer(session, prompt, call)
+            session, _ = await self.replayed(prompt, [call for _, made in turns for call in made])
         answers = [message["content"] for message in trajectory.messages if message["role"] == "tool"]
         body = verify_request(prompt, turns, answers, lambda call: _is_sent(prompt, call))
         reply = await self.run(lambda: session.post("verify", body))
@@ -108,7 +113,10 @@ class Gym:
 
 
 class GymEpisode:
-    """An episode whose calls a resources server answers; its session begins with the first call."""
+    """An episode whose calls a resources server answers.
+
+    Its session begins with the first call, and anew, with all calls made again, where a restarted server has lost it.
+    """
 
     max_turns = MAX_TURNS
 
@@ -116,6 +124,7 @@ class GymEpisode:
         self.history: Literal["keep", "drop"] = history
         self._gym, self._prompt = gym, prompt
         self._session: Session | None = None
+        self._made: list[Call] = []
         self._said: list[Message] = []
 
     async def reply(self, text: str) -> list[Message]:
@@ -123,15 +132,20 @@ class GymEpisode:
             made = calls(text)
         except CallError:  # the verifier will say so
             return []
-        if made and self._session is None:
-            self._session = await self._gym.seeded(self._prompt)
-        replies = []
-        for call in made:
-            assert self._session is not None
-            content = await self._gym.answer(self._session, self._prompt, call)
-            replies.append(Message(role="tool", content=content))
+        replies = [Message(role="tool", content=await self._answered(call)) for call in made]
         self._said += [Message(role="assistant", content=text), *replies]
         return replies
+
+    async def _answered(self, call: Call) -> str:
+        """The session's answer; after trouble, that of a new session in which all calls are made again."""
+        self._made.append(call)
+        try:
+            if self._session is None:
+                self._session = await self._gym.seeded(self._prompt)
+            return await self._gym.answer(self._session, self._prompt, call)
+        except ServerError:
+            self._session, answer = await self._gym.replayed(self._prompt, self._made)
+            return answer
 
     async def close(self) -> None:
         if self._session is not None:

@@ -18,8 +18,6 @@ LARGEST = 16 << 20
 CHUNK = 1 << 16
 PAUSE = 0.2
 """Seconds before the second attempt; doubled before the third."""
-CONNECTS = 3
-"""Attempts to connect: nothing has been sent yet, so that trying again is safe."""
 
 
 class ServerError(RuntimeError):
@@ -84,18 +82,18 @@ class Session:
         return Reply(value, text)
 
     def _connected(self, deadline: float) -> http.client.HTTPConnection:
+        """Tries until the deadline where nobody listens: nothing has been sent yet, and a server may be restarting."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        for attempt in range(1, CONNECTS + 1):
+        while True:
             connection = kind(self._host, timeout=max(0.01, deadline - time.monotonic()))
             try:
                 connection.connect()
                 return connection
             except ConnectionRefusedError:
                 connection.close()
-                if attempt == CONNECTS:
+                if time.monotonic() + PAUSE > deadline:
                     raise
-                time.sleep(PAUSE * attempt)
-        raise AssertionError("no attempt")
+                time.sleep(PAUSE)
 
     def _refresh(self, set_cookies: list[str]) -> None:
         for header in set_cookies:

@@ -30,6 +30,8 @@ class Resources:
     cookies: list[str | None] = field(default_factory=list)
     stop: Callable[[], None] = lambda: None
     """Kill the server."""
+    start: Callable[[], None] = lambda: None
+    """Start it again, at the same address."""
     done: threading.Event = field(default_factory=threading.Event)
     """The test is over."""
 
@@ -98,17 +100,25 @@ def resources() -> Iterator[Resources]:
         def log_message(self, *_: object) -> None:
             return
 
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
+    port, running = 0, list[tuple[Server, threading.Thread]]()
+
+    def start() -> None:
+        server = Server(("127.0.0.1", port), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
 
     def stop() -> None:
-        server.shutdown()
-        server.server_close()
+        while running:
+            server, thread = running.pop()
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
-    here.stop = stop
-    here.url = f"http://127.0.0.1:{server.server_address[1]}"
+    here.start, here.stop = start, stop
+    start()
+    port = running[0][0].server_address[1]
+    here.url = f"http://127.0.0.1:{port}"
     yield here
     here.done.set()
     stop()
-    thread.join()

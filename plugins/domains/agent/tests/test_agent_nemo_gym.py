@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -238,7 +239,8 @@ def test_a_fault_is_a_failed_verdict(resources: Resources, where: str, fault: st
         resources.fault = fails
         with pytest.raises(ServerError, match="/email_search_emails"):
             played(agent, SEARCH, REPLY, "Done.")
-        assert resources.routes() == ["seed_session", "email_search_emails"]  # what may have happened is not repeated
+        # what may have happened in a session is not repeated in it
+        assert resources.routes() == 2 * ["seed_session", "email_search_emails"]
     assert time.monotonic() - started < 6.0
 
 
@@ -265,15 +267,35 @@ def test_a_hiccup_while_seeding_or_judging_is_tried_again(resources: Resources) 
     assert failed == {"seed_session", "verify"}
 
 
-def test_a_lost_session_is_a_failed_episode(resources: Resources) -> None:
+def test_a_lost_session_is_begun_anew_with_the_same_calls(resources: Resources) -> None:
     def forgetful(here: Resources, web: BaseHTTPRequestHandler, route: str) -> bool:
-        if route == "email_reply_email":
+        if route == "email_reply_email" and here.routes().count(route) == 1:
             here.sessions.clear()
         return False
 
     resources.fault = forgetful
-    with pytest.raises(ServerError, match="Session not initialized"):
-        played(domain(resources), SEARCH, REPLY, "Done.")
+    agent = domain(resources)
+    assert judged(agent, played(agent, SEARCH, REPLY, "Done.")).value == 1.0
+    calls = ["email_search_emails", "email_reply_email"]
+    assert resources.routes() == ["seed_session", *calls, "seed_session", *calls, "verify"]
+
+
+def test_a_server_that_is_restarted_in_mid_episode_costs_nothing(resources: Resources) -> None:
+    agent = domain(resources)
+
+    async def play() -> Trajectory:
+        episode = agent.open(PROMPT)
+        found = await episode.reply(SEARCH)
+        await asyncio.to_thread(resources.stop)
+        resources.sessions.clear()
+        threading.Timer(0.5, resources.start).start()
+        said = [{"role": "assistant", "content": SEARCH}, *found, {"role": "assistant", "content": REPLY}]
+        said += [*await episode.reply(REPLY), {"role": "assistant", "content": "Done."}]
+        await episode.close()
+        return Trajectory(PROMPT, tuple(said), "Done.")
+
+    trajectory = asyncio.run(play())
+    assert judged(agent, trajectory).value == 1.0
 
 
 def test_a_server_killed_in_mid_episode_fails_the_episode_and_the_verdict(resources: Resources) -> None:
