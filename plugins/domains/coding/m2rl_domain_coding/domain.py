@@ -63,7 +63,7 @@ class Coding(ProceduralDomain):
         """Unit tests that decide, drawn by a hash of ``seed`` and the prompt's id; all of them by default. The released
         code draws 20 anew for every answer."""
         seconds: float = Field(10.0, gt=0.0, le=600.0)
-        """Of one test, as in the released code."""
+        """CPU time of one test, as in the released code, and half of its wall time."""
         total_seconds: float = Field(60.0, gt=0.0, le=3600.0)
         """Of all tests of one answer, after which it is wrong; the paper is silent."""
         memory: int = Field(512, ge=32)

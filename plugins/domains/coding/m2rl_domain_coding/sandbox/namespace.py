@@ -132,10 +132,10 @@ class Zygote:
         """
         with Exchange(program, limits) as exchange:
             kills = self._limit(limits.memory)
-            request = json.dumps({"seconds": limits.seconds, "memory": limits.memory}).encode()
+            request = json.dumps({"seconds": limits.seconds, "wall": limits.wall, "memory": limits.memory}).encode()
             socket.send_fds(self._channel, [request], exchange.handles)
             exchange.handed_over()
-            cause = exchange.pump(self._channel.fileno(), limits.seconds + GRACE, self._stop)
+            cause = exchange.pump(self._channel.fileno(), limits.wall + GRACE, self._stop)
             report = self._expect(0.0)
             cause = cause or ("memory" if self._kills > kills else report["cause"])
             return exchange.outcome(cause, report["code"], report["seconds"])

@@ -67,7 +67,7 @@ class _Spawned:
             process = cleanup.enter_context(_ended(self._start(exchange, limits, group)))
             exchange.handed_over()
             began = time.monotonic()
-            cause = exchange.pump(process.ended, limits.seconds, process.kill)
+            cause = exchange.pump(process.ended, limits.wall, process.kill)
             process.kill()
             code = process.wait()
             if group and group.kills:

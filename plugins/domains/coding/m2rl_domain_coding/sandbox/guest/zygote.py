@@ -90,7 +90,7 @@ class Zygote:
         began = time.monotonic()
         child = self.fork(rules, handles)
         watched = os.pidfd_open(child)
-        cause = self.watch(watched, rules, began)
+        cause = self.watch(watched, rules, began + request["wall"])
         if cause:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -111,9 +111,9 @@ class Zygote:
                 os.close(handle)
         return child
 
-    def watch(self, child: int, rules: Rules, began: float) -> str:
+    def watch(self, child: int, rules: Rules, deadline: float) -> str:
         """Wait for the end; or say why it has to come now."""
-        while (left := began + rules.seconds - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
             pause = left if self.processes is None else min(left, _LOOK)
             ready, _, _ = select.select([child, self.channel.fileno()], [], [], pause)
             if child in ready:
