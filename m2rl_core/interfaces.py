@@ -111,10 +111,21 @@ class SingleTurn:
 class Domain(Component, Protocol):
     """A dataset and a verifier, and an environment where it is multi-turn."""
 
-    remote: ClassVar[bool] = False
-    """True: :meth:`verify_remote` is awaited in the core's process instead of running :meth:`verify` in a worker."""
-    verify_seconds: ClassVar[float] = 10.0
-    """Limit of one verification, in CPU seconds and, doubled, in wall seconds; a worker beyond it is killed."""
+    @property
+    def remote(self) -> bool:
+        """True: :meth:`verify_remote` is awaited in the core's process instead of running :meth:`verify` in a worker.
+
+        A class variable, or a property where the settings decide.
+        """
+        return False
+
+    @property
+    def verify_seconds(self) -> float:
+        """Limit of one verification, in CPU seconds and, doubled, in wall seconds; a worker beyond it is killed.
+
+        A class variable, or a property where the settings decide.
+        """
+        return 10.0
 
     def check(self) -> None:
         """Look for what would stop a stage later, such as a row without gold. Nothing by default.

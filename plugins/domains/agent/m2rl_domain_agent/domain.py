@@ -64,7 +64,7 @@ class Agent(ProceduralDomain):
         self._gym = Gym(config.environment) if isinstance(config.environment, NemoGym) else None
 
     @property
-    def remote(self) -> bool:  # type: ignore[override]  # here the settings decide
+    def remote(self) -> bool:
         """True where a resources server judges."""
         return self._gym is not None
 

@@ -86,12 +86,12 @@ class Coding(ProceduralDomain):
         self._requests = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-fusion")
 
     @property
-    def remote(self) -> bool:  # type: ignore[override]
+    def remote(self) -> bool:
         """A server is awaited, many answers at a time; the embedded sandbox works in verifier processes."""
         return isinstance(self.config.sandbox, SandboxFusion)
 
     @property
-    def verify_seconds(self) -> float:  # type: ignore[override]
+    def verify_seconds(self) -> float:
         """Time for all tests of one answer, and for the sandbox itself."""
         suites = livecodebench.TOTAL if self.config.lcb_v5 or self.config.lcb_v6 else 0.0
         return max(self.config.total_seconds, suites) + (QUEUE if self.remote else MARGIN)
