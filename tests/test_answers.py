@@ -8,7 +8,18 @@ from fractions import Fraction
 
 import pytest
 
-from m2rl_core.answers import UnreadableError, claims, compact, enclosed, fold, headed, pieces, plain, rational, unwrap
+from m2rl_core.answers import (
+    UnreadableError,
+    claims,
+    compact,
+    enclosed,
+    fold,
+    otherwise,
+    pieces,
+    plain,
+    rational,
+    unwrap,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,10 +52,8 @@ from m2rl_core.answers import UnreadableError, claims, compact, enclosed, fold, 
         (r"\textbf{Final Answer: 204}", ("204",), ()),
         (r"$\text{Answer: }\frac{1}{2}$", (r"$ \frac{1}{2}$"[2:],), ()),
         ("The answer is therefore 204", (), ("204",)),
+        ("The best choice is to add. The answer must be even. The answer is 204", (), ("204",)),
         ("Answer: Just Do It", ("Just Do It",), ()),
-        ("The answer must be 204", (), ("204",)),
-        ("The correct option is C", (), ("C",)),
-        ("Best choice: C", (), ("C",)),
         (r"It goes into \boxed{}. So \boxed{204}", ("204",), ()),
         (r"Not all paths work: \boxed{204}", ("204",), ()),
     ],
@@ -219,19 +228,22 @@ def test_full_width_text_is_folded_on_request_only() -> None:
         ("The answer is:\n204", ("204",)),
         ("Answer:\n204\n205", ("204\n205",)),
         ("Answer:\n203\n\nAnswer:\n204", ("203", "204")),
-        ("Answer: 203\n204", ()),
+        ("The answer must be 204", ("204",)),
+        ("The **correct option is** C", ("C",)),
+        ("Best choice: C", ("C",)),
+        ("The right answer choice is not C", ()),
         ("The answer\n204", ()),
         ("Answer:", ()),
         ("Answer:\n\n  \n", ()),
     ],
 )
-def test_what_stands_below_a_label(text: str, below: tuple[str, ...]) -> None:
-    assert headed(text) == below
+def test_what_is_claimed_otherwise(text: str, below: tuple[str, ...]) -> None:
+    assert otherwise(text) == below
 
 
 def test_a_page_below_a_label_is_no_answer() -> None:
     with pytest.raises(UnreadableError):
-        headed("Answer:\n" + "5 " * 1000)
+        otherwise("Answer:\n" + "5 " * 1000)
 
 
 def test_a_long_sentence_does_not_spoil_what_is_stated() -> None:

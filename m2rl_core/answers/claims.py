@@ -1,9 +1,9 @@
 r"""What a final answer claims.
 
 Two forms **state** a claim and must all agree: ``\boxed{X}`` and ``Answer: X``. Only where neither occurs does the
-sentence "the answer is X" count, or "the correct option is X". There is no last resort such as "the last number of the
-text", which would reward guessing, and X is always the whole box or the whole rest of the line: "204 or maybe 205" is
-not 204. What stands below a label that is alone in its line is asked for separately: :func:`headed`.
+sentence "the answer is X" count, and only where there is none either, :func:`otherwise`. There is no last resort such
+as "the last number of the text", which would reward guessing, and X is always the whole box or the whole rest of the
+line: "204 or maybe 205" is not 204.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Claims", "UnreadableError", "claims", "headed"]
+__all__ = ["Claims", "UnreadableError", "claims", "otherwise"]
 
 LONGEST_TEXT = 100_000
 """Characters of a final answer, reasoning excluded."""
@@ -42,9 +42,10 @@ class _Box(NamedTuple):
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_LABEL = re.compile(
-    r"(?<![^\W_])(?:(?P<answer>answer)|(?:answer|correct|right|best)[ \t]+(?:choice|option))(?![^\W_])[ \t*_]*"
-    r"(?:(?:is[ \t*_]*)?(?P<colon>[:：])|(?:is|equals|must[ \t]+be)\b)",
+_LABEL = re.compile(r"(?<![^\W_])answer(?![^\W_])[ \t*_]*(?:(?:is[ \t*_]*)?(?P<stated>[:：])|is\b)", re.IGNORECASE)
+_OTHER = re.compile(
+    r"\b(?:answer[ \t]+(?:must[ \t]+be|equals)"
+    r"|(?:answer|correct|right|best)[ \t]+(?:choice|option)[ \t*_]*(?:is\b[:：]?|[:：]))",
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?:not|neither|never|none|no)\b", re.IGNORECASE)
@@ -85,7 +86,7 @@ def claims(text: str) -> Claims:
         claim = _behind(text, label, stop)
         if not claim or _FILLER.fullmatch(claim):
             continue
-        if label["answer"] and label["colon"]:
+        if label["stated"]:
             stated.append(claim)
         elif not _DENIAL.match(claim):
             said.append(claim)
@@ -96,19 +97,27 @@ def claims(text: str) -> Claims:
     return Claims(tuple(dict.fromkeys(stated)), tuple(dict.fromkeys(said)))
 
 
-def headed(text: str) -> tuple[str, ...]:
-    """What stands below a label that is alone in its line, up to the next empty line: a last resort before none.
-
-    For a text that makes no other claim. "Answer:" above "204" is 204; above "204" and "205" it is neither.
+def otherwise(text: str) -> tuple[str, ...]:
+    """What a text puts forward that makes no claim: "the correct option is X", "the answer must be X", and what stands
+    below a label that is alone in its line, up to the next empty line. "Answer:" above "204" is 204; above "204" and
+    "205" it is neither.
 
     Raises:
         UnreadableError: too many labels, or more text than an answer has.
     """
-    found = [_PARAGRAPH.match(text, stop) for label, stop in _labels(text) if not _behind(text, label, stop)]
-    below = tuple(dict.fromkeys(bare for paragraph in found if paragraph and (bare := _bare(paragraph[1]))))
-    if any(len(claim) > LONGEST_CLAIM for claim in below):
+    found = [
+        _behind(text, label, stop) or _below(text, stop)
+        for pattern in (_LABEL, _OTHER)
+        for label, stop in _labels(text, pattern)
+    ]
+    if any(len(claim) > LONGEST_CLAIM for claim in found):
         raise UnreadableError(f"a claim of more than {LONGEST_CLAIM} characters")
-    return below
+    return tuple(dict.fromkeys(claim for claim in found if claim and not _DENIAL.match(claim)))
+
+
+def _below(text: str, at: int) -> str:
+    paragraph = _PARAGRAPH.match(text, at)
+    return _bare(paragraph[1]) if paragraph else ""
 
 
 def _behind(text: str, label: re.Match[str], stop: int) -> str:
@@ -117,7 +126,7 @@ def _behind(text: str, label: re.Match[str], stop: int) -> str:
     if _OPENED.search(text, max(0, label.start() - BEFORE), label.start()):
         claim = _without_closing(claim)
     claim = _HOPE.sub("", _bare(claim))
-    return claim if label["colon"] else _ADVERB.sub("", claim)
+    return claim if label.group().endswith((":", "：")) else _ADVERB.sub("", claim)
 
 
 def _bare(claim: str) -> str:
@@ -134,9 +143,9 @@ def _without_closing(claim: str) -> str:
     return claim
 
 
-def _labels(text: str) -> Iterator[tuple[re.Match[str], int]]:
+def _labels(text: str, pattern: re.Pattern[str] = _LABEL) -> Iterator[tuple[re.Match[str], int]]:
     """Every label with the position where its claim ends: the next label or the end of the line."""
-    found = list(_LABEL.finditer(text))
+    found = list(pattern.finditer(text))
     if len(found) > MOST_CLAIMS:
         raise UnreadableError(f"{len(found)} answers")
     for index, label in enumerate(found):

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from m2rl_core.answers import UnreadableError, claims, fold, headed, plain
+from m2rl_core.answers import UnreadableError, claims, fold, otherwise, plain
 
 __all__ = ["LETTERS", "chosen", "is_pattern", "letters"]
 
@@ -60,7 +60,7 @@ def chosen(text: str, options: Mapping[str, str], patterns: Sequence[str] = ()) 
     text = fold(text)
     stated, said = claims(text)
     found = [*(each for pattern in patterns for each in _matches(pattern, text)), *stated]
-    return _all(found, options) or _all(said, options) or _all(headed(text), options)
+    return _all(found, options) or _all(said, options) or _all(otherwise(text), options)
 
 
 def _all(found: Iterable[str], options: Mapping[str, str]) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from m2rl_core.answers import claims, compact, fold, headed, plain, rational
+from m2rl_core.answers import claims, compact, fold, otherwise, plain, rational
 
 __all__ = ["answers", "same", "single"]
 
@@ -27,7 +27,7 @@ def answers(text: str) -> tuple[str, ...]:
     """
     text = fold(text)
     stated, said = claims(text)
-    return stated or said or headed(text)
+    return stated or said or otherwise(text)
 
 
 def single(claimed: tuple[str, ...]) -> str | None:
