@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from m2rl_domain_if.arguments import Positive, Relation
+from m2rl_domain_if.arguments import Positive, Relation, compare
 from m2rl_domain_if.folding import fold, visible
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.sentences import sentences
@@ -14,14 +14,10 @@ __all__: list[str] = []
 
 @TABLE.add("length_constraints:number_words", num_words=Positive, relation=Relation)
 def number_words(text: str, num_words: int, relation: str) -> bool:
-    """Words are runs of letters, digits and underscores that can be seen, with a letter or digit in them.
-
-    For "less than", what underscores join counts one by one too.
-    """
+    """Words are runs of letters, digits and underscores that can be seen; underscores alone are no word to demand."""
     found = re.findall(r"\w+", visible(text))
-    if relation == "at least":
-        return sum(bool(word.strip("_")) for word in found) >= num_words
-    return max(len(found), len(re.findall(r"[^\W_]+", visible(text)))) < num_words
+    said = [word for word in found if word.strip("_")]
+    return compare(len(found if relation == "less than" else said), relation, num_words)
 
 
 @TABLE.add("length_constraints:number_sentences", num_sentences=Positive, relation=Relation)
