@@ -44,6 +44,13 @@ def split(text: str, mode: Reasoning) -> tuple[str | None, str]:
 
 
 def _without_endings(text: str) -> str:
-    while (body := text.rstrip()).endswith(ENDINGS):
-        text = body[: body.rfind("<")]
-    return text
+    """``text`` before the end-of-turn tokens at its end, in time that grows with its length only."""
+    end = bare = len(text)
+    while bare:
+        if text[bare - 1].isspace():
+            bare -= 1
+        elif ending := next((each for each in ENDINGS if text.endswith(each, 0, bare)), ""):
+            end = bare = bare - len(ending)
+        else:
+            break
+    return text[:end]

@@ -8,7 +8,18 @@ from fractions import Fraction
 
 import pytest
 
-from m2rl_core.answers import UnreadableError, claims, compact, enclosed, fold, pieces, plain, rational, unwrap
+from m2rl_core.answers import (
+    UnreadableError,
+    claims,
+    compact,
+    enclosed,
+    fold,
+    otherwise,
+    pieces,
+    plain,
+    rational,
+    unwrap,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +44,18 @@ from m2rl_core.answers import UnreadableError, claims, compact, enclosed, fold, 
         ("Final Answer: The final answer is $4$. I hope it is correct.", (), ("$4$.",)),
         ("The correct answer depends on it. Answers: 3", (), ()),
         ("Answer:\n204", (), ()),
+        ("The answer is **204**.", (), ("204.",)),
+        ("Answer: **204** cm, `x`", ("204 cm, x",), ()),
+        ("Answer: 2**3**4", ("2**3**4",), ()),
+        ("__Answer:__ 204", ("204",), ()),
+        (r"\textbf{Answer:} 204", ("204",), ()),
+        (r"\textbf{Final Answer: 204}", ("204",), ()),
+        (r"$\text{Answer: }\frac{1}{2}$", (r"$ \frac{1}{2}$"[2:],), ()),
+        ("The answer is therefore 204", (), ("204",)),
+        ("The best choice is to add. The answer must be even. The answer is 204", (), ("204",)),
+        ("Answer: Just Do It", ("Just Do It",), ()),
+        (r"It goes into \boxed{}. So \boxed{204}", ("204",), ()),
+        (r"Not all paths work: \boxed{204}", ("204",), ()),
     ],
 )
 def test_claims(text: str, stated: tuple[str, ...], said: tuple[str, ...]) -> None:
@@ -51,6 +74,10 @@ def test_claims(text: str, stated: tuple[str, ...], said: tuple[str, ...]) -> No
         r"\boxed{204}$, maybe",
         r"It is not \boxed{204}",
         r"It isn't $\boxed{204}$",
+        r"It cannot be \boxed{204}",
+        r"It is not equal to \boxed{204}",
+        r"\boxed{204} is wrong",
+        r"$\boxed{204}$ is not the answer",
         r"\boxed{1}" * 100,
         "Answer: 1\n" * 100,
         r"\boxed{" + "1" * 2000 + "}",
@@ -192,6 +219,31 @@ def test_spaces_between_digits_mean_something() -> None:
 def test_full_width_text_is_folded_on_request_only() -> None:
     assert fold("Ａｎｓｗｅｒ：Ｃ　２０４") == "Answer:C 204"
     assert plain("２０４") == "２０４"
+
+
+@pytest.mark.parametrize(
+    ("text", "below"),
+    [
+        ("**Answer:**\n\n**204**\n\nThe end.", ("204",)),
+        ("The answer is:\n204", ("204",)),
+        ("Answer:\n204\n205", ("204\n205",)),
+        ("Answer:\n203\n\nAnswer:\n204", ("203", "204")),
+        ("The answer must be 204", ("204",)),
+        ("The **correct option is** C", ("C",)),
+        ("Best choice: C", ("C",)),
+        ("The right answer choice is not C", ()),
+        ("The answer\n204", ()),
+        ("Answer:", ()),
+        ("Answer:\n\n  \n", ()),
+    ],
+)
+def test_what_is_claimed_otherwise(text: str, below: tuple[str, ...]) -> None:
+    assert otherwise(text) == below
+
+
+def test_a_page_below_a_label_is_no_answer() -> None:
+    with pytest.raises(UnreadableError):
+        otherwise("Answer:\n" + "5 " * 1000)
 
 
 def test_a_long_sentence_does_not_spoil_what_is_stated() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -60,6 +61,13 @@ def test_reasons_name_the_fault() -> None:
 def test_long_texts_take_no_time() -> None:
     for text in ("<think>" * 100_000, " " * 1_000_000 + "x", "<|im_end|>" * 3_000, "a</think>" + "<" * 1_000_000):
         split(text, "required")
+
+
+def test_many_endings_take_no_time() -> None:
+    started = process_time()
+    assert split("a </s> <|im_end|>\n", "off") == ("a ", "")
+    assert split("</s>\n" * 100_000, "off") == ("", "")
+    assert process_time() - started < 2.0
 
 
 @pytest.mark.skipif(not CATALOGUE.exists(), reason="the catalogue is not there")

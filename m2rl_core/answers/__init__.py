@@ -7,7 +7,7 @@ function is bounded, and an answer that is longer, deeper or larger than the lim
 from __future__ import annotations
 
 from m2rl_core.answers.arithmetic import rational
-from m2rl_core.answers.claims import Claims, UnreadableError, claims
+from m2rl_core.answers.claims import Claims, UnreadableError, claims, otherwise
 from m2rl_core.answers.latex import compact, enclosed, fold, pieces, plain, unwrap
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "compact",
     "enclosed",
     "fold",
+    "otherwise",
     "pieces",
     "plain",
     "rational",

@@ -15,9 +15,9 @@ DEEPEST = 64
 LARGEST = 16_384
 """Bits of a value's numerator and denominator together."""
 
-_ARITHMETIC = re.compile(r"(?:[0-9+\-*/^(){}.,!%\s]|\\(?:frac|cdot|times|div|overline)(?![A-Za-z])|\\%)+")
+_ARITHMETIC = re.compile(r"(?:[0-9+\-*/^(){}.,!%\s]|\\(?:frac|cdot|times|div|overline|bar)(?![A-Za-z])|\\%)+")
 _NUMBER = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
-_REPEATING = re.compile(r"\.?\\overline\s*\{([0-9]+)\}")
+_REPEATING = re.compile(r"\.?\\(?:overline|bar)\s*\{([0-9]+)\}")
 _SLASH = re.compile(r"\s+([0-9]+)/([0-9]+)(?![0-9.,])")
 _TIMES = re.compile(r"\\(?:cdot|times|div)(?![A-Za-z])|[*/]")
 
@@ -25,10 +25,10 @@ _TIMES = re.compile(r"\\(?:cdot|times|div)(?![A-Za-z])|[*/]")
 def rational(text: str) -> Fraction | None:
     r"""The exact value of an arithmetic expression in plain text or LaTeX; ``None`` where it is none, or too large.
 
-    Understood: integers, decimals, repeating decimals ``0.\overline{3}``, thousands separators outside brackets,
-    fractions ``3/4`` and ``\frac{3}{4}``, mixed numbers ``1\frac{1}{2}`` and ``1 1/2``, sums, products, ``2(3+4)``,
-    quotients, integer powers, factorials, brackets, and ``%``, which means one hundredth and nothing else. Digits are
-    ASCII digits: a full-width ``２`` is none.
+    Understood: integers, decimals, repeating decimals ``0.\overline{3}`` and ``0.\bar{3}``, thousands separators
+    outside brackets, fractions ``3/4`` and ``\frac{3}{4}``, mixed numbers ``1\frac{1}{2}`` and ``1 1/2``, sums,
+    products, ``2(3+4)``, quotients, integer powers, factorials, brackets, and ``%``, which means one hundredth and
+    nothing else. Digits are ASCII digits: a full-width ``２`` is none.
     """
     if len(text) > LONGEST or not _ARITHMETIC.fullmatch(text):
         return None

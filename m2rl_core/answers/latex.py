@@ -21,6 +21,8 @@ _SIGNS = str.maketrans(
         "÷": r"\div ",
         "π": r"\pi ",
         "∞": r"\infty ",
+        "∅": r"\emptyset ",
+        "ℝ": r"\mathbb{R}",
         "√": r"\sqrt ",
         "°": r"^\circ ",
         "≤": r"\leq ",
@@ -40,8 +42,12 @@ _REWRITES = [
     for pattern, replacement in [
         (r"(?<!\\)\$|(?<!\\)\\[()\[\]]", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits)(?![A-Za-z])", ""),
+        (r"\\(?:displaystyle|textstyle|limits|bf|rm|it|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\[lr]?vert(?![A-Za-z])", "|"),
+        (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\mathbb\s+([A-Z])(?![A-Za-z])", r"\\mathbb{\1}"),
         (r"\\le(?:q|qslant)?(?![A-Za-z])|<=", r"\\leq "),
         (r"\\ge(?:q|qslant)?(?![A-Za-z])|>=", r"\\geq "),
         (r"\\neq?(?![A-Za-z])|(?<=\s)!=", r"\\neq "),  # "5!=120" is a factorial
@@ -53,7 +59,7 @@ _REWRITES = [
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\s*\{,\s*\}|,\\!\s*", ","),
         (r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ","),
-        (r"(?<!\\)\\[,;:!> ]|~|\\q?quad", " "),  # glued too, as in "\\quadx"
+        (r"(?<!\\)\\(?:[,;:!> ]|$)|~|\\q?quad", " "),  # glued too, as in "\\quadx"
         (r"\s+", " "),
     ]
 ]
@@ -79,8 +85,9 @@ def plain(latex: str) -> str:
 
 
 def compact(text: str) -> str:
-    """``text`` without the spaces that carry no meaning; "1 2" keeps its own."""
-    return re.sub(r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])", "", text.strip())
+    """``text`` without spaces and braces that carry no meaning; "1 2" and ``x^{2}3`` keep their own."""
+    text = re.sub(r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])", "", text.strip())
+    return re.sub(r"([\^_])\{([A-Za-z0-9])\}(?![0-9])", r"\1\2", text)
 
 
 def unwrap(text: str) -> str:

@@ -21,6 +21,8 @@ from m2rl_domain_if.problems import LEVELS, Problem, problems
 
 __all__ = ["If"]
 
+LONGEST = 200_000
+"""Characters of an answer, reasoning excluded. Some checks take seconds for a longer one."""
 DATASETS = frozenset({"nano_v3_sft_profiled_instruction_following"})
 PUBLISHED = {
     "ifeval": Suite("google/IFEval", "IFEval: 541 prompts, strict, all instructions of a prompt"),
@@ -92,6 +94,8 @@ class If(ProceduralDomain):
         prompt, published = trajectory.prompt, "suite" in trajectory.prompt.metadata
         given = instructions(f"prompt '{prompt.id}'", prompt.metadata)
         mode = "strict" if published else self.config.mode
+        if len(trajectory.answer) > LONGEST:
+            return Reward(0.0, f"an answer of {len(trajectory.answer)} characters", {"followed": 0.0})
         try:
             missed = [each.id for each in given if not follows(each, trajectory.answer, mode)]
         except DataError as error:

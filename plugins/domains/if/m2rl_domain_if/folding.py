@@ -20,34 +20,43 @@ _LOOKALIKES = {
     ord(char): plain
     for shown, letters in [
         ("асеорхуіјѕһԁԛԝкАВСЕКМНОРТУХІЈЅԌԚԜ", "aceopxyijshdqwkABCEKMHOPTYXIJSGQW"),
+        ("тпьѵӏЬӀѴ", "tnbvlbIV"),
         ("αονρυκιχγηΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "aovpukixynABEZHIKMNOPTYX"),
+        ("βετωσςζμ", "betwoczu"),
         ("օսհոցՕՍ", "ouhngOU"),
-        ("ıɑɡǀǃꓹ‚", "iagl!,,"),
+        ("ᎠᎡᎢᎥᎪᎫᎬᎳᎷᎻᏀᏃᏏᏚᏞᏟᏢᏦᏴꭵ", "DRTiAJEWMHGZbSLCPKBi"),
+        ("ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "BPDTGKJCZFMNLSRVHWXYAEIOU"),
+        ("ıɑɡǀǃꓹ‚ƅ†", "iagl!,,bt"),
     ]
     for char, plain in zip(shown, letters, strict=True)
 }
-"""Cyrillic, Greek, Armenian and a few other characters that look like ASCII ones."""
+"""Cyrillic, Greek, Armenian, Cherokee, Lisu and a few other characters that look like ASCII ones."""
 _LATIN = re.compile(r"\bLATIN (?:SMALL |CAPITAL )?LETTER (?:SMALL CAPITAL )?([A-Z])(?: WITH .+)?")
-_ACCENTS = re.compile(r"(?<=[A-Za-z])[\u0300-\u036f]+")
-_MARKS = {",": "COMMA", ".": "FULL STOP", "!": "EXCLAMATION MARK"}
+_ACCENTS = re.compile(r"(?<=[A-Za-z])[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_MARKS = {",": ("COMMA", "CEDILLA"), ".": ("FULL STOP",), "!": ("EXCLAMATION MARK",)}
+_WHITE = "\t\n\v\f\r\x85"
+"""Control characters that show, as a gap."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_JOINERS = "\u034f\u17b4\u17b5"
 
 
 def visible(text: str) -> str:
-    """``text`` without characters that do not show: format characters, variation selectors, and fillers as spaces."""
-    if text.isascii():
+    """``text`` without what does not show: controls, format characters, variation selectors; fillers are spaces."""
+    if text.isascii() and not _CONTROL.search(text):
         return text
     return "".join(" " if char in _FILLERS else char for char in text if not _is_hidden(char))
 
 
 def _is_hidden(char: str) -> bool:
-    return unicodedata.category(char) == "Cf" or "\ufe00" <= char <= "\ufe0f" or char == "\u034f"
+    hidden = unicodedata.category(char) in ("Cf", "Cc", "Cs") or "\ufe00" <= char <= "\ufe0f" or char in _JOINERS
+    return hidden and char not in _WHITE
 
 
 def fold(text: str) -> str:
     """``text`` in plain letters: compatible forms, accents off Latin letters, look-alikes of other scripts as Latin."""
-    if text.isascii():
+    if (text := visible(text)).isascii():
         return text
-    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", visible(text)).translate(_LOOKALIKES))
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).translate(_LOOKALIKES))
     return "".join(map(_as_latin, unicodedata.normalize("NFC", bare)))
 
 
@@ -70,7 +79,7 @@ def has_mark(text: str, mark: str) -> bool:
 @functools.lru_cache(maxsize=65536)
 def _is_mark(char: str, mark: str) -> bool:
     """Combining marks, such as the comma below of ș, are part of a letter."""
-    return unicodedata.category(char)[0] in "PS" and _MARKS[mark] in unicodedata.name(char, "")
+    return unicodedata.category(char)[0] in "PS" and any(name in unicodedata.name(char, "") for name in _MARKS[mark])
 
 
 def strictest(check: Callable[..., bool]) -> Callable[..., bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from typing import Any
 
@@ -14,25 +15,31 @@ SECONDS = 0.5
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(pattern: str, before: str = "", after: str = "", *, case: bool = False) -> Any:
-    """``pattern`` between two fixed parts; literally where it is no expression."""
+    """``pattern`` between two fixed parts; literally where it is no expression.
+
+    One of Python's ``re``, that is, which upstream runs: ``(?R)`` of ``regex``, which runs here, takes any memory.
+    """
     import regex
 
     flags = 0 if case else regex.IGNORECASE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            re.compile(pattern)
             return regex.compile(f"{before}(?:{pattern}){after}", flags)
-        except (regex.error, RecursionError, OverflowError):
+        except (re.error, regex.error, RecursionError, OverflowError):
             return regex.compile(f"{before}{regex.escape(pattern)}{after}", flags)
 
 
 def found(pattern: str, text: str, *, whole: bool = False) -> bool:
-    """Whether ``pattern`` occurs, in any case; ``whole`` demands that no letter, digit or underscore adjoins it.
+    """Whether ``pattern`` occurs, in any case; ``whole`` demands that no letter or digit adjoins it.
+
+    An underscore may: it is markdown's emphasis.
 
     Raises:
         TimeoutError: the pattern backtracks for too long.
     """
-    compiled = _compiled(pattern, r"(?<!\w)", r"(?!\w)") if whole else _compiled(pattern)
+    compiled = _compiled(pattern, r"(?<![^\W_])", r"(?![^\W_])") if whole else _compiled(pattern)
     return compiled.search(text, timeout=SECONDS) is not None
 
 

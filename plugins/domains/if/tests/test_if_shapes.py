@@ -39,7 +39,7 @@ CASES: list[Case] = [
         "detectable_format:number_highlighted_sections",
         {"num_highlights": 2},
         ["*a* and *b*", "**a** and *b*"],
-        ["*a*", "* * and ** **", "*a\nb* c"],
+        ["*a*", "* * and ** **", "*a\nb* c", "*\u200b* *\u200b*"],
     ),
     (
         "detectable_format:multiple_sections",
@@ -103,7 +103,7 @@ CASES: list[Case] = [
         "combination:two_responses",
         {},
         ["One******Two", "******a\n******\nb"],
-        ["One", "a******a", "a******b******c", "******a"],
+        ["One", "a******a", "a******b******c", "******a", "a******\u200b", "a******a\u200b"],
     ),
     ("combination:repeat_prompt", PROMPT, ["sing a song. La la", "Sing a Song"], ["La la", "I sing a song"]),
     (
@@ -112,12 +112,12 @@ CASES: list[Case] = [
         ["Hi. Any questions?", '"any questions?"'],
         ["Any questions? Bye."],
     ),
-    ("startend:quotation", {}, ['"all of it"', '"a"'], ["none", '"', '""', '" "', '"a" b', "“a”"]),
+    ("startend:quotation", {}, ['"all of it"', '"a"'], ["none", '"', '""', '" "', '"\u200b"', '"a" b', "“a”"]),
     (
         "punctuation:no_comma",
         {},
         ["None here; none.", "Bucureș\u0326ti ș"],
-        ["a, b", "a，b", "a、b", "a، b", "a‚ b", "a\u200b,b"],
+        ["a, b", "a，b", "a、b", "a، b", "a‚ b", "a\u200b,b", "a¸ b"],
     ),
     ("punctuation:punctuation_dot", {}, ["None here!", "so: yes"], ["Yes.", "3.5", "好。", "wait…", "a．b", "a․b"]),
     ("punctuation:punctuation_exclamation", {}, ["Calm.", "1? 2?"], ["Oh!", "好！", "oh ‼", "oh ❗", "ohǃ", "¡oh"]),
@@ -144,7 +144,12 @@ CASES: list[Case] = [
     ("new:copy_span_idx", {**PROMPT, "n_start": 0, "n_end": 4}, ["Sing", "sing"], ["Sing a", "Sin", "song"]),
     ("new:copy_span_idx", {**PROMPT, "n_start": 5, "n_end": 99}, ["a song"], ["Sing a Song"]),
     ("paragraphs:paragraphs", {}, ["a\n***\nb", "***a***b***"], ["a", "a\n\nb", "a***b***c", "a***\n***b"]),
-    ("paragraphs:paragraphs2", {}, ["a\n\nb", "a\nb\n\nc"], ["a", "a\n***\nb", "a\n\nb\n\nc", "a\n\n\n\nb"]),
+    (
+        "paragraphs:paragraphs2",
+        {},
+        ["a\n\nb", "a\nb\n\nc"],
+        ["a", "a\n***\nb", "a\n\nb\n\nc", "a\n\n\n\nb", "a\n\n\u200b"],
+    ),
     (
         "first_word:first_word_sent",
         {"first_word": "so"},

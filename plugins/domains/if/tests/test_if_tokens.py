@@ -75,6 +75,7 @@ def test_fold(text: str, plain: str) -> None:
 def test_visible_text() -> None:
     assert visible("a\u200bb\u3164c\u00add") == "ab cd"
     assert visible("é ж 字") == "é ж 字"
+    assert visible("a\x00b\x1fc\x7f\ud800 d\te\nf") == "abc d\te\nf"
 
 
 def test_marks_of_all_scripts() -> None:

@@ -45,7 +45,7 @@ def test_the_fraction_is_a_reward_where_it_is_asked_for() -> None:
     assert judge(TWO, "This is the end", reward="fraction").value == 1.0
 
 
-@pytest.mark.parametrize("text", ["", "  \n ", "\u200b", "***"])
+@pytest.mark.parametrize("text", ["", "  \n ", "\u200b", "\x00", "\x1f \x7f", "\ud800", "***"])
 @pytest.mark.parametrize("mode", ["strict", "loose"])
 def test_nothing_is_not_an_answer(text: str, mode: str) -> None:
     for name in ("punctuation:no_comma", "keywords:forbidden_words", "count:count_unique"):
@@ -80,6 +80,20 @@ def test_a_catastrophic_keyword_ends_in_time_and_earns_nothing(pattern: str, nam
     reward = judge([(name, arguments)], "a" * 3000 + "!", mode="loose")
     assert time.process_time() - started < 5.0
     assert name == "keywords:forbidden_words" or reward.value == 0.0
+
+
+@pytest.mark.parametrize("pattern", ["(?R)", "(?1)(a)", r"\p{L}", "a{99999999999}", "("])
+def test_what_is_no_expression_of_re_is_literal_text(pattern: str) -> None:
+    assert judge([("keywords:existence", {"keywords": [pattern]})], f"I say {pattern}!").value == 1.0
+    assert judge([("keywords:existence", {"keywords": [pattern]})], "a (a) b").value == float(pattern == "(")
+
+
+def test_a_book_is_wrong_and_soon() -> None:
+    started = time.process_time()
+    reward = judge(TWO, "a " * 2_000_000 + "end")
+    assert reward.value == 0.0
+    assert "characters" in reward.reason
+    assert time.process_time() - started < 1.0
 
 
 LONG = {

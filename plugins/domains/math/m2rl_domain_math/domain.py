@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.errors import DataError
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.types import Prompt, Reward, Suite, Trajectory
 from m2rl_domain_math.files import PUBLISHED, published, training
+from m2rl_domain_math.gold import answer
 from m2rl_domain_math.judging import JUDGES, Mode
 from m2rl_domain_math.problems import LEVELS, Problem, problems
 
@@ -59,9 +59,7 @@ class Math(ProceduralDomain):
         Raises:
             DataError: the prompt has no gold answer.
         """
-        truth = trajectory.prompt.ground_truth
-        expected = str(truth).strip() if isinstance(truth, str | int | float) else ""
-        if not expected:
-            raise DataError(f"prompt '{trajectory.prompt.id}' has no gold answer", found=repr(truth))
-        published = "suite" in trajectory.prompt.metadata
-        return JUDGES["strict" if published else self.config.mode](expected, trajectory.answer)
+        prompt = trajectory.prompt
+        expected = answer(f"prompt '{prompt.id}'", prompt.ground_truth)
+        mode = "strict" if "suite" in prompt.metadata else self.config.mode
+        return JUDGES[mode](expected, trajectory.answer)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m2rl_core.errors import DataError
-from m2rl_core.rows import gold, messages, rows
+from m2rl_core.rows import messages, rows
 from m2rl_core.types import Prompt, Suite
+from m2rl_domain_math.gold import answer
 
 __all__ = ["PUBLISHED", "published", "training"]
 
@@ -34,7 +33,7 @@ def training(name: str, source: str) -> Iterator[Prompt]:
 
     def prompt(numbered: tuple[int, tuple[str, Mapping[str, Any]]]) -> Prompt:
         index, (place, row) = numbered
-        return Prompt(f"train/{index:06d}", name, messages(place, row), _one(place, gold(place, row)))
+        return Prompt(f"train/{index:06d}", name, messages(place, row), answer(place, row.get("expected_answer")))
 
     return map(prompt, enumerate(rows(source, DATASETS)))
 
@@ -49,7 +48,7 @@ def published(name: str, suite: str, path: str) -> Iterator[Prompt]:
     def prompt(numbered: tuple[int, tuple[str, Mapping[str, Any]]]) -> Prompt:
         index, (place, row) = numbered
         asked = messages(place, {**row, "question": _question(row)})
-        expected = gold(place, {"expected_answer": row.get("answer", row.get("expected_answer"))})
+        expected = answer(place, row.get("answer", row.get("expected_answer")))
         return Prompt(f"{suite}/{index:06d}", name, asked, expected, {"suite": suite})
 
     return map(prompt, enumerate(rows(path, DATASETS)))
@@ -60,20 +59,3 @@ def _question(row: Mapping[str, Any]) -> object:
         return row["prompt"]
     bare = row.get("problem") or row.get("question")
     return f"{bare}\n{ASKED}" if isinstance(bare, str) and bare.strip() and "\\boxed" not in bare else bare
-
-
-def _one(place: str, answer: str) -> str:
-    """The gold answer out of the JSON list of one string that Skywork rows hold.
-
-    Raises:
-        DataError: the list is empty or holds several.
-    """
-    if not answer.startswith('["'):
-        return answer
-    try:
-        listed = json.loads(answer)
-    except ValueError:
-        return answer
-    if len(listed) != 1 or not isinstance(listed[0], str) or not listed[0].strip():
-        raise DataError(f"{place} has not exactly one gold answer", found=answer)
-    return listed[0].strip()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from m2rl_core.answers import UnreadableError, claims
+from m2rl_core.answers import UnreadableError, claims, otherwise
 from m2rl_core.types import Reward
 from m2rl_domain_math.compat import deepscaler, qwq
 from m2rl_domain_math.matching import matches
@@ -20,7 +20,7 @@ def strict(gold: str, answer: str) -> Reward:
     """1 where everything that ``answer`` claims is ``gold``, else 0. Several boxes may be one list."""
     try:
         stated, said = claims(answer)
-        claimed = stated or said
+        claimed = stated or said or otherwise(answer)
         if not claimed:
             return Reward(0.0, "no answer")
         values = [_percentage(gold, _value(gold, claim), answer) for claim in claimed]

@@ -22,7 +22,9 @@ DEEPEST = 6
 """Structures within structures."""
 
 _PERCENT = re.compile(r"(?<=[0-9}])\s*(?:\\text\s*\{\s*percent\s*\}|percent(?:age)?|pct)$")
-_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|textit|mathbf|mathit|emph|operatorname)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|it|sf)|mbox|emph|boldsymbol|operatorname)\s*\{([^{}]*)\}"
+)
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]{2}[A-Za-z' -]*")
 
 _SUM = re.compile(r"(?P<range>\\sum\s*_\{[^{}]*\}\s*\^(?:\{[^{}]*\}|[A-Za-z0-9]))\s*(?P<of>.+)")
@@ -58,6 +60,8 @@ def _equal(gold: str, answer: str, depth: int) -> bool:
 
 
 def _parts(gold: Shape, answer: Shape, depth: int) -> bool:
+    if {gold.kind, answer.kind} == {"list", "union"}:
+        gold, answer = _united(gold), _united(answer)
     kinds = {gold.kind, answer.kind}
     if kinds == {"list", "set"} or (len(kinds) == 1 and kinds <= UNORDERED):
         return _in_any_order(gold.parts, answer.parts, depth)
@@ -65,6 +69,15 @@ def _parts(gold: Shape, answer: Shape, depth: int) -> bool:
     if not in_order or len(gold.parts) != len(answer.parts) or len(gold.parts) > MOST_PARTS:
         return False
     return all(_equal(g, a, depth) for g, a in zip(gold.parts, answer.parts, strict=True))
+
+
+def _united(listed: Shape) -> Shape:
+    r"""The intervals of ``x<1 \text{ or } x>2`` as their union; anything else as it is."""
+    ranges = [interval(shape(part)) for part in listed.parts] if listed.kind == "list" else []
+    known = [found for found in ranges if found is not None and found.kind != "union"]
+    if not known or len(known) != len(ranges):
+        return listed
+    return Shape("union", tuple(f"{found.marks[0]}{','.join(found.parts)}{found.marks[1]}" for found in known))
 
 
 def _in_any_order(gold: Sequence[str], answer: Sequence[str], depth: int) -> bool:

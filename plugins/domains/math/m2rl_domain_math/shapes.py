@@ -73,6 +73,8 @@ _CUTS: tuple[tuple[Kind, frozenset[str]], ...] = (
 def shape(text: str) -> Shape:
     """The outermost structure of a plain answer."""
     text = unwrap(_spread(_JOIN.sub("; ", _without_thousands(unwrap(text)))))
+    if text == "\\mathbb{R}":
+        return Shape("tuple", ("-\\infty", "\\infty"), "()")
     if solutions := _solutions(text):
         return Shape("list", solutions)
     for kind, separators in _CUTS:

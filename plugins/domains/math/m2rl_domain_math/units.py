@@ -65,7 +65,7 @@ UNITS = {alias: group.split()[0] for group in _ALIASES for alias in group.split(
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "": ""}
 
 _POWER = r"\s*(?:\^\s*\{?\s*(?P<power>[23])\s*\}?)?$"
-_PREFIX = r"(?P<prefix>(?:square|sq|cubic)\s+|)"
+_PREFIX = r"(?P<prefix>(?:square|sq\.?|cubic)\s+|)"
 _MARKED = re.compile(r"\\(?:text[a-z]*|mathrm|mbox)\s*\{\s*" + _PREFIX + r"(?P<unit>[A-Za-z/]{1,16})\.?\s*\}" + _POWER)
 _WORD = re.compile(r"(?<=[0-9)}\] ])\s*" + _PREFIX + r"(?P<unit>[A-Za-z][A-Za-z/]{1,16})\.?" + _POWER)
 _DEGREES = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})\s*$")
@@ -81,5 +81,5 @@ def split_unit(text: str) -> tuple[str, str]:
     found = _MARKED.search(text) or _WORD.search(text)
     if not found or found["unit"] not in UNITS or not text[: found.start()].strip():
         return text, ""
-    power = _POWERS[found["prefix"].strip()] or found["power"] or ""
+    power = _POWERS[found["prefix"].strip().rstrip(".")] or found["power"] or ""
     return text[: found.start()].strip(), UNITS[found["unit"]] + power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -70,6 +71,13 @@ RIGHT = [
     # indices, roots in exponents, sums
     ("a_n=2a_{n-1}+1", "a_n-1=2a_{n-1}"), (r"10^{\frac{-5+\sqrt{13}}{6}}", r"10^{\frac{\sqrt{13}-5}{6}}"),
     (r"F_n=\sum_{k=0}^{n-1} F_k F_{n-k-1}", r"F_n=\sum_{k=0}^{n-1} F_{n-k-1} F_k"),
+    # fonts, fences and other commands for the same
+    ("204", r"\bf 204"), ("204", r"\Large{204}"), ("204", r"\ 204\ "), (r"\frac13", r"0.\bar{3}"),
+    (r"\frac16", r"0.1\bar{6}"), (r"\mathbb{R}", r"\mathbb R"), ("ℝ", r"(-\infty,+\infty)"),
+    ("120", r"\dbinom{10}{3}"), (r"\emptyset", r"\varnothing"), (r"\emptyset", "∅"), ("|x|", r"\lvert x\rvert"),
+    (r"1010_{2}", "1010_2"), (r"(-\infty,\infty)", r"\mathbb{R}"),
+    (r"\emptyset", r"\{\}"), ("5", r"\mbox{5}"), ("5", r"\boldsymbol{5}"), ("5", r"5\text{ sq. units}"),
+    (r"(-\infty,1)\cup(2,\infty)", r"x<1 \text{ or } x>2"), (r"x\leq 1 \text{ or } x>2", r"(2,\infty)\cup(-\infty,1]"),
     # words, and what only compares as text
     (r"\text{Monday}", "Monday"), ("Yes", r"\text{yes}"), ("A", "(A)"),
     (r"\sum_{k=1}^{n} a_k", r"\sum_{k=1}^{n} a_k"),
@@ -109,6 +117,12 @@ WRONG = [
     (r"(-\infty,\infty)", r"x\neq 3"), (r"(-\infty,3)\cup(3,\infty)", r"x\neq -3"),
     (r"(-\infty,3)\cup(3,\infty)", r"|x|\neq 3"), (r"(-\infty,3]\cup[3,\infty)", r"x\neq 3"),
     ("5", "x != 5"), ("5", "5 != 6"),
+    ("1010_{2}", "1010_{3}"), ("1010", "1010_2"), ("x^{2}3", "x^{23}"), (r"\mathbb{R}", r"\mathbb{Z}"),
+    (r"\mathbb{R}", "R"),
+    (r"\mathbb{R}", r"(-\infty,0)"), (r"\mathbb{R}", r"[-\infty,\infty]"), (r"\emptyset", r"\{0\}"),
+    (r"\emptyset", "0"),
+    (r"(-\infty,1)\cup(2,\infty)", r"x\leq 1 \text{ or } x>2"), (r"(-\infty,1)\cup(2,\infty)", r"x<1, x>3"),
+    (r"(1,2)", "x>1, x<2"), (r"(-\infty,1)\cup(2,\infty)", "x<1"), (r"(-\infty,1)\cup(2,\infty)", "1,2"),
     # brackets and order mean something
     ("(1,2)", "[1,2]"), ("[1,2)", "(1,2]"), ("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), ("[1,2)", "1<x<2"),
     ("3:4", "4:3"), (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
@@ -182,6 +196,19 @@ def test_hostile_answers_are_wrong_soon(
         ("\\boxed {204}", True),
         ("The answer is easy to see. \\boxed{204}", True),
         ("The answer is not 205. Answer: 204", True),
+        ("The answer is **204**.", True),
+        ("Answer:\n204", True),
+        ("**Final Answer:**\n\n$$\n204\n$$\n\nIt was easy.", True),
+        (r"\textbf{Answer: } $204$", True),
+        ("The answer is thus $204$.", True),
+        ("Answer:\n204\n205", False),
+        ("Answer:\n204\n\nAnswer:\n205", False),
+        ("Answer:\n204 or 205", False),
+        ("Answer:\nWe add 4 to 200.\n\n204", False),
+        ("Answer: **2**04", False),
+        ("It cannot be \\boxed{204}.", False),
+        ("\\boxed{204} is wrong.", False),
+        ("Put it into \\boxed{}. It is \\boxed{204}.", True),
         ("Final Answer: The largest $n$ is 204.", True),
         ("Final Answer: The volume of $ABCD$ is 204. I hope it is correct.", True),
         ("The final answer is $204$. I hope it is correct. Otherwise it is $205$.", False),
@@ -241,14 +268,29 @@ def test_a_percent_sign_behind_the_box_changes_no_other_gold() -> None:
     assert judge(r"0.28\%", r"\boxed{0.28}\%").value == 1.0
 
 
-@pytest.mark.parametrize("gold", [None, "", "  ", [], {}])
+@pytest.mark.parametrize(
+    "gold", [None, "", "  ", [], {}, True, math.nan, math.inf, "$$", r"\text{ }", r"\boxed{}", "()", "[]", "."]
+)
 def test_a_missing_gold_is_no_reward(gold: object) -> None:
     with pytest.raises(DataError, match="no gold answer"):
         judge(gold, "")
+    with pytest.raises(DataError, match="no gold answer"):
+        judge(gold, rf"\boxed{{{gold}}}")
 
 
 def test_numbers_may_be_gold() -> None:
     assert judge(204, r"\boxed{204}").value == 1.0
+    assert judge(1e-05, r"\boxed{0.00001}").value == 1.0
+    assert judge(1e20, r"\boxed{10^{20}}").value == 1.0
+
+
+def test_a_gold_may_be_boxed_or_the_only_one_of_a_list() -> None:
+    assert judge('["204"]', "Answer: 204").value == 1.0
+    with pytest.raises(DataError, match="not exactly one gold answer"):
+        judge('["204", "205"]', "Answer: 204")
+    assert judge(r"$\boxed{204}$", "Answer: 204").value == 1.0
+    assert judge(r"\boxed{2} or \boxed{3}", r"\boxed{2}").value == 0.0
+    assert judge(r"\{\}", r"\boxed{\{\}}").value == 1.0
 
 
 def test_500_simple_answers_a_second() -> None:

@@ -23,6 +23,8 @@ from m2rl_domain_science.suites import FREE, KINDS, PUBLISHED, published
 __all__ = ["Science", "is_free", "key_text"]
 
 DATASETS = frozenset({"nano_v3_sft_profiled_stem_mcqa"})
+MOST_PATTERNS = 8
+"""Of a row; each has its own limit of time."""
 
 
 class Science(ProceduralDomain):
@@ -98,8 +100,8 @@ def is_free(prompt: Prompt) -> bool:
 
 
 def _choice(prompt: Prompt, answer: str) -> Reward:
-    letter, options, pattern = _key(prompt)
-    found = chosen(answer, options, pattern)
+    letter, options, patterns = _key(prompt)
+    found = chosen(answer, options, patterns)
     if not found:
         return Reward(0.0, "no answer")
     named = " and ".join(sorted(found))
@@ -128,8 +130,8 @@ def key_text(prompt: Prompt) -> str:
     return text
 
 
-def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
-    """The right letter, the options by letter, and the row's pattern.
+def _key(prompt: Prompt) -> tuple[str, dict[str, str], list[str]]:
+    """The right letter, the options by letter, and the row's patterns.
 
     Raises:
         DataError: the letter is none of the options, the options are malformed, or the pattern is no expression.
@@ -140,11 +142,17 @@ def _key(prompt: Prompt) -> tuple[str, dict[str, str], str | None]:
         raise DataError(
             f"prompt '{prompt.id}' has no gold letter", found=repr(prompt.ground_truth), allowed=options or LETTERS
         )
+    return letter, options, _patterns(prompt)
+
+
+def _patterns(prompt: Prompt) -> list[str]:
+    """The row's ``output_regex``: one expression or a list of them."""
     template = prompt.metadata.get("template_metadata") or {}
-    pattern = template.get("output_regex") if isinstance(template, Mapping) else template
-    if pattern and not is_pattern(pattern):
-        raise DataError(f"prompt '{prompt.id}' has an output_regex that is no expression", found=repr(pattern))
-    return letter, options, pattern or None
+    given = template.get("output_regex") if isinstance(template, Mapping) else template
+    patterns = given if isinstance(given, list) else [given] if given else []
+    if len(patterns) > MOST_PATTERNS or not all(map(is_pattern, patterns)):
+        raise DataError(f"prompt '{prompt.id}' has an output_regex that is no expression", found=repr(given))
+    return patterns
 
 
 def _options(prompt: Prompt) -> dict[str, str]:

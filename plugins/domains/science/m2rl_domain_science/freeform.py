@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from m2rl_core.answers import claims, compact, fold, plain, rational
+from m2rl_core.answers import claims, compact, fold, otherwise, plain, rational
 
 __all__ = ["answers", "same", "single"]
 
@@ -20,11 +20,14 @@ _WORD = re.compile(r"[A-Za-z][a-z'-]+|[A-Z]{4,}")
 def answers(text: str) -> tuple[str, ...]:
     r"""What a final answer puts forward: ``\boxed{X}`` and ``Answer: X``, or else "the answer is X".
 
+    Failing these, what stands below an "Answer:" that is alone in its line.
+
     Raises:
         UnreadableError: a malformed or hedged box, or a text beyond the limits.
     """
-    stated, said = claims(fold(text))
-    return stated or said
+    text = fold(text)
+    stated, said = claims(text)
+    return stated or said or otherwise(text)
 
 
 def single(claimed: tuple[str, ...]) -> str | None:

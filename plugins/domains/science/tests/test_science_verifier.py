@@ -52,6 +52,19 @@ def judge(gold: object, text: str, options: Any = FOUR, pattern: str | None = No
         r"\boxed{10^-4\text{ eV}}",
         "Option A is too small, B and D are too. Answer: C\nAnswer: C",
         "Final Answer: The final answer is C. I hope it is correct.",
+        "The answer is **C**.",
+        "Answer:\nC",
+        "**The correct answer is:**\n\n**C) 10^-4 eV**",
+        "The correct option is **C**.",
+        "Correct choice: (C)",
+        "The answer is therefore C",
+        "Thus the answer must be C.",
+        r"Answer: \(C\)",
+        r"\textbf{Answer:} C",
+        "Answer: <C>",
+        "Answer: C, not D.",
+        r"\boxed{10^{-4}\text{ eV}}",
+        r"\boxed{10^{-4}\,\mathrm{eV}}",
     ],
 )
 def test_right_in_other_words(text: str) -> None:
@@ -96,6 +109,18 @@ def test_right_in_other_words(text: str) -> None:
         "Answer: none",
         "Answer: \u0421",  # Cyrillic
         "Answer: H",
+        "Answer: C\u0301",
+        "Answer: C is wrong",
+        "Answer: C is not right",
+        "Answer: C isn't it",
+        "Answer: C?",
+        "Answer: C++",
+        "Answer: C-14",
+        "Answer:\nC\nD",
+        "Answer:\nC or D",
+        "Correct option: C\nCorrect option: D",
+        r"\boxed{C\\D}",
+        r"It cannot be \boxed{C}",
         "A" * 200_000,
         "Answer: " * 1000,
     ],
@@ -117,6 +142,12 @@ def test_wrong_however_close(text: str) -> None:
 )
 def test_words_are_no_letters(gold: str, text: str) -> None:
     assert judge(gold, text, TEN).value == 0.0
+
+
+@pytest.mark.parametrize("gold", ["A", "I"])
+@pytest.mark.parametrize("why", ["because it fits", "since it fits", "which fits", "or so"])
+def test_a_letter_with_a_reason_is_no_article(gold: str, why: str) -> None:
+    assert judge(gold, f"Answer: {gold} {why}", TEN).value == (0.0 if why == "or so" else 1.0)
 
 
 def test_all_ten_letters_can_be_right() -> None:
@@ -168,11 +199,30 @@ def test_the_rows_own_pattern_comes_first(pattern: str, text: str, right: bool) 
         ("A", 7, None),
         ("A", FOUR, "([A-Z"),
         ("A", FOUR, "(A)" * 1000),
+        ("A", FOUR, "(?R)(A)"),
     ],
 )
 def test_a_bad_key_is_no_reward(gold: object, options: object, pattern: str | None) -> None:
     with pytest.raises(DataError, match="prompt 'p'"):
         judge(gold, "Answer: A", options, pattern)
+
+
+def test_a_row_may_have_several_patterns() -> None:
+    patterns = [r"Option Selected:\s*([A-Za-z])\s*", r"Letter\s*=\s*([A-Z])"]
+
+    def value(text: str) -> float | None:
+        metadata = {"options": FOUR, "template_metadata": {"output_regex": patterns}}
+        return DOMAIN.verify(Trajectory(Prompt("p", "science", (), "C", metadata), (), text)).value
+
+    assert value("Letter = C") == value("Option Selected: C") == 1.0
+    assert value("Letter = C\nOption Selected: D") == 0.0
+
+
+def test_a_pattern_that_matches_everywhere_takes_no_time() -> None:
+    started = time.process_time()
+    assert judge("C", "C" * 90_000, pattern="C").value == 0.0
+    assert judge("C", "Answer: C" + " I" * 40_000, pattern="[A-Z]").value == 0.0
+    assert time.process_time() - started < 2.0
 
 
 def test_500_simple_answers_a_second() -> None:

@@ -38,7 +38,7 @@ def number_highlighted_sections(text: str, num_highlights: int) -> bool:
     """At least so many ``*...*`` and ``**...**``, each within a line and not blank."""
     single = re.findall(r"\*([^\n*]*)\*", text)
     double = re.findall(r"\*\*([^\n*]*)\*\*", text)
-    return sum(bool(inside.strip()) for inside in single + double) >= num_highlights
+    return sum(bool(visible(inside).strip()) for inside in single + double) >= num_highlights
 
 
 @TABLE.add("detectable_format:multiple_sections", section_spliter=Keyword, num_sections=Positive)
@@ -108,6 +108,6 @@ def bigram_wrapping(text: str) -> bool:
 @TABLE.add("combination:two_responses")
 def two_responses(text: str) -> bool:
     """Two different answers with six asterisks between them."""
-    parts = [part.strip() for part in text.split("******")]
+    parts = [visible(part).strip() for part in text.split("******")]
     answers = [part for part in parts if part]
     return all(parts[1:-1]) and len(answers) == 2 and answers[0] != answers[1]

@@ -6,6 +6,7 @@ import re
 
 from m2rl_core.errors import DataError
 from m2rl_domain_if.arguments import Positive, Word
+from m2rl_domain_if.folding import visible
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.statements import statements
 from m2rl_domain_if.tokens import tokens
@@ -18,7 +19,7 @@ BLANK = re.compile(r"\n\n")
 
 def _paragraphs(separator: re.Pattern[str], text: str) -> list[str] | None:
     """What the separator separates; the ends may be empty and then do not count. None where another one is empty."""
-    parts = [part.strip() for part in separator.split(text)]
+    parts = [visible(part).strip() for part in separator.split(text)]
     last = len(parts) - 1
     kept = [part for index, part in enumerate(parts) if part or index not in (0, last)]
     return kept if all(kept) else None
@@ -58,7 +59,7 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
     """
     if nth_paragraph > num_paragraphs:
         raise DataError("nth_paragraph is beyond num_paragraphs", found=f"{nth_paragraph} of {num_paragraphs}")
-    parts = [part.strip() for part in BLANK.split(text)]
+    parts = [visible(part).strip() for part in BLANK.split(text)]
     if sum(map(bool, parts)) != num_paragraphs or not parts[nth_paragraph - 1]:
         return False
     found = parts[nth_paragraph - 1].split()[0].lstrip("'").lstrip('"').lower()

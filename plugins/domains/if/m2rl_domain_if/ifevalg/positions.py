@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from m2rl_domain_if.arguments import Positive, Text, Word
+from m2rl_domain_if.folding import visible
 from m2rl_domain_if.ifevalg.table import TABLE
 from m2rl_domain_if.statements import statements
 from m2rl_domain_if.tokens import tokens
@@ -65,4 +66,4 @@ def end_checker(text: str, end_phrase: str) -> bool:
 @TABLE.add("startend:quotation")
 def quotation(text: str) -> bool:
     """Something stands between double quotes that begin and end the text."""
-    return len(text) > 1 and text[0] == text[-1] == '"' and bool(text[1:-1].strip())
+    return len(text) > 1 and text[0] == text[-1] == '"' and bool(visible(text[1:-1]).strip())
