@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,7 +105,7 @@ def m2rl(*arguments: object) -> Result:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["verify", "--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]]
 )
-def test_light_commands_import_no_torch_and_take_no_time(arguments: list[str]) -> None:
+def test_light_commands_import_no_torch_and_little_else(arguments: list[str]) -> None:
     code = """
 import sys
 from m2rl_core.cli import main
@@ -115,15 +114,9 @@ try:
     main()
 finally:
     assert not {"torch", "transformers", "numpy"} & set(sys.modules)
+    assert len(sys.modules) < 700, len(sys.modules)  # a third of a second; a clock would tell how busy the machine is
 """
-
-    def cpu_seconds() -> float:
-        before = os.times()
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
-        after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    assert min(cpu_seconds() for _ in range(3)) < 0.5
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_checking_a_study_imports_no_torch(study: Path) -> None:
