@@ -10,8 +10,8 @@ __all__ = ["LONGEST", "NoProgramError", "program"]
 
 LONGEST = 1 << 18
 """Characters of a program."""
-PYTHON = re.compile(r"py(?:thon)?(?:3(?:\.\d{1,2})?)?", re.IGNORECASE)
-"""What a block of Python is called."""
+PYTHON = re.compile(r"\{?\.?py(?:thon)?(?:3(?:\.\d{1,2})?)?(?:[{}:,].*)?", re.IGNORECASE)
+"""What a block of Python is called; some write more about it: ``{.python}``, ``python:main.py``, ``python{1,3}``."""
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`]*)([^`]*)")
 
 
@@ -55,7 +55,7 @@ def program(answer: str) -> str:
         raise NoProgramError("no block of Python" if blocks else "no fenced block")
     if not candidates[-1].closed:
         raise NoProgramError("the block of the program is not closed")
-    return _readable(candidates[-1].text())
+    return _readable(candidates[-1].text().removeprefix("\ufeff"))  # as Python reads a file
 
 
 def _blocks(answer: str) -> Iterator[_Block]:

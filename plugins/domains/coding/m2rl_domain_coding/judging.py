@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Sequence
 
@@ -59,10 +60,22 @@ def _reasons(source: str, tests: Sequence[UnitTest], backend: Backend, limits: L
     for test in tests:
         if left <= 0.0:
             yield f"the {total:g} s of all tests are over"
-        own = dataclasses.replace(limits, seconds=min(limits.seconds, left))
-        outcome = backend.run(Program(source, test.stdin, test.call), own)
+        own = dataclasses.replace(limits, seconds=min(limits.seconds, left), output=_room(limits.output, test))
+        outcome = _run(Program(source, test.stdin, test.call), own, backend)
         left -= outcome.seconds
         yield _reason(outcome, test)
+
+
+def _run(program: Program, limits: Limits, backend: Backend) -> Outcome:
+    """What came of it; of the second run where somebody has killed it: perhaps an outsider, short of memory."""
+    outcome = backend.run(program, limits)
+    return backend.run(program, limits) if outcome.killed else outcome
+
+
+def _room(usual: int, test: UnitTest) -> int:
+    """Bytes that a program may write: twice what is expected where that is much, or long outputs were never right."""
+    expected = test.expected if test.call is None else json.dumps(test.expected)
+    return max(usual, 2 * len(expected.encode("utf-8", "replace")))
 
 
 def _reason(outcome: Outcome, test: UnitTest) -> str:

@@ -19,6 +19,15 @@ def test_a_block_of_python_or_without_a_mark(language: str) -> None:
     assert program(f"Here:\n\n{fenced('print(6)', language)}\nDone.") == "print(6)\n"
 
 
+@pytest.mark.parametrize("language", ["{python}", "{.python .numberLines}", "python:main.py", "py{1,3}", "python,run"])
+def test_a_mark_may_say_more(language: str) -> None:
+    assert program(fenced("print(6)", language) + "\n" + fenced("6", "")) == "print(6)\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_program() -> None:
+    assert program(fenced("\ufeffprint(6)")) == "print(6)\n"
+
+
 @pytest.mark.parametrize(
     "language", ["bash", "sh", "java", "cpp", "pycon", "python2", "ipython", "json", "text", "text/x"]
 )

@@ -46,6 +46,33 @@ def test_the_first_failure_ends_it_and_nothing_expected_goes_to_the_sandbox(embe
     assert not any("expected 0" in str(program) for program in sandbox.programs)
 
 
+@pytest.mark.parametrize("call", [None, ("f", (300_000,))])
+def test_what_is_expected_may_be_long(embedded: Backend, call: Any) -> None:
+    source = "def f(n): return list(range(n))\nif __name__ == '__main__': print(f(300_000))"
+    right = UnitTest("", call, list(range(300_000)) if call else f"{list(range(300_000))}\n")
+    assert judge(source, [right], embedded, Limits(), 60.0).value == 1.0
+    short = UnitTest("", call, [1] if call else "1\n")
+    assert judge(source, [short], embedded, Limits(), 60.0).reason == "test 1 of 1: too much output"
+
+
+def test_who_is_killed_gets_one_more_try(embedded: Backend) -> None:
+    class Outsider(Recorder):
+        """Kills the first program."""
+
+        def run(self, program: Program, limits: Limits) -> Outcome:
+            harmed = Program("import os; os.kill(os.getpid(), 9)") if not self.programs else program
+            outcome = self.inner.run(harmed, limits)
+            self.programs.append(program)
+            return outcome
+
+    sandbox = Outsider(embedded)
+    assert judge("print(input())", echoes(2), sandbox, Limits(), 60.0).value == 1.0
+    assert len(sandbox.programs) == 3
+    itself = Recorder(embedded)
+    reward = judge("import os; os.kill(os.getpid(), 9)", echoes(2), itself, Limits(), 60.0)
+    assert (reward.value, reward.reason, len(itself.programs)) == (0.0, "test 1 of 2: ended with an error", 2)
+
+
 def test_all_tests_share_the_time_of_the_answer(embedded: Backend) -> None:
     sandbox = Recorder(embedded)
     source = "import time\ntime.sleep(0.4)\nprint(input())"

@@ -50,6 +50,8 @@ class Outcome:
     """JSON text of what the call returned."""
     seconds: float = 0.0
     """Wall time."""
+    killed: bool = False
+    """By SIGKILL, from the program itself or from outside, within its limits: worth another try."""
 
 
 class SandboxError(Exception):

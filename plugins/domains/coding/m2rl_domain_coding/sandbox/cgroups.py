@@ -46,6 +46,11 @@ class ControlGroup:
             raise
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """Where it is, one for each controller."""
+        return tuple(dict.fromkeys(map(str, self._folders)))
+
+    @property
     def entrance(self) -> list[str]:
         """Arguments before a command's, so that it starts in here."""
         joins = [f"echo $$ > {shlex.quote(str(folder / 'cgroup.procs'))}" for folder in self._folders]

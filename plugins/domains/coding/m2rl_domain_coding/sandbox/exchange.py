@@ -28,6 +28,8 @@ DRAIN = 2.0
 _ENDED: dict[str, Status] = {"output": "output", "timeout": "timeout", "memory": "memory"}
 _OUT_OF_TIME = 128 + 24
 """Exit code after SIGXCPU."""
+_KILLED = 128 + 9
+"""Exit code after SIGKILL."""
 
 
 class Exchange:
@@ -153,7 +155,8 @@ class Exchange:
         errors = self._errors()
         if status == "finished" and self.called and returned is None:
             status, errors = "error", errors + "the program ended without returning a value\n"
-        return Outcome(status, self._output(), errors[-TAIL:], returned, seconds)
+        is_killed = not cause and code == _KILLED and seconds < self.limits.seconds
+        return Outcome(status, self._output(), errors[-TAIL:], returned, seconds, is_killed)
 
     def _status(self, cause: str, code: int) -> Status:
         """The first that applies."""

@@ -107,7 +107,7 @@ class Zygote:
 
     def _start(self, channel: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command(f"zygote.main({channel}, {os.getpid()})"),
+            command(f"zygote.main({channel}, {self._group.folders if self._group else ()!r}, {os.getpid()})"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -138,6 +138,8 @@ class Zygote:
             cause = exchange.pump(self._channel.fileno(), limits.wall + GRACE, self._stop)
             report = self._expect(0.0)
             cause = cause or ("memory" if self._kills > kills else report["cause"])
+            if report["code"] < 0 and not cause:  # the first process of a namespace: no program can do that
+                raise SandboxError(f"somebody ended the program's namespace with signal {-report['code']}")
             return exchange.outcome(cause, report["code"], report["seconds"])
 
     def _limit(self, memory: int) -> int:

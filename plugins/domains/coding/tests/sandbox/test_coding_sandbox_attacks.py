@@ -342,6 +342,7 @@ def test_a_forged_result_is_none(run: Run, body: str) -> None:
         "[type('X', (float,), {})(6)]",
         "{'a': type('X', (list,), {})()}",
         "{type('X', (str,), {})('a'): 1}",
+        "type('X', (__import__('collections').Counter,), {'items': lambda s: [('a', 1)]})()",
         "{6}",
         "b'6'",
         "6j",

@@ -37,9 +37,9 @@ def right(backend: Namespace) -> bool:
     return backend.run(GOOD, LIMITS).stdout == "42\n"
 
 
-def children() -> list[int]:
-    """Processes below this one, the youngest last."""
-    found, left = [], [os.getpid()]
+def children(of: int | None = None) -> list[int]:
+    """Processes below this one or another, the youngest last."""
+    found, left = [], [of or os.getpid()]
     while left:
         for task in Path(f"/proc/{left.pop()}/task").glob("*/children"):
             below = list(map(int, task.read_text().split()))
@@ -117,6 +117,20 @@ def test_a_zygote_killed_at_work_is_no_fault_of_the_program(
     thread.start()
     assert wait_for(lambda: named("m2rl-sleeper"))
     os.kill(min(set(children()) - before), signal.SIGKILL)
+    thread.join()
+    assert [(found.status, found.stdout) for found in outcomes] == [("finished", "right\n")]
+
+
+def test_a_namespace_that_an_outsider_ends_is_no_fault_of_the_program(
+    namespace: Namespace, named: Callable[[str], list[int]]
+) -> None:
+    outcomes = list[Outcome]()
+    source = Program(f"{NAMED}import time; time.sleep(1); print(input())", "right\n")
+    thread = threading.Thread(target=lambda: outcomes.append(namespace.run(source, LIMITS)))
+    thread.start()
+    assert wait_for(lambda: named("m2rl-sleeper"))
+    stat = Path(f"/proc/{named('m2rl-sleeper')[0]}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
     thread.join()
     assert [(found.status, found.stdout) for found in outcomes] == [("finished", "right\n")]
 
@@ -237,6 +251,22 @@ def mentions(text: str) -> list[str]:
     return [line for line in found if text in line and "zygote.main" in line]
 
 
+@pytest.mark.parametrize("end", [os.kill, os.killpg])
+def test_groups_of_a_killed_worker_go_with_it(
+    end: Callable[[int, int], None], named: Callable[[str], list[int]]
+) -> None:
+    with worker() as process:
+        assert process.stdin
+        process.stdin.write(SLEEPER)
+        process.stdin.close()
+        assert wait_for(lambda: named("m2rl-sleeper"))
+        if not groups(process.pid):
+            pytest.skip("no control group can be made here")
+        end(process.pid, signal.SIGKILL)
+        process.wait()
+    assert wait_for(lambda: not groups(process.pid), 3.0)
+
+
 def test_groups_of_killed_workers_are_swept(namespace: Namespace, named: Callable[[str], list[int]]) -> None:
     with worker() as process:
         assert process.stdin
@@ -244,8 +274,12 @@ def test_groups_of_killed_workers_are_swept(namespace: Namespace, named: Callabl
         process.stdin.close()
         assert wait_for(lambda: named("m2rl-sleeper"))
         left = groups(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        for zygote in children(process.pid):  # or they would remove the groups
+            kill(zygote)
         process.kill()
         process.wait()
+    assert groups(process.pid) == left
     assert wait_for(lambda: not any((group / "cgroup.procs").read_text() for group in left), 3.0)
     assert right(namespace)
     assert not groups(process.pid)

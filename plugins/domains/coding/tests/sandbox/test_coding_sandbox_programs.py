@@ -109,6 +109,22 @@ def test_deep_recursion(run: Run) -> None:
     assert run(thread + "t.start(); t.join()").stdout == "1\n"
 
 
+def test_stacks_of_threads_are_reserved_and_not_held(run: Run, request: pytest.FixtureRequest) -> None:
+    if not request.node.callspec.params["backend"].startswith("namespace"):
+        pytest.skip("what is reserved counts where nobody looks at what is held")
+    large = "import sys, threading\nsys.setrecursionlimit(10 ** 6)\nthreading.stack_size(512 << 20)\n"
+    deep = "def f(n): return n and 1 + f(n - 1)\nt = threading.Thread(target=lambda: print(f(50_000)))\n"
+    assert run(f"{large}{deep}t.start(); t.join()", memory=512 << 20).stdout == "50000\n"
+    assert run("x = bytearray(600 << 20)\nimport time; time.sleep(1)", memory=512 << 20).status == "memory"
+
+
+def test_who_was_killed(run: Run) -> None:
+    assert run("import os; os.kill(os.getpid(), 9)").killed
+    ends = ("print(1)", "1 / 0", "x = []\nwhile True: x.append(bytearray(1 << 24))", "import os; os.abort()")
+    assert not any(run(source).killed for source in ends)
+    assert not run("import signal\nsignal.signal(24, signal.SIG_IGN)\nwhile True: pass", seconds=1.0).killed
+
+
 def test_a_thread_may_finish_after_the_main_one(run: Run) -> None:
     late = "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('late'))).start()\n"
     assert run(late + "print('main')").stdout == "main\nlate\n"
@@ -165,6 +181,9 @@ def test_values_pass_unchanged(run: Run, value: Any) -> None:
 def test_values_that_json_has_no_word_for(run: Run) -> None:
     found = run("def f(): return (1, {2: 'a', None: 'b', True: 'c', 1.5: 'd'}, float('nan'))", call=("f", ()))
     assert found.returned == '[1,{"2":"a","null":"b","true":"c","1.5":"d"},NaN]'
+    kinds = "from collections import *\nCounter.items = lambda self: [('a', 5)]\ndef f(): "
+    made = "return [Counter('aa'), defaultdict(int, a=2), OrderedDict(a=2)]"
+    assert run(kinds + made, call=("f", ())).returned == '[{"a":2},{"a":2},{"a":2}]'
     deep = "def f():\n    x = []\n    for _ in range({}): x = [x]\n    return x"
     assert run(deep.format(150), call=("f", ())).status == "finished"
     assert run(deep.format(100_000), call=("f", ())).status == "error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _json import encode_basestring_ascii as _quote
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ __all__ = ["dump"]
 _DEPTH = 200
 _kind_of = type  # the program can replace the built-in name
 _Error, _Depth = TypeError, ValueError
-_integer, _decimal = int.__repr__, float.__repr__
+_integer, _decimal, _items = int.__repr__, float.__repr__, dict.items
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -52,7 +53,7 @@ def _sequence(value: list[Any] | tuple[Any, ...], depth: int, say: Callable[[str
 
 def _mapping(value: dict[Any, Any], depth: int, say: Callable[[str], None]) -> None:
     mark = "{"
-    for key, item in value.items():
+    for key, item in _items(value):
         say(mark)
         say(_quote(_key(key)))
         say(":")
@@ -65,6 +66,7 @@ _CONTAINERS: dict[type, Callable[[Any, int, Callable[[str], None]], None]] = {
     list: _sequence,
     tuple: _sequence,
     dict: _mapping,
+    **dict.fromkeys((Counter, OrderedDict, defaultdict), _mapping),  # the library's own, what functions often return
 }
 
 
@@ -80,7 +82,8 @@ def dump(value: Any) -> str:
     """JSON text.
 
     Raises:
-        TypeError: something in it is no int, float, str, bool, None, list, tuple or dict, but perhaps of a subclass.
+        TypeError: something in it is no int, float, str, bool, None, list, tuple or dict (the library's own kinds of it
+            included), but perhaps of a subclass.
         ValueError: it is nested too deeply, or holds an integer of more digits than Python writes.
     """
     parts: list[str] = []

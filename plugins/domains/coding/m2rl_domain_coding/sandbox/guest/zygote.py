@@ -17,6 +17,7 @@ from . import harness, jail, syscalls
 from .handles import ALL, HANDLES, arrange, excuse, read, started
 from .lockdown import Rules, confine, ease, stranger
 from .memory import held, own_address_space
+from .vacate import Group, groups, vacate
 
 __all__ = ["main"]
 
@@ -25,29 +26,43 @@ _MODULES = """
     heapq inspect io itertools json math numbers operator os queue random re statistics string struct textwrap
     threading time traceback types typing
 """
+_RESERVE = 512 << 20
+"""Bytes of address space that a program may ask for beyond its memory where what it holds is watched: stacks of threads
+are reserved whole and hardly touched."""
 _LOOK = 0.02
 """Seconds between two looks at what a program holds."""
 _NEW = syscalls.NEWNS | syscalls.NEWNET | syscalls.NEWIPC | syscalls.NEWUTS
 
 
-def main(control: int, parent: int) -> NoReturn:
-    """Serve requests on ``control`` until it closes or ``parent`` ends."""
+def main(control: int, folders: Sequence[str], parent: int) -> NoReturn:
+    """Serve requests on ``control`` until it closes or ``parent`` ends; then remove the control groups ``folders``."""
     channel = socket.socket(fileno=control)
     try:
         ease()
+        os.setsid()  # who kills the parent's group ends this by ending the parent: there is something left to do
         channel.recv(1)  # now in its control group
         user = stranger()
-        watched = os.pidfd_open(parent)
+        watched, left = os.pidfd_open(parent), groups(folders)
         privileged = jail.detach_world(user)
         if not (child := os.fork()):
             syscalls.die_with_parent()
+            for group in left:
+                os.close(group.above)
             Zygote(channel, user if privileged else None).serve()
     except BaseException as error:
         _say(channel, {"fault": f"{type(error).__name__}: {error}"})
         os._exit(1)
     channel.close()
+    _attend(watched, child, left)
+
+
+def _attend(watched: int, child: int, left: Sequence[Group]) -> NoReturn:
+    """Until the parent or the child has ended; the groups go then, too, since a killed parent cannot remove them."""
     select.select([watched, os.pidfd_open(child)], [], [])
-    os._exit(0)  # the kernel ends the child, and with it, as the first of its namespace, everything below
+    os.kill(child, signal.SIGKILL)  # and with it, as the first of its namespace, everything below
+    os.waitpid(child, 0)
+    vacate(left)
+    os._exit(0)
 
 
 def _say(channel: socket.socket, message: dict[str, Any]) -> None:
@@ -63,6 +78,8 @@ class Zygote:
             importlib.import_module(name)
         self.base = own_address_space()
         self.processes = jail.build()
+        if self.processes is not None:
+            self.base += _RESERVE
         self.itself = os.pidfd_open(os.getpid())
         self.anonymous = held(self.processes, count_first=True) if self.processes is not None else 0
         harness.tidy()
