@@ -13,23 +13,20 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "studies" / "miniature.yaml"
+DOMAINS = ("math", "coding", "science", "if", "agent")
 SHORT = {
     "stages.sft.conversations": 6400,
-    "stages.sft.domains": "{math: 1, science: 3, if: 1}",
-    "stages.sft.checkpoint_every": 25,
-    "stages.math.steps": 3,
-    "stages.science.steps": 3,
-    "stages.if.steps": 3,
-    "stages.multi.steps": 3,
-    "stages.math.checkpoint_every": 1,
-    "stages.science.checkpoint_every": 1,
-    "stages.if.checkpoint_every": 1,
-    "stages.multi.checkpoint_every": 1,
-    "stages.evals.limit": 32,
-    # 200 updates teach science well enough for a reward now and then, but not math: an expert that learned nothing
+    # 200 updates teach science well enough for a reward now and then, but not the rest: an expert that learned nothing
     # could not be merged
+    "stages.sft.domains": "{math: 1, coding: 1, science: 6, if: 1, agent: 1}",
+    "stages.sft.checkpoint_every": 25,
+    **{f"stages.{name}.steps": 3 for name in (*DOMAINS, "multi")},
+    **{f"stages.{name}.checkpoint_every": 1 for name in (*DOMAINS, "multi")},
     "stages.average.experts": "[science, multi]",
     "stages.task-arithmetic.experts": "[science, multi]",
+    "stages.evals.models": "[sft, science, average, task-arithmetic, multi]",
+    "stages.evals.suites": "[science-heldout, science-hard, agent-heldout]",
+    "stages.evals.limit": 32,
 }
 CHANGES = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
 
@@ -49,7 +46,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_leaves_what_it_should(study: Path) -> None:
-    for stage in ("sft", "math", "science", "if", "multi"):
+    for stage in ("sft", *DOMAINS, "multi"):
         names = {p.name for p in (study / stage).iterdir()}
         assert {"config.yaml", "metrics.jsonl", "times.jsonl", "tensorboard", "checkpoint", "DONE"} <= names
         assert "state" not in names
