@@ -14,7 +14,7 @@ import pytest
 CORE = Path(__file__).resolve().parents[1] / "m2rl_core"
 PLUGINS = CORE.parent / "plugins"
 FLOORS = (
-    ("types", "errors", "seeding", "files"),
+    ("types", "errors", "seeding", "files", "http"),
     ("interfaces", "hookspecs", "reasoning"),
     (
         "answers",
@@ -37,7 +37,7 @@ FLOORS = (
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
-PUBLIC = {"answers", "errors", "hookspecs", "interfaces", "procedural", "rows", "seeding", "types"}
+PUBLIC = {"answers", "errors", "hookspecs", "http", "interfaces", "procedural", "rows", "seeding", "types"}
 """What a plugin may import."""
 
 

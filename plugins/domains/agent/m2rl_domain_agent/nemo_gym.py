@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
+from m2rl_core.http import Address
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.types import Message, Prompt, Reward, Trajectory
 from m2rl_domain_agent.calls import Call, CallError, calls
@@ -39,7 +40,7 @@ class NemoGym(ComponentConfig):
     """Where the resources server is, and how it is asked."""
 
     use: Literal["nemo-gym"]
-    url: str = Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    url: Address
     """Of the server, e.g. ``http://localhost:12000``. Redirects are not followed."""
     timeout: float = Field(10.0, gt=0.0, le=20.0)
     """Seconds of one request, after which the episode or its verdict has failed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 import urllib.parse
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from m2rl_core.http import HttpError, post
+
 __all__ = ["Reply", "ServerError", "Session"]
 
-LARGEST = 16 << 20
-"""Bytes of a reply: a verdict echoes the whole row."""
-CHUNK = 1 << 16
 PAUSE = 0.2
 """Seconds before the second attempt; doubled before the third."""
 
@@ -36,8 +34,7 @@ class Session:
     """The cookies of one session. Used by one thread at a time."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        parts = urllib.parse.urlsplit(url.rstrip("/"))
-        self._secure, self._host, self._base = parts.scheme == "https", parts.netloc, parts.path
+        self._url = url.rstrip("/")
         self._timeout = timeout
         self.cookies: dict[str, str] = {}
 
@@ -53,47 +50,24 @@ class Session:
         """
         for attempt in range(1, attempts + 1):
             try:
-                return self._once(route, json.dumps(body).encode(), also)
-            except (OSError, http.client.HTTPException, ValueError, RecursionError, ServerError) as error:
+                return self._once(route, body, also)
+            except (HttpError, ValueError, RecursionError, ServerError) as error:
                 if attempt == attempts:
-                    what = str(error) or type(error).__name__
-                    raise ServerError(f"resources server, /{route}: {type(error).__name__}: {what[:200]}") from error
+                    raise ServerError(f"resources server, /{route}: {str(error)[:200]}") from error
                 time.sleep(PAUSE * attempt)
         raise AssertionError("no attempt")
 
-    def _once(self, route: str, body: bytes, also: Collection[int]) -> Reply:
-        deadline = time.monotonic() + self._timeout
-        connection = self._connected(deadline)
-        try:
-            headers = {"Content-Type": "application/json", "Accept": "application/json"}
-            if self.cookies:
-                headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-            connection.request("POST", f"{self._base}/{urllib.parse.quote(route, safe='')}", body, headers)
-            with connection.getresponse() as response:
-                text = _bounded(response, deadline)
-        finally:
-            connection.close()
-        self._refresh(response.headers.get_all("Set-Cookie", []))
-        if response.status != 200 and response.status not in also:
-            raise ServerError(f"status {response.status}: {text[:200].decode(errors='replace')}")
-        value = json.loads(text)
+    def _once(self, route: str, body: Mapping[str, Any], also: Collection[int]) -> Reply:
+        cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        url = f"{self._url}/{urllib.parse.quote(route, safe='')}"
+        reply = post(url, body, seconds=self._timeout, headers=cookies if self.cookies else {}, wait=True)
+        self._refresh(reply.headers.get_all("Set-Cookie", []))
+        if reply.status != 200 and reply.status not in also:
+            raise ServerError(f"status {reply.status}: {reply.body[:200].decode(errors='replace')}")
+        value = json.loads(reply.body)
         if not isinstance(value, dict):
             raise ServerError("the reply is no JSON object")
-        return Reply(value, text)
-
-    def _connected(self, deadline: float) -> http.client.HTTPConnection:
-        """Tries until the deadline where nobody listens: nothing has been sent yet, and a server may be restarting."""
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        while True:
-            connection = kind(self._host, timeout=max(0.01, deadline - time.monotonic()))
-            try:
-                connection.connect()
-                return connection
-            except ConnectionRefusedError:
-                connection.close()
-                if time.monotonic() + PAUSE > deadline:
-                    raise
-                time.sleep(PAUSE)
+        return Reply(value, reply.body)
 
     def _refresh(self, set_cookies: list[str]) -> None:
         for header in set_cookies:
@@ -103,15 +77,3 @@ class Session:
             except CookieError as error:
                 raise ServerError(f"a malformed cookie: {error}") from error
             self.cookies.update({name: morsel.coded_value for name, morsel in jar.items()})
-
-
-def _bounded(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, piece by piece: a socket's own timeout would begin anew with every byte that drips in."""
-    body = b""
-    while chunk := response.read1(CHUNK):
-        body += chunk
-        if len(body) > LARGEST:
-            raise ServerError(f"a reply of more than {LARGEST:,} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError("the reply drips in")
-    return body

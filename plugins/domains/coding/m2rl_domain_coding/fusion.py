@@ -7,16 +7,14 @@ happens, a refused connection, a slow or strange reply, is the sandbox's fault.
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
 
+from m2rl_core.http import Address, HttpError, post
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_domain_coding.calls import calling, returned
 from m2rl_domain_coding.sandbox.backend import Limits, Outcome, Program, SandboxError
@@ -31,7 +29,6 @@ GRACE = 10.0
 """Seconds of a request beyond the time limit of its program, for the queue of the server."""
 LARGEST = 1 << 24
 """Bytes of a reply. SandboxFusion keeps 1 MiB of each stream, six times as much in JSON at worst."""
-CHUNK = 1 << 16
 TAIL = 2000
 """Characters of standard error that are kept."""
 
@@ -40,7 +37,7 @@ class SandboxFusion(ComponentConfig):
     """Where a SandboxFusion server is, and how it is used."""
 
     use: Literal["sandbox-fusion"]
-    url: str = Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    url: Address
     """Of the server, e.g. ``http://localhost:8080``. Redirects are not followed."""
     parallel: int = Field(64, gt=0, le=1024)
     """Answers that are judged at the same time."""
@@ -65,10 +62,10 @@ class Fusion:
     def run(self, program: Program, limits: Limits) -> Outcome:
         """Run ``program`` on the server."""
         script, marker = calling(program) if program.call is not None else (program.source, "")
-        body = _request(script, program.stdin, limits)
+        request = _request(script, program.stdin, limits)
         for tried in range(1, TRIES + 1):
             try:
-                outcome = _outcome(self._post(body, COMPILE + limits.seconds + GRACE), limits)
+                outcome = _outcome(self._post(request, COMPILE + limits.seconds + GRACE), limits)
                 return returned(outcome, marker) if marker else outcome
             except _FaultError as error:
                 if tried == TRIES or not error.again:
@@ -79,34 +76,18 @@ class Fusion:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _post(self, body: bytes, seconds: float) -> bytes:
-        url = self._settings.url.rstrip("/") + "/run_code"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
-        deadline = time.monotonic() + seconds
+    def _post(self, request: Mapping[str, Any], seconds: float) -> bytes:
         try:
-            with _OPENER.open(request, timeout=seconds) as response:
-                return _bounded(response, deadline)
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise _FaultError(f"HTTP status {error.code}", again=error.code == 429 or error.code >= 500) from error
-        except urllib.error.URLError as error:
-            raise _FaultError(str(error.reason)) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _FaultError(f"{type(error).__name__} {error}".strip()) from error
+            reply = post(self._settings.url.rstrip("/") + "/run_code", request, seconds=seconds, largest=LARGEST)
+        except HttpError as error:
+            raise _FaultError(str(error)) from error
+        if reply.status != 200:
+            raise _FaultError(f"HTTP status {reply.status}", again=reply.status == 429 or reply.status >= 500)
+        return reply.body
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Programs go where the settings say."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
-def _request(script: str, stdin: str, limits: Limits) -> bytes:
-    request = {
+def _request(script: str, stdin: str, limits: Limits) -> Mapping[str, Any]:
+    return {
         "code": script,
         "language": "python",
         "stdin": stdin,
@@ -114,21 +95,6 @@ def _request(script: str, stdin: str, limits: Limits) -> bytes:
         "run_timeout": limits.seconds,
         "memory_limit_MB": max(1, limits.memory >> 20),
     }
-    return json.dumps(request).encode()
-
-
-def _bounded(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, piece by piece: a socket's own timeout would begin anew with every byte that drips in."""
-    body = bytearray()
-    while chunk := response.read1(CHUNK):
-        body += chunk
-        if len(body) > LARGEST:
-            raise _FaultError(f"a reply of more than {LARGEST} bytes")
-        if time.monotonic() > deadline:
-            raise _FaultError("a reply that does not end in time")
-    if response.length:  # read1 does not raise where the connection is cut
-        raise _FaultError("a reply that was cut")
-    return bytes(body)
 
 
 def _outcome(reply: bytes, limits: Limits) -> Outcome:

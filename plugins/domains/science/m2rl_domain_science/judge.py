@@ -7,17 +7,13 @@ connection, a slow or strange reply, is a failed verdict and never a reward of 0
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
-import time
-import urllib.error
-import urllib.request
-from typing import Any
 
 from pydantic import Field
 
+from m2rl_core.http import Address, HttpError, Reply, post
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.types import Reward
 
@@ -36,7 +32,6 @@ Reply with exactly one word: CORRECT or INCORRECT."""
 
 LARGEST = 1 << 20
 """Bytes of a response."""
-CHUNK = 1 << 16
 _VERDICTS = {"CORRECT": 1.0, "INCORRECT": 0.0}
 _KEY = re.compile(r"[!-~]+")
 
@@ -44,7 +39,7 @@ _KEY = re.compile(r"[!-~]+")
 class Judge(ComponentConfig):
     """Which model judges, and how it is asked."""
 
-    url: str = Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    url: Address
     """Of the endpoint, up to its version, e.g. ``http://localhost:8000/v1``. Redirects are not followed."""
     model: str = Field(min_length=1)
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -66,14 +61,9 @@ def ask(judge: Judge, question: str, reference: str, answer: str) -> Reward:
     quoted = json.dumps({"question": question, "reference": reference, "answer": answer}, ensure_ascii=False)
     try:
         reply = _post(judge, quoted)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return Reward(None, f"judge: HTTP status {error.code}")
-    except urllib.error.URLError as error:
-        return Reward(None, f"judge: {error.reason}")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return Reward(None, f"judge: {type(error).__name__}")  # its text may quote a header, and so the key
-    return _read(reply)
+    except HttpError as error:
+        return Reward(None, f"judge: {error}")
+    return _read(reply.body) if reply.status == 200 else Reward(None, f"judge: HTTP status {reply.status}")
 
 
 def key_problem(judge: Judge) -> str:
@@ -84,44 +74,12 @@ def key_problem(judge: Judge) -> str:
     return f"environment variable {name} " + ("holds no key" if os.environ.get(name) else "is not set")
 
 
-class TooLargeError(ValueError):
-    """A response of more than :data:`LARGEST` bytes."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would hand the key to another host."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
-
-
-def _post(judge: Judge, content: str) -> bytes:
+def _post(judge: Judge, content: str) -> Reply:
     messages = [{"role": "system", "content": judge.prompt}, {"role": "user", "content": content}]
     body = {"model": judge.model, "messages": messages, "temperature": 0.0, "max_tokens": judge.max_tokens}
-    headers = {"Content-Type": "application/json"}
-    if judge.api_key_env is not None:
-        headers["Authorization"] = f"Bearer {os.environ[judge.api_key_env]}"
-    request = urllib.request.Request(
-        judge.url.rstrip("/") + "/chat/completions", json.dumps(body).encode(), headers, method="POST"
-    )
-    deadline = time.monotonic() + judge.timeout
-    with _OPENER.open(request, timeout=judge.timeout) as response:
-        return _bounded(response, deadline)
-
-
-def _bounded(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, piece by piece: a socket's own timeout would begin anew with every byte that drips in."""
-    body = b""
-    while chunk := response.read1(CHUNK):
-        body += chunk
-        if len(body) > LARGEST:
-            raise TooLargeError
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return body
+    headers = {} if judge.api_key_env is None else {"Authorization": f"Bearer {os.environ[judge.api_key_env]}"}
+    url = judge.url.rstrip("/") + "/chat/completions"
+    return post(url, body, seconds=judge.timeout, headers=headers, largest=LARGEST)
 
 
 def _read(reply: bytes) -> Reward:
