@@ -70,7 +70,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
         key = str(context["discriminator"]).strip("'")
         if kind == "union_tag_not_found":
-            tags = [tag for owner in _owners(model, detail["loc"], data) for tag in _tags(owner)]
+            fields = (owner.model_fields.get(key) for owner in _owners(model, detail["loc"], data))
+            tags = [str(tag) for field in fields if field for tag in get_args(field.annotation)]
             return (*path, key), f"this key is required. Allowed: {', '.join(tags)}."
         tags = str(context["expected_tags"]).replace("'", "").split(", ")
         tag = str(context["tag"])
