@@ -30,7 +30,7 @@ def merge(run: StageRun[MergeStage]) -> None:
     threads = min(MOST_THREADS, 2 * (os.cpu_count() or 1))  # some compute while others wait for the disk
 
     def report(done: int, total: int) -> None:
-        run.report(step=done >> 20, steps=total >> 20, text="MiB of weights")
+        run.report(step=done >> 20, steps=total >> 20, text=f"{total / 2**20:.0f} MiB of weights")
 
     metrics: dict[str, float] = {}
 
