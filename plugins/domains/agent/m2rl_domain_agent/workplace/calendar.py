@@ -17,7 +17,7 @@ def get_event_information_by_id(work: Workplace, event_id: str = "", field: str 
     needed(event_id=event_id, field=field)
     _check_id(event_id)
     choice(field, COLUMNS["events"], "field")
-    return {field: _event(work, event_id)[field]}
+    return {field: work.events.one("event_id", event_id, "Event")[field]}
 
 
 def search_events(
@@ -61,7 +61,7 @@ def delete_event(work: Workplace, event_id: str = "") -> str:
     """Delete an event."""
     needed(event_id=event_id)
     _check_id(event_id)
-    _event(work, event_id)
+    work.events.one("event_id", event_id, "Event")
     work.events.remove("event_id", event_id)
     return "Event deleted successfully."
 
@@ -75,16 +75,10 @@ def update_event(work: Workplace, event_id: str = "", field: str = "", new_value
         moment(new_value, "event_start")
     elif field == "duration":
         _check_duration(new_value)
-    _event(work, event_id)
+    work.events.one("event_id", event_id, "Event")
     new = new_value.lower() if field == "participant_email" else new_value
     work.events.update("event_id", event_id, field, new)
     return "Event updated successfully."
-
-
-def _event(work: Workplace, event_id: str) -> Row:
-    for row in work.events.where("event_id", event_id):
-        return row
-    raise ToolError("Event not found.")
 
 
 def _check_id(event_id: str) -> None:

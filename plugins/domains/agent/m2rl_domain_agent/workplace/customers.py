@@ -57,7 +57,7 @@ def update_customer(work: Workplace, customer_id: str = "", field: str = "", new
         choice(new_value, PRODUCTS, "product_interest")
     elif field in ("customer_email", "assigned_to_email"):
         new_value = new_value.lower()
-    _check_there(work, customer_id)
+    work.customers.one("customer_id", customer_id, "Customer")
     work.customers.update("customer_id", customer_id, field, new_value)
     return "Customer updated successfully."
 
@@ -96,14 +96,9 @@ def add_customer(
 def delete_customer(work: Workplace, customer_id: str = "") -> str:
     """Delete a customer."""
     needed(customer_id=customer_id)
-    _check_there(work, customer_id)
+    work.customers.one("customer_id", customer_id, "Customer")
     work.customers.remove("customer_id", customer_id)
     return "Customer deleted successfully."
-
-
-def _check_there(work: Workplace, customer_id: str) -> None:
-    if not work.customers.has("customer_id", customer_id):
-        raise ToolError("Customer not found.")
 
 
 def _between(value: str | None, low: str, high: str) -> bool:

@@ -17,7 +17,7 @@ __all__ = [
 def get_email_information_by_id(work: Workplace, email_id: str = "", field: str = "") -> dict[str, Any]:
     """One field of an email."""
     needed(email_id=email_id, field=field)
-    email = _email(work, email_id)
+    email = work.emails.one("email_id", email_id, "Email")
     choice(field, COLUMNS["emails"], "field")
     return {field: email[field]}
 
@@ -64,7 +64,7 @@ def send_email(work: Workplace, recipient: str = "", subject: str = "", body: st
 def delete_email(work: Workplace, email_id: str = "") -> str:
     """Delete an email."""
     needed(email_id=email_id)
-    _email(work, email_id)
+    work.emails.one("email_id", email_id, "Email")
     work.emails.remove("email_id", email_id)
     return "Email deleted successfully."
 
@@ -73,7 +73,7 @@ def forward_email(work: Workplace, email_id: str = "", recipient: str = "") -> s
     """Send an email's text on to somebody."""
     needed(email_id=email_id, recipient=recipient)
     _check_address(recipient)
-    email = _email(work, email_id)
+    email = work.emails.one("email_id", email_id, "Email")
     send_email(work, recipient, f"FW: {email['subject']}", email["body"])
     return "Email forwarded successfully."
 
@@ -81,15 +81,9 @@ def forward_email(work: Workplace, email_id: str = "", recipient: str = "") -> s
 def reply_email(work: Workplace, email_id: str = "", body: str = "") -> str:
     """Answer whoever an email came from or went to."""
     needed(email_id=email_id, body=body)
-    email = _email(work, email_id)
+    email = work.emails.one("email_id", email_id, "Email")
     send_email(work, email["sender/recipient"], f"RE: {email['subject']}", body)
     return "Email replied successfully."
-
-
-def _email(work: Workplace, email_id: str) -> Row:
-    for row in work.emails.where("email_id", email_id):
-        return row
-    raise ToolError("Email not found.")
 
 
 def _check_address(recipient: str) -> None:

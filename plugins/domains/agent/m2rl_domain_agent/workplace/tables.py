@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m2rl_core.errors import DataError
+from m2rl_domain_agent.workplace.failures import ToolError
 
 __all__ = ["COLUMNS", "FILES", "Row", "Table", "Workplace"]
 
@@ -60,11 +61,16 @@ class Table:
     def copy(self) -> Table:
         return Table(self.rows[:], self.labels[:])
 
-    def where(self, column: str, value: str) -> list[Row]:
-        return [row for row in self.rows if row[column] == value]
+    def one(self, column: str, value: str, what: str) -> Row:
+        """The first such row.
 
-    def has(self, column: str, value: str) -> bool:
-        return any(row[column] == value for row in self.rows)
+        Raises:
+            ToolError: there is none.
+        """
+        for row in self.rows:
+            if row[column] == value:
+                return row
+        raise ToolError(f"{what} not found.")
 
     def append(self, row: Row, *, renumber: bool = True) -> None:
         self.rows.append(row)

@@ -7,7 +7,7 @@ from typing import Any
 
 from m2rl_domain_agent.workplace.failures import ToolError, choice, needed
 from m2rl_domain_agent.workplace.pages import found_in
-from m2rl_domain_agent.workplace.tables import COLUMNS, Row, Workplace
+from m2rl_domain_agent.workplace.tables import COLUMNS, Workplace
 
 __all__ = ["BOARDS", "LISTS", "create_task", "delete_task", "get_task_information_by_id", "search_tasks", "update_task"]
 
@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 def get_task_information_by_id(work: Workplace, task_id: str = "", field: str = "") -> dict[str, Any]:
     """One field of a task."""
     needed(task_id=task_id, field=field)
-    task = _task(work, task_id)
+    task = work.tasks.one("task_id", task_id, "Task")
     choice(field, COLUMNS["tasks"], "field")
     return {field: task[field]}
 
@@ -79,7 +79,7 @@ def create_task(
 def delete_task(work: Workplace, task_id: str = "") -> str:
     """Delete a task."""
     needed(task_id=task_id)
-    _task(work, task_id)
+    work.tasks.one("task_id", task_id, "Task")
     work.tasks.remove("task_id", task_id)
     return "Task deleted successfully."
 
@@ -95,15 +95,9 @@ def update_task(work: Workplace, task_id: str = "", field: str = "", new_value: 
     elif field == "assigned_to_email":
         new_value = new_value.lower()
         _check_assignee(work, new_value)
-    _task(work, task_id)
+    work.tasks.one("task_id", task_id, "Task")
     work.tasks.update("task_id", task_id, field, new_value)
     return "Task updated successfully."
-
-
-def _task(work: Workplace, task_id: str) -> Row:
-    for row in work.tasks.where("task_id", task_id):
-        return row
-    raise ToolError("Task not found.")
 
 
 def _check_assignee(work: Workplace, address: str) -> None:
