@@ -104,7 +104,7 @@ class ProceduralDomain(Domain, Protocol):
         Raises:
             DataError: no such copy, or a row that is no prompt of the suite; it names the row.
         """
-        raise NotImplementedError
+        raise TypeError(f"domain '{self.name}' publishes '{suite}' but has no published_prompts")
 
     def check(self) -> None:
         """Read the local files that the settings name to their ends, so that a bad row is found before training.

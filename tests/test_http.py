@@ -14,6 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from m2rl_core.http import Address, HttpError, post
 
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy of this machine stands between."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 Script = Callable[[socket.socket], None]
 
 

@@ -86,7 +86,8 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def resources() -> Iterator[Resources]:
+def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     here = Resources()
 
     class Handler(BaseHTTPRequestHandler):
