@@ -6,30 +6,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from m2rl_core.composition import Components, compose
 from m2rl_core.config import RlStage
-from m2rl_core.errors import StageError, boundary
+from m2rl_core.errors import boundary
 from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
-from m2rl_core.policy import Policy
-from m2rl_core.types import Group, Sample
+from m2rl_core.policy import Frozen, Policy
+from m2rl_core.types import Batch, Group, Sample
 
-__all__ = ["Parts", "assemble", "contributing", "correct", "credit", "score"]
+__all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", "score"]
 
 
 @dataclass(frozen=True)
 class Parts(Components):
     """An algorithm ready to be used by a stage."""
 
-    needs: frozenset[str]
-    """Per-token scores to be computed for every sample before the update."""
+    scores: frozenset[str]
+    """Log-probs to be computed for every sample before the update: of ``old``, ``reference`` and ``teacher``."""
     max_tokens: int
     """Denominator per sample of the ``constant`` reduction."""
 
@@ -40,26 +41,54 @@ def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
     needs = made.advantage.needs | (made.importance.needs if made.importance else frozenset())
     # With one update per step the policy that is updated is still the one before the update: backward fills it in.
     needs |= made.loss.needs if stage.updates > 1 else made.loss.needs - {"old_logps"}
-    return Parts(made.advantage, made.importance, made.loss, made.reduction, needs - {"entropy"}, stage.max_tokens)
+    scores = frozenset(name.removesuffix("_logps") for name in needs if name.endswith("_logps"))
+    return Parts(made.advantage, made.importance, made.loss, made.reduction, scores, stage.max_tokens)
 
 
-def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> None:
-    """Fill in the per-token scores that ``parts`` need.
+def score(
+    policy: Policy, frozen: Frozen, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int
+) -> dict[str, float]:
+    """Fill in the log-probs that ``parts`` need: of the policy as it is, of the reference, of each sample's teacher.
 
-    Raises:
-        StageError: a score that this version cannot compute.
+    Returns:
+        ``teacher_kl`` and ``teacher_kl/DOMAIN``, where teachers were asked: the mean over tokens of sampler's minus
+        teacher's log-prob [nats], an estimate of KL(student ‖ teacher).
     """
-    if unknown := parts.needs - {"old_logps"}:
-        raise StageError(f"the algorithm needs {', '.join(sorted(unknown))}, which this version cannot compute")
-    if "old_logps" in parts.needs:
-        for batch in policy.pack(samples_S, tokens_per_device):
-            unpack(batch, policy.logps(batch), samples_S, "old_logps_L")
+
+    def fill(scorer: Policy, theirs: Sequence[Sample], kind: str) -> None:
+        for batch in scorer.pack(theirs, tokens_per_device):
+            unpack(batch, scorer.logps(batch), theirs, f"{kind}_logps_L")
+
+    if "old" in parts.scores:
+        fill(policy, samples_S, "old")
+    if "reference" in parts.scores:
+        fill(frozen.use(frozen.reference), samples_S, "reference")
+    if "teacher" not in parts.scores:
+        return {}
+    for teacher, theirs in frozen.by_teacher(samples_S):
+        if theirs:
+            fill(frozen.use(teacher), theirs, "teacher")
+    return _teacher_kl(samples_S)
+
+
+def batches(
+    policy: Policy, frozen: Frozen, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int
+) -> Iterator[Batch]:
+    """The samples that can have a gradient, packed; teacher by teacher, where the loss compares with their hidden states."""
+    moving_S = contributing(samples_S, parts.loss)
+    if parts.loss.divergence is None:
+        yield from policy.pack(moving_S, tokens_per_device)
+        return
+    for teacher, theirs in frozen.by_teacher(moving_S):
+        for batch in policy.pack(theirs, tokens_per_device):
+            batch.teacher = teacher
+            yield batch
 
 
 def credit(groups_P: Sequence[Group], advantage: Advantage) -> None:
     """Set the advantage of every usable sample."""
     for group in groups_P:
-        if not (samples := group.usable):
+        if group.dropped or not (samples := group.usable):
             continue
         with boundary(f"advantage '{advantage.name}'", f"crediting prompt {group.prompt.id}"):
             for sample, value_L in zip(samples, advantage(samples), strict=True):
@@ -86,6 +115,17 @@ def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
     if not loss.vanishes:
         return samples_S
     return [s for s in samples_S if s.advantage_L is None or bool(s.advantage_L.any())]
+
+
+def _teacher_kl(samples_S: Sequence[Sample]) -> dict[str, float]:
+    gaps: dict[str, list[float]] = {}
+    for sample in samples_S:
+        if sample.teacher_logps_L is not None:
+            drawn = torch.tensor(sample.sampled_L)
+            gap_L = torch.tensor(sample.logps_L)[drawn] - sample.teacher_logps_L[drawn]
+            gaps.setdefault(sample.prompt.domain, []).extend(gap_L.tolist())
+    found = {f"teacher_kl/{domain}": fmean(values) for domain, values in gaps.items() if values}
+    return {"teacher_kl": fmean(gap for values in gaps.values() for gap in values), **found} if found else {}
 
 
 def _uncorrected(samples_S: Sequence[Sample], parts: Parts) -> None:

@@ -5,14 +5,19 @@ This module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from m2rl_core.errors import boundary
-from m2rl_core.interfaces import Advantage, Importance, Loss
-from m2rl_core.registry import Registry, Use
-from m2rl_core.types import Composition, Reduction
+from m2rl_core.errors import ConfigError, boundary
+from m2rl_core.interfaces import Advantage, ComponentConfig, Importance, Loss
+from m2rl_core.registry import Registry, Use, use_of
+from m2rl_core.types import Batch, Composition, Divergence, Reduction, Sample
 
-__all__ = ["Components", "compose", "composed"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Components", "compose", "composed", "terms"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,70 @@ class Components:
     reduction: Reduction
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What any part needs."""
+        return self.advantage.needs | self.loss.needs | (self.importance.needs if self.importance else frozenset())
+
+    @property
     def taught(self) -> bool:
         """True where a part learns from a teacher: from its log-probs, or by a divergence from it."""
-        parts = (self.advantage, self.importance, self.loss)
-        scored = any("teacher_logps" in part.needs for part in parts if part is not None)
-        return scored or getattr(self.loss, "divergence", None) is not None
+        return "teacher_logps" in self.needs or self.loss.divergence is not None
+
+
+class SumAdvantage:
+    """Weighted sum of advantages; nothing where there are none."""
+
+    reference: ClassVar[str] = "m2rl_core.types.Composition"
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+
+    def __init__(self, parts: Sequence[tuple[float, Advantage]]) -> None:
+        self.parts = parts
+        self.name = " + ".join(part.name for _, part in parts) or "none"
+        self.needs = frozenset[str]().union(*(part.needs for _, part in parts))
+
+    def __call__(self, group: list[Sample]) -> list[Tensor]:
+        import torch
+
+        total = [torch.zeros(len(sample.ids_L)) for sample in group]
+        for weight, part in self.parts:
+            total = [sum_L + weight * value_L for sum_L, value_L in zip(total, part(group), strict=True)]
+        return total
+
+
+class SumLoss:
+    """Weighted sum of losses.
+
+    Raises:
+        ValueError: two divergences, or a divergence beside a loss of whole sequences.
+    """
+
+    reference: ClassVar[str] = "m2rl_core.types.Composition"
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+
+    def __init__(self, parts: Sequence[tuple[float, Loss]]) -> None:
+        losses = [loss for _, loss in parts]
+        self.parts = parts
+        self.name = " + ".join(loss.name for loss in losses)
+        self.separable = all(loss.separable for loss in losses)
+        self.vanishes = all(loss.vanishes for loss in losses)
+        self.needs = frozenset[str]().union(*(loss.needs for loss in losses))
+        found = [loss.divergence for loss in losses if loss.divergence is not None]
+        if len(found) > 1:
+            raise ValueError(f"{self.name}: at most one loss may have a divergence from the teacher")
+        if found and not self.separable:
+            raise ValueError(f"{self.name}: a divergence is fused token by token, and a loss here needs whole sequences")
+        self.divergence: Divergence | None = found[0] if found else None
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        import torch
+
+        return torch.stack([weight * loss(logps, batch) for weight, loss in self.parts]).sum(0)
+
+
+def terms(part: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """(weight, ``{use: NAME, **config}``) of one part or of several that are added up."""
+    for one in [part] if isinstance(part, Mapping) else part:
+        yield float(one.get("weight", 1.0)), {key: value for key, value in one.items() if key != "weight"}
 
 
 def composed(registry: Registry, algorithm: Use, owner: str) -> Composition:
@@ -47,12 +111,24 @@ def compose(registry: Registry, algorithm: Use, owner: str) -> Components:
         owner: dotted path of ``algorithm`` in the study, for messages; parts are named below it.
 
     Raises:
-        ComponentError, ConfigError: the algorithm or a part is not there, or refuses its settings.
+        ComponentError, ConfigError: the algorithm or a part is not there, refuses its settings, or fits no other part.
         StageError: a component's own code failed.
     """
     made = composed(registry, algorithm, owner)
-    advantage = registry.create("advantage", made.advantage, f"{owner}.advantage")
-    loss = registry.create("loss", made.loss, f"{owner}.loss")
+    advantages = [(w, registry.create("advantage", use, f"{owner}.advantage")) for w, use in terms(made.advantage)]
+    losses = [(w, registry.create("loss", use, f"{owner}.loss")) for w, use in terms(made.loss)]
     rule = made.importance
     importance = None if rule is None else registry.create("importance", rule, f"{owner}.importance")
+    if not losses:
+        raise ConfigError(f"{owner}.loss: algorithm '{use_of(algorithm)[0]}' names no loss")
+    try:
+        advantage = advantages[0][1] if _plain(advantages) else cast("Advantage", SumAdvantage(advantages))
+        loss = losses[0][1] if _plain(losses) else cast("Loss", SumLoss(losses))
+    except ValueError as error:
+        raise ConfigError(f"{owner}.loss: {error}") from error
     return Components(advantage, importance, loss, made.reduction)
+
+
+def _plain(parts: Sequence[tuple[float, object]]) -> bool:
+    """One part with its own weight needs no sum."""
+    return len(parts) == 1 and parts[0][0] == 1.0

@@ -127,6 +127,14 @@ class Domain(Component, Protocol):
         """
         return 10.0
 
+    @property
+    def splits(self) -> bool:
+        """True where an episode may drop earlier reasoning, so that one sample is trained as several sequences.
+
+        Ratios of whole sequences are then refused: they would be those of parts.
+        """
+        return False
+
     def check(self) -> None:
         """Look for what would stop a stage later, such as a row without gold. Nothing by default.
 
@@ -237,7 +245,7 @@ class Loss(Component, Protocol):
     needs: frozenset[str]
     """Per-token scores as for :class:`Advantage`, or ``entropy``."""
     divergence: Divergence | None = None
-    """A full-vocabulary divergence from the sample's teacher, delivered as ``batch.divergence_T``."""
+    """A full-vocabulary divergence from the sample's teacher, delivered as ``batch.divergence_T``; ``separable`` only."""
 
     def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
         """The unreduced loss [T] of trained tokens with log-probs ``logps`` [T] under the policy being trained."""

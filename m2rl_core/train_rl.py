@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from m2rl_core.algorithm import assemble, contributing, correct, credit, score
+from m2rl_core.algorithm import assemble, batches, contributing, correct, credit, score
 from m2rl_core.config import RlStage
-from m2rl_core.policy import open_policy
+from m2rl_core.policy import open_frozen, open_policy
+from m2rl_core.rollout.alarms import Alarms
+from m2rl_core.rollout.collect import collect
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
 from m2rl_core.rollout.records import mean, records, summarise, workload
 from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.schedule import lr_at
-from m2rl_core.seeding import derive
-from m2rl_core.types import Reasoning, Sample, Sampling
+from m2rl_core.types import Reasoning, Sample
 
 __all__ = ["train_rl"]
 
@@ -27,41 +28,36 @@ def train_rl(run: StageRun[RlStage]) -> None:
     """Train ``run.stage.init`` on what it says itself; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
     parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
-    source = open_source(run)
-    policy = open_policy(run, start, temperature=stage.temperature)
+    source, alarms = open_source(run), Alarms(run.note)
+    policy, frozen = open_policy(run, start, temperature=stage.temperature), open_frozen(run)
     with open_sampler(run, start, source.prompts, reasoning(run)) as sampler:
-        for step in range(run.restore(policy, source), stage.steps):
+        for step in range(run.restore(policy, source, alarms), stage.steps):
             with run.clock("sync"):
                 sampler.load_weights(policy.named_tensors(), version=step)
             with run.clock("rollout"):
-                groups_P = sampler.rollout(source.next(step), sampling(run.seed, stage, step), stage.group)
+                groups_P = collect(run, sampler, source, step)
             samples_S = usable(groups_P, run)
             with run.clock("train"):
-                score(policy, samples_S, parts, stage.tokens_per_device)
+                scores = score(policy, frozen, samples_S, parts, stage.tokens_per_device)
                 credit(groups_P, parts.advantage)
                 corrections = []
                 for minibatch in split(samples_S, stage.updates):
                     corrections.append(correct(minibatch, parts))
-                    for batch in policy.pack(contributing(minibatch, parts.loss), stage.tokens_per_device):
-                        policy.backward(batch, parts.loss)
+                    for batch in batches(policy, frozen, minibatch, parts, stage.tokens_per_device):
+                        policy.backward(batch, parts.loss, frozen.lecture(batch))
                     policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
-            metrics = summarise(groups_P) | mean(corrections) | policy.metrics()
+            metrics = alarms.watch(summarise(groups_P)) | scores | mean(corrections) | policy.metrics()
             work = workload(groups_P, contributing(samples_S, parts.loss))
             run.log(step, metrics, samples=records(groups_P), workload=work)
             run.keep(step + 1, policy.save, every=stage.keep_every)
-            run.checkpoint(step + 1, policy, source, every=stage.checkpoint_every)
+            run.checkpoint(step + 1, policy, source, alarms, every=stage.checkpoint_every)
     run.finish(policy.save)
 
 
 def reasoning(run: StageRun[RlStage]) -> dict[str, Reasoning]:
     """The reward's format gate of every domain."""
     return {name: section.reasoning for name, section in run.study.domains.items()}
-
-
-def sampling(seed: int, stage: RlStage, step: int) -> Sampling:
-    """How step ``step`` draws its tokens."""
-    return Sampling(stage.max_tokens, stage.temperature, stage.top_p, seed=derive(seed, "rollout", step))
 
 
 def split(samples_S: Sequence[Sample], updates: int) -> list[Sequence[Sample]]:

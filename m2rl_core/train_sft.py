@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -14,10 +15,11 @@ from torch import Tensor
 from m2rl_core.chat import Chat
 from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
+from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.policy import open_policy
-from m2rl_core.rollout.records import workload
-from m2rl_core.run import StageRun
+from m2rl_core.rollout.records import from_record, workload
+from m2rl_core.run import ROLLOUTS, StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
 from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Trajectory
@@ -85,7 +87,7 @@ def order(seed: int, size: int, step: int, batch: int) -> list[int]:
 
 
 def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
-    """The tokenised conversations of one epoch, each domain with its share.
+    """The tokenised conversations of one epoch, each domain with its share; see ``SftStage.rollouts``.
 
     Raises:
         DataError: a domain without enough demonstrations, or a conversation that is too long.
@@ -93,7 +95,11 @@ def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
     stage = run.stage
     found: list[Sample] = []
     for name, count in counts(stage.domains, stage.conversations).items():
-        taken = list(islice(run.domain(name).demonstrations(), count))
+        if name in stage.rollouts:
+            taken = right_samples(run, name, stage.rollouts[name], count)
+        else:
+            shown = islice(run.domain(name).demonstrations(), count)
+            taken = [_sample(replace(each, domain=name), chat) for each in shown]
         if len(taken) < count:
             raise DataError(
                 f"domain '{name}' has too few demonstrations",
@@ -101,8 +107,33 @@ def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
                 allowed=f"at least {count}",
                 then=f"lower stages.{run.name}.conversations or the domain's share",
             )
-        found += [_sample(replace(each, domain=name), chat, stage.max_length) for each in taken]
+        _check_lengths(taken, stage.max_length)
+        found += taken
     return found
+
+
+def right_samples(run: StageRun[SftStage], domain: str, stage: str, count: int) -> list[Sample]:
+    """The latest ``count`` samples of ``domain`` that an rl stage has drawn and its verifier found right.
+
+    What was sampled is what is learned, token for token; so the two models must share their tokens.
+
+    Raises:
+        DataError: they do not.
+    """
+    teacher = run.models[stage]
+    mine, theirs = ((path / "tokenizer.json").read_bytes() for path in (run.models[run.stage.init], teacher))
+    if mine != theirs:
+        raise DataError(f"stages.{run.name}.rollouts.{domain}: '{stage}' has another tokenizer than {run.stage.init}")
+    stored = read_jsonl(teacher.parent / ROLLOUTS)
+    right = (record for record in stored if record["domain"] == domain and record["verdict"] == "right")
+    return [from_record(record) for record in deque(right, maxlen=count)]
+
+
+def _check_lengths(samples: Sequence[Sample], max_length: int) -> None:
+    for sample in samples:
+        if (length := len(sample.ids_L)) > max_length:
+            where = f"conversation {sample.prompt.id} of '{sample.prompt.domain}'"
+            raise DataError(f"{where} is too long", found=f"{length} tokens", allowed=f"max_length = {max_length}")
 
 
 def counts(domains: list[str] | Mapping[str, float], total: int) -> dict[str, int]:
@@ -115,11 +146,8 @@ def counts(domains: list[str] | Mapping[str, float], total: int) -> dict[str, in
     return whole
 
 
-def _sample(conversation: Conversation, chat: Chat, max_length: int) -> Sample:
+def _sample(conversation: Conversation, chat: Chat) -> Sample:
     ids, said = chat.conversation(conversation)
-    if len(ids) > max_length:
-        where = f"conversation {conversation.id} of '{conversation.domain}'"
-        raise DataError(f"{where} is too long", found=f"{len(ids)} tokens", allowed=f"max_length = {max_length}")
     prompt = Prompt(conversation.id, conversation.domain, conversation.messages)
     unsampled = [0.0] * len(ids)
     return Sample(prompt, 0, ids, said, unsampled, [-1] * len(ids), Trajectory(prompt, (), ""), "stop")

@@ -220,6 +220,8 @@ class Group:
 
     prompt: Prompt
     samples_G: list[Sample]
+    dropped: bool = False
+    """True where another prompt has taken its place: it is recorded and counted, but not trained on."""
 
     @property
     def usable(self) -> list[Sample]:
@@ -234,10 +236,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """What an algorithm is made of. Parts are ``{use: NAME, ...}``, as in a study."""
+    """What an algorithm is made of. Parts are ``{use: NAME, ...}``, as in a study.
 
-    advantage: Mapping[str, Any]
-    loss: Mapping[str, Any]
+    Several advantages, or losses, are added up, each times the ``weight`` beside its ``use`` (1 where there is none).
+    """
+
+    advantage: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    loss: Mapping[str, Any] | Sequence[Mapping[str, Any]]
     importance: Mapping[str, Any] | None = None
     """``None``: no correction."""
     reduction: Reduction = "sequence"
@@ -297,7 +302,7 @@ class Batch:
     divergence_T: Tensor | None = None
     """Set by the policy for losses with a ``divergence`` [nats]; carries a gradient."""
 
-    def take(self, index: Tensor) -> Batch:
+    def take(self, index: Tensor | slice) -> Batch:
         """The same batch with every ``_T`` field reduced to the tokens in ``index``, in that order."""
         chosen = {
             f.name: value[index]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from m2rl_core.algorithm import Parts, contributing, correct, credit, score
+from m2rl_core.algorithm import Parts, batches, contributing, correct, credit, score
 from m2rl_core.errors import StageError
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.policy import Policy
+from m2rl_core.packing import unpack
+from m2rl_core.policy import Frozen, Policy
 from m2rl_core.train_sft import NegativeLogLikelihood
-from m2rl_core.types import Batch, Correction, Group, Reduction, Reward, Sample
+from m2rl_core.types import Batch, Correction, Divergence, Group, Reduction, Reward, Sample
 
 Make = Callable[..., Sample]
 
@@ -119,15 +121,66 @@ def test_a_failing_advantage_is_named(make_sample: Make) -> None:
         credit([Group(sample.prompt, [sample])], Broken())
 
 
-def test_old_log_probs_are_scored_when_somebody_needs_them(tiny_policy: Policy, make_sample: Make) -> None:
+@pytest.fixture
+def frozen(tiny_model: Path, other_model: Path) -> Frozen:
+    """Teachers: the policy's own start for math, another model for coding."""
+    folders = {"start": tiny_model, "other": other_model}
+    teachers = {"math": "start", "coding": "other"}
+    return Frozen(folders, teachers, "start", lambda folder: Policy.load(folder, dtype="float32"))
+
+
+def test_old_log_probs_are_scored_when_somebody_needs_them(
+    tiny_policy: Policy, frozen: Frozen, make_sample: Make
+) -> None:
     samples = [make_sample(12, 5, i) for i in range(3)]
-    score(tiny_policy, samples, replace(parts("token"), needs=frozenset({"old_logps"})), 64)
+    assert score(tiny_policy, frozen, samples, replace(parts("token"), scores=frozenset({"old"})), 64) == {}
     for sample in samples:
         assert sample.old_logps_L is not None
         assert (sample.old_logps_L[-5:] < 0).all()
         assert (sample.old_logps_L[:-5] == 0).all()
+        assert sample.reference_logps_L is None
 
 
-def test_scores_that_cannot_be_computed_are_refused(tiny_policy: Policy, make_sample: Make) -> None:
-    with pytest.raises(StageError, match="needs teacher_logps"):
-        score(tiny_policy, [make_sample(8, 3)], replace(parts("token"), needs=frozenset({"teacher_logps"})), 64)
+def test_every_sample_is_scored_by_its_domains_teacher(
+    tiny_policy: Policy, frozen: Frozen, other_model: Path, make_sample: Make
+) -> None:
+    samples = [make_sample(12, 5, i, domain=("math", "coding")[i % 2]) for i in range(4)]
+    asked = replace(parts("token"), scores=frozenset({"old", "reference", "teacher"}))
+    metrics = score(tiny_policy, frozen, samples, asked, 64)
+    other = Policy.load(other_model, dtype="float32")
+    [batch] = other.pack(samples, 64)
+    unpack(batch, other.logps(batch), expected := [make_sample(12, 5) for _ in samples], "old_logps_L")
+    for sample, theirs in zip(samples, expected, strict=True):
+        assert sample.old_logps_L is not None
+        assert sample.teacher_logps_L is not None
+        assert sample.reference_logps_L is not None
+        torch.testing.assert_close(sample.reference_logps_L, sample.old_logps_L)
+        wanted = sample.old_logps_L if sample.prompt.domain == "math" else theirs.old_logps_L
+        torch.testing.assert_close(sample.teacher_logps_L, wanted)
+    gaps = {d: [] for d in ("math", "coding")}
+    for sample in samples:
+        said = torch.tensor(sample.sampled_L)
+        gaps[sample.prompt.domain] += (torch.tensor(sample.logps_L) - sample.teacher_logps_L)[said].tolist()
+    assert metrics == pytest.approx(
+        {"teacher_kl": sum(sum(g) for g in gaps.values()) / 20, **{f"teacher_kl/{d}": sum(g) / 10 for d, g in gaps.items()}}
+    )
+
+
+def test_batches_of_a_divergence_have_one_teacher_each(
+    tiny_policy: Policy, frozen: Frozen, make_sample: Make
+) -> None:
+    samples = [make_sample(12, 5, i, domain=("math", "coding")[i % 2]) for i in range(6)]
+    plain = list(batches(tiny_policy, frozen, samples, parts("token"), 64))
+    assert [batch.teacher for batch in plain] == [None] * len(plain)
+    taught = parts("token")
+    taught.loss.divergence = Divergence("reverse")
+    found = list(batches(tiny_policy, frozen, samples, taught, 64))
+    assert [(batch.teacher, set(batch.domain_N)) for batch in found] == [("start", {"math"}), ("other", {"coding"})]
+    assert sum(len(batch.pieces_N) for batch in found) == 6
+
+
+def test_dropped_groups_get_no_credit(make_sample: Make) -> None:
+    sample = make_sample(8, 3)
+    sample.reward = Reward(1.0)
+    credit([Group(sample.prompt, [sample], dropped=True)], Ones())
+    assert sample.advantage_L is None

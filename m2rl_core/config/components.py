@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from m2rl_core.composition import compose
@@ -47,7 +47,7 @@ def check_components(study: Study, registry: Registry) -> None:
             _checked(domains[name], owner)
     for name, stage in study.stages.items():
         with _gathered(found):
-            _components(study, registry, f"stages.{name}", stage)
+            _components(study, registry, f"stages.{name}", stage, domains)
         if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
             with _gathered(found):
                 suite_owners(domains, stage.suites, f"stages.{name}.suites")
@@ -77,9 +77,11 @@ def _checked(domain: Domain, owner: str) -> None:
         raise DataError(f"{owner}: {error}") from error
 
 
-def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -> None:
+def _components(
+    study: Study, registry: Registry, owner: str, stage: AnyStage, domains: Mapping[str, Domain]
+) -> None:
     if isinstance(stage, RlStage):
-        _algorithm(registry, stage, owner)
+        _algorithm(registry, stage, owner, {name: domains[name] for name in stage.domains if name in domains})
         if stage.mixture is not None:
             registry.configure("mixture", stage.mixture, f"{owner}.mixture")
     elif isinstance(stage, MergeStage):
@@ -88,10 +90,18 @@ def _components(study: Study, registry: Registry, owner: str, stage: AnyStage) -
         registry.create("analyzer", stage.analyzer, f"{owner}.analyzer")
 
 
-def _algorithm(registry: Registry, stage: RlStage, owner: str) -> None:
-    """Check an algorithm with its parts, and that there are teachers exactly where they are needed."""
-    taught = compose(registry, stage.algorithm, f"{owner}.algorithm").taught
-    name = use_of(stage.algorithm)[0]
+def _algorithm(registry: Registry, stage: RlStage, owner: str, domains: Mapping[str, Domain]) -> None:
+    """Check an algorithm with its parts, that there are teachers exactly where they are needed, and whole sequences."""
+    made = compose(registry, stage.algorithm, f"{owner}.algorithm")
+    name, taught = use_of(stage.algorithm)[0], made.taught
+    if not made.loss.separable and (split := [each for each, domain in domains.items() if domain.splits]):
+        raise ConfigError(
+            f"{owner}.algorithm: loss '{made.loss.name}' needs whole sequences, and samples of {', '.join(split)} are "
+            "trained as several, because their episodes drop earlier reasoning",
+            then=f"set domains.{split[0]}.history to keep, or use a loss that goes token by token",
+        )
+    if stage.refill and taught:
+        raise ConfigError(f"{owner}.refill: under '{name}' groups of equal rewards teach too", found=stage.refill)
     if taught and (untaught := [domain for domain in stage.domains if domain not in stage.teachers]):
         raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
     if stage.teachers and not taught:

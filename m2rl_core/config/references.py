@@ -14,6 +14,7 @@ from m2rl_core.config.stages import (
     MergeStage,
     ModelStage,
     RlStage,
+    SftStage,
     TrainStage,
 )
 from m2rl_core.config.study import Study
@@ -52,6 +53,8 @@ def references(stage: AnyStage) -> Iterator[tuple[Keys, str]]:
         yield ("init",), stage.init
     if isinstance(stage, RlStage):
         yield from ((("teachers", domain), model) for domain, model in stage.teachers.items())
+    if isinstance(stage, SftStage):
+        yield from ((("rollouts", domain), model) for domain, model in stage.rollouts.items())
     if isinstance(stage, MergeStage):
         yield from [(("base",), stage.base)] if stage.base else []
         yield from ((("experts", i), model) for i, model in enumerate(stage.experts))
@@ -110,6 +113,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
                 yield Problem(("domains",), f"there is no domain '{domain}'.{hint}")
     if isinstance(stage, RlStage):
         yield from _rl(stage)
+    if isinstance(stage, SftStage):
+        yield from _rollouts(study, stage)
     for field in ("experts", "models", "domains", "suites"):
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
@@ -146,6 +151,15 @@ def _rl(stage: RlStage) -> Iterator[Problem]:
     for domain in stage.teachers:
         if domain not in stage.domains:
             yield Problem(("teachers", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
+
+
+def _rollouts(study: Study, stage: SftStage) -> Iterator[Problem]:
+    for domain, model in stage.rollouts.items():
+        maker = study.stages.get(model)
+        if domain not in stage.domains:
+            yield Problem(("rollouts", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
+        elif maker is not None and not (isinstance(maker, RlStage) and domain in maker.domains):
+            yield Problem(("rollouts", domain), f"'{model}' is no rl stage that samples '{domain}'.")
 
 
 def _cycle(study: Study) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from m2rl_core.config.sections import Counts, OptimSection, Schedule, Section, Share, Shares, Use
 
@@ -120,6 +120,9 @@ class SftStage(TrainStage):
     """Final learning rate as a share of the peak. Paper silent; the released code's value."""
     max_length: PositiveInt = 32768
     """Longer conversations are an error. Paper silent."""
+    rollouts: dict[str, str] = Field(default_factory=dict)
+    """Domain → rl stage of the same vocabulary whose right samples, the latest first, are its demonstrations:
+    distillation off policy. Other domains show their own demonstrations."""
     optim: OptimSection = OptimSection(beta2=0.95)
     checkpoint_every: PositiveInt = 100
 
@@ -156,6 +159,9 @@ class RlStage(TrainStage):
     """Prompts per step. Table 2."""
     group: PositiveInt = 16
     """Samples per prompt. Table 2."""
+    refill: NonNegativeInt = 0
+    """How often a step's groups of equal rewards are replaced by new prompts of their domains (DAPO's dynamic sampling).
+    Paper silent; the released code samples once."""
     updates: PositiveInt = 1
     """Optimizer updates per step. Section A: one gradient update per 2048 rollouts."""
     max_tokens: PositiveInt = 32768

@@ -8,9 +8,10 @@ mixed precision on several). The model's own head is never called: log-probs com
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,24 +19,38 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from m2rl_core.config import OptimSection, RlStage, SftStage
-from m2rl_core.errors import ConfigError, DataError, DivergedError
+from m2rl_core.errors import DataError, DivergedError
 from m2rl_core.interfaces import Loss
-from m2rl_core.ops import token_logps
+from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding
 from m2rl_core.run import StageRun
 from m2rl_core.types import Batch, Sample
-from m2rl_core.weights import copy_companions
+from m2rl_core.weights import copy_companions, stream_named
 
 SKIPS = 5
 """Updates with a non-finite gradient, one after the other, that stop a run."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+R = TypeVar("R")
+Work = Callable[..., R]
+"""What to do with the hidden state [N, H] before each token, the head [V, H], and the tokens' ids [N], all positional;
+keywords are ``temperature`` and ``dtype``."""
 
 
 def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
     """The one place of the one-position shift: (indices of trained tokens, indices of the tokens that predict them)."""
     trained = torch.nonzero(batch.trained_T)[:, 0]
     return trained, trained - 1
+
+
+def _weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
+    """coef · loss of the tokens ``part`` of ``view``, which holds trained tokens only."""
+    here = view.take(part)
+    here.entropy_T, here.divergence_T = scores.entropy_N, scores.divergence_N
+    if here.old_logps_T is None:
+        here.old_logps_T = scores.logps_N.detach()  # the first update after sampling: π_old is the policy itself
+    assert here.coef_T is not None, "fix the coefficients before the first backward pass"
+    return here.coef_T * loss(scores.logps_N, here)
 
 
 class TokenScorer(torch.nn.Module):
@@ -47,14 +62,15 @@ class TokenScorer(torch.nn.Module):
         self.dtype = dtype
 
     def forward(
-        self, ids_T: Tensor, shape: tuple[int, int], at: tuple[Tensor, Tensor], temperature: float, **context: Any
-    ) -> tuple[Tensor, Tensor]:
-        """(log-probs, entropies) of the tokens ``at[0]`` from the hidden states of the tokens ``at[1]``."""
+        self, work: Work[R], ids_T: Tensor, shape: tuple[int, int], at: tuple[Tensor, Tensor], temperature: float,
+        **context: Any,
+    ) -> R:  # fmt: skip
+        """``work`` on the tokens ``at[0]``, the hidden states of the tokens ``at[1]``, and the head."""
         with self._precision(ids_T.device):
             out = self.lm.base_model(input_ids=ids_T.view(shape), **context, use_cache=False)
         hidden_N = out.last_hidden_state.flatten(0, 1)[at[1]]
         head = self.lm.get_output_embeddings().weight
-        return token_logps(hidden_N, head, ids_T[at[0]], temperature=temperature, dtype=self.dtype)
+        return work(hidden_N, head, ids_T[at[0]], temperature=temperature, dtype=self.dtype)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if dist.is_initialized() or self.dtype == torch.float32:
@@ -132,39 +148,50 @@ class Policy:
         place = {"rank": sharding.rank(), "ranks": sharding.ranks()}
         return pack(samples_S, tokens_per_device, self.device, dense=self.dense, **place)
 
-    def _score(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(indices of trained tokens, their log-probs, their entropies)."""
-        at = predictors(batch)
+    def run(self, batch: Batch, work: Work[R], at: tuple[Tensor, Tensor] | None = None) -> R:
+        """``work`` on the trained tokens of ``batch``: on their ids, the hidden states before them, and the head."""
         context: dict[str, Any] = {"position_ids": batch.position_T.view(batch.shape)}
         if self.dense:
             context["attention_mask"] = attention.dense_mask(batch.sequence_T.view(batch.shape))
         else:
             context["bounds"] = attention.sequence_bounds(batch.position_T)
-        logps, entropy = self.scorer(batch.ids_T, batch.shape, at, self.temperature, **context)
-        return at[0], logps, entropy
+        done: R = self.scorer(work, batch.ids_T, batch.shape, at or predictors(batch), self.temperature, **context)
+        return done
 
     @torch.no_grad()
     def logps(self, batch: Batch) -> Tensor:
         """Log-probs [nats] as float32 [T]; 0 at tokens that are not trained."""
-        trained, logps, _ = self._score(batch)
-        return torch.zeros(len(batch.ids_T), device=self.device).index_copy_(0, trained, logps)
+        at = predictors(batch)
+        logps, _ = self.run(batch, token_logps, at)
+        return torch.zeros(len(batch.ids_T), device=self.device).index_copy_(0, at[0], logps)
 
-    def backward(self, batch: Batch, loss: Loss) -> None:
-        """Add the gradient of Σ coef · loss over this batch's trained tokens."""
-        if loss.divergence is not None:
-            raise ConfigError(
-                f"loss '{loss.name}' needs a full-vocabulary divergence, which this version cannot compute"
-            )
-        trained, logps, entropy = self._score(batch)
-        view = batch.take(trained)
-        view.entropy_T = entropy
-        if view.old_logps_T is None:
-            view.old_logps_T = logps.detach()  # the first update after sampling: π_old is the policy itself
-        assert view.coef_T is not None, "fix the coefficients before the first backward pass"
-        total = (view.coef_T * loss(logps, view)).sum()
+    def backward(self, batch: Batch, loss: Loss, lecture: Lecture | None = None) -> None:
+        """Add the gradient of Σ coef · loss over this batch's trained tokens.
+
+        Args:
+            lecture: the teacher's view of these tokens, for a loss with a divergence from it.
+        """
+        at = predictors(batch)
+        view = batch.take(at[0])
+        weighted = partial(_weighted, view, loss)
+        if loss.separable:
+            fused = partial(fused_loss, token_loss=weighted, lecture=lecture, divergence=loss.divergence)
+            total, scores = self.run(batch, fused, at)
+        else:
+            logps, entropy = self.run(batch, token_logps, at)
+            scores = Scores(logps, entropy, None)
+            total = weighted(slice(None), scores).sum()
         torch.autograd.backward(total)
+        self._watch(view, total, scores)
+
+    def _watch(self, view: Batch, total: Tensor, scores: Scores) -> None:
+        """Gather what :meth:`metrics` tells of a backward pass."""
+        assert view.coef_T is not None
         weight_T = view.coef_T.abs()
-        self._gather(loss=total.item(), entropy=(weight_T * entropy).sum().item(), weight=weight_T.sum().item())
+        found = {"loss": total, "weight": weight_T.sum(), "entropy": (weight_T * scores.entropy_N).sum()}
+        if scores.divergence_N is not None:
+            found["divergence"] = (weight_T * scores.divergence_N).sum()
+        self._gather(**{name: value.item() for name, value in found.items()})
 
     def step(self, lr: float) -> None:
         """Clip, guard, update. A non-finite gradient skips the update and is counted.
@@ -195,15 +222,16 @@ class Policy:
     def metrics(self) -> dict[str, float | None]:
         """What was gathered since the last call, by all ranks together. Collective.
 
-        ``loss`` and ``grad_norm`` are means over updates; ``entropy`` [nats] is the mean over the tokens that were
-        computed, weighted as in the loss, or ``None`` where no sample had a gradient.
+        ``loss`` and ``grad_norm`` are means over updates. ``entropy`` and, where a loss has one, ``divergence`` [nats]
+        are means over the tokens that were computed, weighted as in the loss, or ``None`` where no sample had a gradient.
         """
         gathered, self._metrics = self._metrics, {}
         updates = gathered.get("updates", 0.0) or 1.0
-        loss, entropy, weight = sharding.summed(*(gathered.get(name, 0.0) for name in ("loss", "entropy", "weight")))
+        means = [name for name in ("entropy", "divergence") if name == "entropy" or name in gathered]
+        loss, weight, *sums = sharding.summed(*(gathered.get(name, 0.0) for name in ("loss", "weight", *means)))
         return {
             "loss": loss / updates,
-            "entropy": entropy / weight if weight else None,
+            **{name: value / weight if weight else None for name, value in zip(means, sums, strict=True)},
             "grad_norm": gathered.get("grad_norm", 0.0) / updates,
             "skipped_updates": gathered.get("skipped_updates", 0.0),
         }
@@ -222,6 +250,27 @@ class Policy:
             self.model.save_pretrained(folder, state_dict=state)
             if self.source is not None:
                 copy_companions(self.source, folder)
+
+    def read(self, folder: Path) -> None:
+        """Take the weights of another model of the same shapes, one tensor in memory at a time.
+
+        Raises:
+            DataError: a tensor is missing, of another shape, or not this model's.
+        """
+        mine = {sharding.plain_name(name): parameter for name, parameter in self.model.named_parameters()}
+        tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
+        left = set(mine)
+        for name, tensor in stream_named(folder):
+            if name in tied - mine.keys():
+                continue
+            if name not in mine or tensor.shape != mine[name].shape:
+                raise DataError(f"{folder}: tensor '{name}' does not fit", found=tuple(tensor.shape), allowed=str(self.source))
+            sharding.fill(mine[name], tensor)
+            left.discard(name)
+        if left:
+            raise DataError(f"{folder} lacks the tensor '{min(left)}'")
+        sharding.forget(self.scorer)
+        self.source = folder
 
     def save_state(self, folder: Path) -> None:
         """Everything that a bit-identical continuation needs."""

@@ -33,6 +33,25 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+@torch.no_grad()
+def fill(parameter: Tensor, tensor: Tensor) -> None:
+    """Copy a whole tensor into a parameter: on every rank its own rows."""
+    if isinstance(parameter, DTensor):
+        rows = tensor.chunk(ranks())  # as FSDP2 shards: the last ranks may have none
+        parameter = parameter.to_local()
+        tensor = rows[rank()] if rank() < len(rows) else tensor[:0]
+    parameter.copy_(tensor)
+
+
+def forget(root: torch.nn.Module) -> None:
+    """Drop parameters that are still gathered from a pass without a backward, because their shards have changed."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def summed(*values: float) -> list[float]:
     """Each value added up over all ranks. Collective."""
     if not dist.is_initialized():

@@ -64,7 +64,7 @@ class Source:
 
     def next(self, step: int) -> list[Prompt]:
         """The prompts of ``step``, domain by domain."""
-        return [self._draw(domain) for domain, quota in self._quotas(step).items() for _ in range(quota)]
+        return [self.draw(domain) for domain, quota in self._quotas(step).items() for _ in range(quota)]
 
     def observe(self, groups_P: Sequence[Group]) -> None:
         """Follow each domain's mean reward, for mixtures that adapt."""
@@ -106,7 +106,8 @@ class Source:
         total = sum(Fraction(weight) for weight in weights.values())
         return {domain: Fraction(weights[domain]) / total for domain in self.prompts if weights[domain] > 0}
 
-    def _draw(self, domain: str) -> Prompt:
+    def draw(self, domain: str) -> Prompt:
+        """The domain's next prompt, beside its quota."""
         found = self.prompts[domain]
         epoch, at = divmod(self.drawn[domain], len(found))
         if self._orders.get(domain, (-1,))[0] != epoch:

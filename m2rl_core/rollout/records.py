@@ -19,7 +19,7 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
     """Reward, length and health of a step, of all domains together and of each (``reward/math``).
 
     Rewards are means over samples with a verdict, ``length`` is the mean of a sample's tokens and ``tokens`` their sum;
-    shares are of groups or of samples. Sums run in sample order, so that
+    shares are of groups or of samples. ``dropped`` groups, which were refilled, are counted like all others. Sums run in sample order, so that
     a resumed run repeats them bit for bit.
     """
     metrics: dict[str, float | None] = {}
@@ -36,6 +36,7 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
         metrics["tokens" + suffix] = sum(s.length for s in samples)
         metrics["truncated" + suffix] = fmean(s.finish == "length" for s in samples)
         metrics["zero_variance" + suffix] = fmean(g.zero_variance for g in groups)
+        metrics["dropped" + suffix] = sum(g.dropped for g in groups)
         metrics["verifier_failures" + suffix] = fmean(s.reward.value is None for s in samples)
         metrics["samples" + suffix] = len(samples)
     return metrics

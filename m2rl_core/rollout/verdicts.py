@@ -13,16 +13,17 @@ __all__ = ["usable"]
 
 
 def usable(groups_P: Sequence[Group], run: StageRun[RlStage] | StageRun[EvalStage]) -> list[Sample]:
-    """The samples with a verdict, group by group; of the others the user is told.
+    """The samples with a verdict, group by group, without dropped groups; of verdicts that failed the user is told.
 
     Raises:
         VerifierError: where more of the verdicts failed than the stage's ``verifier_failures`` allows.
     """
-    samples_S = [sample for group in groups_P for sample in group.usable]
+    samples_S = [sample for group in groups_P if not group.dropped for sample in group.usable]
     failed = [s for g in groups_P for s in g.samples_G if s.reward.value is None]
     if not failed:
         return samples_S
-    drawn, first, limit = len(samples_S) + len(failed), failed[0], run.stage.verifier_failures
+    drawn = sum(len(group.samples_G) for group in groups_P)
+    first, limit = failed[0], run.stage.verifier_failures
     told = (
         f"{len(failed)} of {drawn} verdicts failed, the first in domain '{first.prompt.domain}' at prompt "
         f"{first.prompt.id}: {first.reward.reason}"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.composition import composed
+from m2rl_core.composition import composed, terms
 from m2rl_core.config import (
     AnalyzeStage,
     EvalStage,
@@ -140,13 +140,13 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
 def _composed(use: Mapping[str, Any], registry: Registry, label: str) -> Iterator[tuple[Kind, str]]:
     """The parts that an algorithm is made of, those that it takes from other plugins by default included."""
     parts = composed(registry, use, label)
-    given: dict[Kind, Mapping[str, Any] | None] = {
-        "advantage": parts.advantage, "loss": parts.loss, "importance": parts.importance,
+    given: dict[Kind, Mapping[str, Any] | Sequence[Mapping[str, Any]]] = {
+        "advantage": parts.advantage, "loss": parts.loss, "importance": parts.importance or (),
     }  # fmt: skip
     for kind, part in given.items():
-        if part is not None:
-            yield kind, use_of(part)[0]
-            yield from _nested(kind, part, registry)
+        for _, one in terms(part):
+            yield kind, use_of(one)[0]
+            yield from _nested(kind, one, registry)
 
 
 def _nested(kind: Kind, value: object, registry: Registry) -> Iterator[tuple[Kind, str]]:

@@ -23,13 +23,22 @@ CORPUS = ["user\nWhat is 12 + 34?", "assistant\n<think>2+4=6, 1+3=4</think>\\box
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder: a two-layer Qwen3 of 60k parameters with tokenizer and chat template."""
+    return _write(tmp_path_factory.mktemp("tiny"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like :func:`tiny_model`, with other weights."""
+    return _write(tmp_path_factory.mktemp("other"), seed=2)
+
+
+def _write(folder: Path, seed: int) -> Path:
     from m2rl_core.config import InitStage
     from m2rl_core.init import fresh_model, fresh_tokenizer
 
-    folder = tmp_path_factory.mktemp("tiny")
     stage = InitStage(kind="init", domains=[], vocab=384, hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=256)
     tokenizer = fresh_tokenizer(iter(CORPUS), stage.vocab, stage.context)
-    fresh_model(stage, tokenizer, seed=1).save_pretrained(folder)
+    fresh_model(stage, tokenizer, seed=seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -64,6 +64,10 @@ class Agent(ProceduralDomain):
         self._gym = Gym(config.environment) if isinstance(config.environment, NemoGym) else None
 
     @property
+    def splits(self) -> bool:
+        return self.config.history == "drop"
+
+    @property
     def remote(self) -> bool:
         """True where a resources server judges."""
         return self._gym is not None

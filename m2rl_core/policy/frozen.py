@@ -1,0 +1,113 @@
+"""``Frozen``: models that are only scored with — the teachers and the reference — and share the memory of one.
+
+They are scored by the same code as the policy, in the same precision, so that their log-probs compare with its own. Of
+N models one is in memory; using another reads its weights from disk, or from the page cache, into the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from m2rl_core.config import RlStage
+from m2rl_core.errors import DataError
+from m2rl_core.ops import Lecture
+from m2rl_core.policy.model import Policy
+from m2rl_core.run import StageRun
+from m2rl_core.types import Batch, Sample
+
+__all__ = ["Frozen", "open_frozen"]
+
+NOT_SHAPES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
+class Frozen:
+    """Teachers by domain, and the reference.
+
+    Args:
+        folders: model → its Hugging Face folder.
+        teachers: domain → model.
+        reference: the model that the policy is held close to.
+        load: opens a folder as a policy without optimizer.
+
+    Raises:
+        DataError: a model that reads other tokens than the reference does.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], teachers: Mapping[str, str], reference: str, load: Callable[[Path], Policy]
+    ) -> None:
+        self.folders, self.teachers, self.reference, self._load = folders, teachers, reference, load
+        self._held: tuple[str, Policy] | None = None
+        for model in dict.fromkeys(teachers.values()):
+            _same_tokens(folders[reference], folders[model], model)
+
+    def use(self, model: str) -> Policy:
+        """The model called so, with its weights in memory. Collective."""
+        if self._held is None or _shape(self.folders[self._held[0]]) != _shape(self.folders[model]):
+            self._held = None  # before another is opened
+            self._held = model, _frozen(self._load(self.folders[model]))
+        elif self._held[0] != model:
+            self._held[1].read(self.folders[model])
+            self._held = model, self._held[1]
+        return self._held[1]
+
+    def by_teacher(self, samples_S: Sequence[Sample]) -> Iterator[tuple[str, list[Sample]]]:
+        """Every teacher, and the samples of its domains; on all ranks in the same order."""
+        for model in dict.fromkeys(self.teachers.values()):
+            yield model, [sample for sample in samples_S if self.teachers.get(sample.prompt.domain) == model]
+
+    @torch.no_grad()
+    def lecture(self, batch: Batch) -> Lecture | None:
+        """What the batch's teacher makes of its trained tokens; ``None`` for a batch without one."""
+        return None if batch.teacher is None else self.use(batch.teacher).run(batch, _states)
+
+
+def _states(hidden_N: Tensor, head: Tensor, ids_N: Tensor, **_: Any) -> Lecture:
+    return Lecture(hidden_N, head)
+
+
+def _frozen(policy: Policy) -> Policy:
+    """No gradients. The layers' matrices in the type of their products, which changes no log-prob: half the memory."""
+    policy.model.requires_grad_(False).eval()
+    if not dist.is_initialized():
+        for module in policy.model.base_model.layers.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(policy.scorer.dtype)
+    return policy
+
+
+@cache
+def _shape(folder: Path) -> dict[str, Any]:
+    """The part of a model's configuration that says what it computes."""
+    found = AutoConfig.from_pretrained(folder).to_dict()
+    return {key: value for key, value in found.items() if key not in NOT_SHAPES}
+
+
+def _same_tokens(student: Path, teacher: Path, name: str) -> None:
+    """Refuse a teacher of another vocabulary: its probabilities would be those of other tokens."""
+    mine, theirs = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
+    sizes = [AutoConfig.from_pretrained(folder).vocab_size for folder in (student, teacher)]
+    if mine != theirs or sizes[0] != sizes[1]:
+        raise DataError(
+            f"teacher '{name}' has another vocabulary than the student, so it cannot score the student's tokens",
+            found=f"{len(theirs)} tokens, {sizes[1]} rows in {teacher}",
+            allowed=f"the {len(mine)} tokens, {sizes[0]} rows of {student}",
+        )
+
+
+def open_frozen(run: StageRun[RlStage]) -> Frozen:
+    """The models that a stage is taught by and held to; nothing is read before it is used."""
+    dtype, temperature = run.study.model.dtype, run.stage.temperature
+
+    def load(folder: Path) -> Policy:
+        return Policy.load(folder, dtype=dtype, temperature=temperature)
+
+    return Frozen(run.models, run.stage.teachers, run.stage.init, load)
