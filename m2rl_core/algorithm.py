@@ -74,7 +74,7 @@ def score(
 def batches(
     policy: Policy, frozen: Frozen, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int
 ) -> Iterator[Batch]:
-    """The samples that can have a gradient, packed; teacher by teacher, where the loss compares with their hidden states."""
+    """The samples that can have a gradient, packed; teacher by teacher where the loss needs their hidden states."""
     moving_S = contributing(samples_S, parts.loss)
     if parts.loss.divergence is None:
         yield from policy.pack(moving_S, tokens_per_device)

@@ -81,7 +81,9 @@ class SumLoss:
         if len(found) > 1:
             raise ValueError(f"{self.name}: at most one loss may have a divergence from the teacher")
         if found and not self.separable:
-            raise ValueError(f"{self.name}: a divergence is fused token by token, and a loss here needs whole sequences")
+            raise ValueError(
+                f"{self.name}: a divergence is fused token by token, and a loss here needs whole sequences"
+            )
         self.divergence: Divergence | None = found[0] if found else None
 
     def __call__(self, logps: Tensor, batch: Batch) -> Tensor:

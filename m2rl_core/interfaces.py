@@ -245,7 +245,9 @@ class Loss(Component, Protocol):
     needs: frozenset[str]
     """Per-token scores as for :class:`Advantage`, or ``entropy``."""
     divergence: Divergence | None = None
-    """A full-vocabulary divergence from the sample's teacher, delivered as ``batch.divergence_T``; ``separable`` only."""
+    """A full-vocabulary divergence from the sample's teacher, delivered as ``batch.divergence_T``.
+
+    Only for ``separable`` losses."""
 
     def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
         """The unreduced loss [T] of trained tokens with log-probs ``logps`` [T] under the policy being trained."""

@@ -162,13 +162,14 @@ def test_every_sample_is_scored_by_its_domains_teacher(
         said = torch.tensor(sample.sampled_L)
         gaps[sample.prompt.domain] += (torch.tensor(sample.logps_L) - sample.teacher_logps_L)[said].tolist()
     assert metrics == pytest.approx(
-        {"teacher_kl": sum(sum(g) for g in gaps.values()) / 20, **{f"teacher_kl/{d}": sum(g) / 10 for d, g in gaps.items()}}
+        {
+            "teacher_kl": sum(sum(g) for g in gaps.values()) / 20,
+            **{f"teacher_kl/{d}": sum(g) / 10 for d, g in gaps.items()},
+        }
     )
 
 
-def test_batches_of_a_divergence_have_one_teacher_each(
-    tiny_policy: Policy, frozen: Frozen, make_sample: Make
-) -> None:
+def test_batches_of_a_divergence_have_one_teacher_each(tiny_policy: Policy, frozen: Frozen, make_sample: Make) -> None:
     samples = [make_sample(12, 5, i, domain=("math", "coding")[i % 2]) for i in range(6)]
     plain = list(batches(tiny_policy, frozen, samples, parts("token"), 64))
     assert [batch.teacher for batch in plain] == [None] * len(plain)

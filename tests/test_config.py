@@ -339,6 +339,14 @@ def test_a_wrong_override_is_named(read: Read, override: str, message: str) -> N
             "domains: [math], teachers: {science: sft}",
             ["study.yaml:16: stages.math.teachers.science: is no domain of this stage. Allowed: math."],
         ),
+        (
+            "{kind: sft, ",
+            "{kind: sft, rollouts: {coding: math, math: science}, ",
+            [
+                "study.yaml:15: stages.sft.rollouts.coding: is no domain of this stage. Allowed: math, science.",
+                "study.yaml:15: stages.sft.rollouts.math: 'science' is no rl stage that samples 'math'.",
+            ],
+        ),
         ("{kind: eval}", "{kind: eval, models: ['*', no]}", ["study.yaml:19: stages.evals.models[1]: "]),
         ("report: {", "../up: {", ["study.yaml:21: stages.../up: cannot name a folder."]),
         ("report: {", ".x: {", ["study.yaml:21: stages..x: cannot name a folder."]),
@@ -391,6 +399,7 @@ class Part:
     needs: frozenset[str] = frozenset()
     needs_base = False
     separable = True
+    splits = False
     divergence: Divergence | None = None
 
     class Config(ComponentConfig):
@@ -430,13 +439,14 @@ def registry() -> Registry:
     made = Registry()
     hooks: dict[str, list[type]] = {
         "m2rl_engines": [named("embedded")],
-        "m2rl_domains": [named("quiz")],
+        "m2rl_domains": [named("quiz"), named("talk", splits=True)],
         "m2rl_algorithms": [named("grpo", Algorithm)],
         "m2rl_advantages": [named("group"), named("distil", needs=frozenset({"teacher_logps"}))],
         "m2rl_importances": [named("mask")],
         "m2rl_losses": [
             named("clip"),
             named("kl", divergence=Divergence("reverse")),
+            named("whole", separable=False),
         ],
         "m2rl_mixtures": [named("fixed")],
         "m2rl_mergers": [named("mean"), named("ties", needs_base=True), named("broken", check=lambda *_: 1 / 0)],
@@ -514,6 +524,24 @@ def test_components_must_exist_and_fit(read: Read, registry: Registry, override:
     with pytest.raises((ConfigError, ComponentError)) as caught:
         check_components(study, registry)
     assert str(caught.value).startswith(expected)
+
+
+def test_whole_sequences_where_they_are_needed(read: Read, registry: Registry) -> None:
+    whole = "stages.math.algorithm.loss.use=whole"
+    check_components(read("level: 2", "level: 1", [whole]), registry)
+    with pytest.raises(ConfigError) as caught:
+        check_components(read(overrides=[whole, "domains.math.use=talk"]), registry)
+    assert str(caught.value).startswith(
+        "stages.math.algorithm: loss 'whole' needs whole sequences, and samples of math are trained as several, because"
+    )
+    assert "Next: set domains.math.history to keep" in str(caught.value)
+
+
+def test_refilling_what_a_teacher_teaches_is_refused(read: Read, registry: Registry) -> None:
+    taught = ["stages.math.algorithm.loss.use=kl", "stages.math.teachers={math: sft}", "stages.math.refill=2"]
+    with pytest.raises(ConfigError, match="stages.math.refill: under 'grpo' groups of equal rewards teach too. Found"):
+        check_components(read("level: 2", "level: 1", taught), registry)
+    check_components(read("level: 2", "level: 1", ["stages.math.refill=2"]), registry)
 
 
 def test_teachers_where_they_are_needed(read: Read, registry: Registry) -> None:

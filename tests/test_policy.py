@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from m2rl_core.config import OptimSection
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import pack
-from m2rl_core.policy import Policy
+from m2rl_core.policy import Frozen, Policy
 from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
-from m2rl_core.types import Sample
+from m2rl_core.types import Batch, Divergence, Sample
 
 Make = Callable[..., Sample]
 LOSS = NegativeLogLikelihood(ComponentConfig())
@@ -146,3 +147,105 @@ def test_weights_other_than_safetensors_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(DataError, match="no safetensors"):
         Policy.load(tmp_path, dtype="float32")
+
+
+class Apart:
+    """Divergence and log-prob together, of one teacher."""
+
+    name, reference, needs = "apart", "test", frozenset[str]()
+    separable, vanishes = True, False
+    Config = ComponentConfig
+
+    def __init__(self, kind: Literal["reverse", "forward", "js"]) -> None:
+        self.divergence: Divergence | None = Divergence(kind, 0.3)
+
+    def __call__(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.divergence_T is not None
+        return batch.divergence_T - 0.5 * logps
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "js"])
+def test_the_gradient_of_a_divergence_is_that_of_naive_autograd(
+    tiny_policy: Policy,
+    tiny_model: Path,
+    other_model: Path,
+    make_sample: Make,
+    kind: Literal["reverse", "forward", "js"],
+) -> None:
+    samples = [make_sample(20 + i, 9, i) for i in range(3)]
+    share_tokens(samples)
+    frozen = Frozen({"s": tiny_model, "t": other_model}, {"math": "t"}, "s", lambda f: Policy.load(f, dtype="float32"))
+    for batch in tiny_policy.pack(samples, 64):
+        batch.teacher = "t"
+        tiny_policy.backward(batch, Apart(kind), frozen.lecture(batch))
+    student, teacher = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float64) for f in (tiny_model, other_model))
+    total, apart = torch.zeros((), dtype=torch.float64), 0.0
+    for sample in samples:
+        ids, said = torch.tensor([sample.ids_L]), torch.tensor(sample.sampled_L[1:])
+        s, t = (model(ids).logits[0, :-1][said].log_softmax(-1) for model in (student, teacher))
+        mixed = (0.3 * t.exp() + 0.7 * s.exp()).log()
+        found = {
+            "reverse": (s.exp() * (s - t)).sum(-1),
+            "forward": (t.exp() * (t - s)).sum(-1),
+            "js": 0.3 * (t.exp() * (t - mixed)).sum(-1) + 0.7 * (s.exp() * (s - mixed)).sum(-1),
+        }[kind]
+        logp = s.gather(1, ids[0, 1:][said][:, None])[:, 0]
+        total = total + (found - 0.5 * logp).sum() / 27
+        apart += found.sum().item() / 27
+    total.backward()
+    expected = dict(student.named_parameters())
+    for name, parameter in tiny_policy.model.named_parameters():
+        assert expected[name].grad is not None
+        torch.testing.assert_close(parameter.grad, expected[name].grad.float(), rtol=1e-4, atol=1e-6)
+    metrics = tiny_policy.metrics()
+    assert metrics["loss"] == pytest.approx(total.item(), rel=1e-5)
+    assert metrics["divergence"] == pytest.approx(apart, rel=1e-5)
+
+
+def test_nothing_is_to_be_learned_from_oneself(tiny_policy: Policy, tiny_model: Path, make_sample: Make) -> None:
+    sample = make_sample(20, 9)
+    share_tokens([sample])
+    frozen = Frozen({"s": tiny_model}, {"math": "s"}, "s", lambda folder: Policy.load(folder, dtype="float32"))
+    [batch] = tiny_policy.pack([sample], 64)
+    batch.teacher = "s"
+    tiny_policy.backward(batch, OnlyApart("reverse"), frozen.lecture(batch))
+    assert tiny_policy.metrics()["divergence"] == pytest.approx(0.0, abs=1e-6)
+    for parameter in tiny_policy.model.parameters():
+        torch.testing.assert_close(parameter.grad, torch.zeros_like(parameter), rtol=0, atol=1e-6)
+
+
+class OnlyApart(Apart):
+    def __call__(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert batch.divergence_T is not None
+        return batch.divergence_T
+
+
+class WholeSequences:
+    """A loss that squares the mean of each sequence's nine log-probs: no token stands alone."""
+
+    name, reference, needs = "whole", "test", frozenset[str]()
+    separable, vanishes, divergence = False, False, None
+    Config = ComponentConfig
+
+    def __call__(self, logps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        sums = torch.zeros(len(batch.domain_N)).index_add(0, batch.sequence_T, logps)
+        return (sums[batch.sequence_T] / 9) ** 2
+
+
+def test_losses_of_whole_sequences_get_whole_sequences(
+    tiny_policy: Policy, tiny_model: Path, make_sample: Make
+) -> None:
+    samples = [make_sample(20 + i, 9, i) for i in range(3)]
+    share_tokens(samples)
+    for batch in tiny_policy.pack(samples, 64):
+        tiny_policy.backward(batch, WholeSequences())
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    total = torch.zeros(())
+    for sample in samples:
+        ids, said = torch.tensor([sample.ids_L]), torch.tensor(sample.sampled_L[1:])
+        logp = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        total = total + 9 * logp[said].mean() ** 2 / 27
+    total.backward()
+    expected = dict(model.named_parameters())
+    for name, parameter in tiny_policy.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -17,6 +19,7 @@ from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig, Domain
 from m2rl_core.plugins import Registry
 from m2rl_core.policy import Policy
+from m2rl_core.rollout.records import to_record
 from m2rl_core.run import StageRun
 from m2rl_core.train_sft import counts, demonstrations, order, share_tokens, train_sft
 from m2rl_core.types import Conversation, Prompt, Reward, Sample, Suite, Trajectory
@@ -153,3 +156,50 @@ def test_too_few_demonstrations_are_refused(make_run: Callable[..., StageRun[Any
 def test_a_conversation_that_is_too_long_is_named(make_run: Callable[..., StageRun[Any]], tiny_model: Path) -> None:
     with pytest.raises(DataError, match="conversation 0 of 'parrot' is too long"):
         demonstrations(make_run(max_length=4), Chat.load(tiny_model))
+
+
+def rollouts(folder: Path, records: list[tuple[str, str]], model: Path, make_sample: Callable[..., Sample]) -> Path:
+    """An rl stage's folder whose rollouts are of these (domain, verdict); returns its model."""
+    shutil.copytree(model, folder / "checkpoint")
+    lines = []
+    for number, (domain, verdict) in enumerate(records):
+        sample = make_sample(12, 5, number, domain=domain)
+        sample.reward = Reward({"right": 1.0, "wrong": 0.5, "failed": None}[verdict])
+        lines.append(json.dumps(to_record(sample)) + "\n")
+    (folder / "rollouts.jsonl").write_text("".join(lines))
+    return folder / "checkpoint"
+
+
+def test_the_latest_right_rollouts_of_a_stage_are_demonstrations(
+    make_run: Callable[..., StageRun[Any]], tiny_model: Path, tmp_path: Path, make_sample: Callable[..., Sample]
+) -> None:
+    verdicts = [("parrot", v) for v in ("right", "right", "wrong", "right", "failed", "right")] + [("owl", "right")]
+    run = make_run(conversations=3, batch=3, rollouts={"parrot": "expert"})
+    run.models = {**run.models, "expert": rollouts(tmp_path / "expert", verdicts, tiny_model, make_sample)}
+    found = demonstrations(run, Chat.load(tiny_model))
+    assert [sample.ids_L for sample in found] == [make_sample(12, 5, number).ids_L for number in (1, 3, 5)]
+    assert all(sum(sample.sampled_L) == 5 for sample in found)
+    train_sft(run)
+    [line] = read_jsonl(run.folder / "metrics.jsonl")
+    assert line["tokens"] == 15
+
+
+def test_too_few_right_rollouts_are_refused(
+    make_run: Callable[..., StageRun[Any]], tiny_model: Path, tmp_path: Path, make_sample: Callable[..., Sample]
+) -> None:
+    run = make_run(conversations=3, batch=3, rollouts={"parrot": "expert"})
+    verdicts = [("parrot", "right"), ("parrot", "wrong")]
+    run.models = {**run.models, "expert": rollouts(tmp_path / "expert", verdicts, tiny_model, make_sample)}
+    with pytest.raises(DataError, match="'parrot' has too few demonstrations. Found: 1. Allowed: at least 3"):
+        demonstrations(run, Chat.load(tiny_model))
+
+
+def test_rollouts_in_other_tokens_are_refused(
+    make_run: Callable[..., StageRun[Any]], tiny_model: Path, tmp_path: Path, make_sample: Callable[..., Sample]
+) -> None:
+    run = make_run(conversations=1, batch=1, rollouts={"parrot": "expert"})
+    expert = rollouts(tmp_path / "expert", [("parrot", "right")], tiny_model, make_sample)
+    (expert / "tokenizer.json").write_text((expert / "tokenizer.json").read_text() + " ")
+    run.models = {**run.models, "expert": expert}
+    with pytest.raises(DataError, match=r"stages.sft.rollouts.parrot: 'expert' has another tokenizer than start"):
+        demonstrations(run, Chat.load(tiny_model))

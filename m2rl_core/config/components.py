@@ -77,9 +77,7 @@ def _checked(domain: Domain, owner: str) -> None:
         raise DataError(f"{owner}: {error}") from error
 
 
-def _components(
-    study: Study, registry: Registry, owner: str, stage: AnyStage, domains: Mapping[str, Domain]
-) -> None:
+def _components(study: Study, registry: Registry, owner: str, stage: AnyStage, domains: Mapping[str, Domain]) -> None:
     if isinstance(stage, RlStage):
         _algorithm(registry, stage, owner, {name: domains[name] for name in stage.domains if name in domains})
         if stage.mixture is not None:

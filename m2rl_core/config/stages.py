@@ -160,8 +160,8 @@ class RlStage(TrainStage):
     group: PositiveInt = 16
     """Samples per prompt. Table 2."""
     refill: NonNegativeInt = 0
-    """How often a step's groups of equal rewards are replaced by new prompts of their domains (DAPO's dynamic sampling).
-    Paper silent; the released code samples once."""
+    """How often a step's groups of equal rewards are replaced by new prompts of their domains, as in DAPO's dynamic
+    sampling. Paper silent; the released code samples once."""
     updates: PositiveInt = 1
     """Optimizer updates per step. Section A: one gradient update per 2048 rollouts."""
     max_tokens: PositiveInt = 32768

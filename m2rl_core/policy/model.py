@@ -223,7 +223,7 @@ class Policy:
         """What was gathered since the last call, by all ranks together. Collective.
 
         ``loss`` and ``grad_norm`` are means over updates. ``entropy`` and, where a loss has one, ``divergence`` [nats]
-        are means over the tokens that were computed, weighted as in the loss, or ``None`` where no sample had a gradient.
+        are means over the tokens that were computed, weighted as in the loss; ``None`` where no sample had a gradient.
         """
         gathered, self._metrics = self._metrics, {}
         updates = gathered.get("updates", 0.0) or 1.0
@@ -264,7 +264,9 @@ class Policy:
             if name in tied - mine.keys():
                 continue
             if name not in mine or tensor.shape != mine[name].shape:
-                raise DataError(f"{folder}: tensor '{name}' does not fit", found=tuple(tensor.shape), allowed=str(self.source))
+                raise DataError(
+                    f"{folder}: tensor '{name}' does not fit", found=tuple(tensor.shape), allowed=str(self.source)
+                )
             sharding.fill(mine[name], tensor)
             left.discard(name)
         if left:

@@ -15,9 +15,9 @@ __all__ = ["collect", "sampling"]
 def collect(run: StageRun[RlStage], sampler: Sampler, source: Source, step: int) -> list[Group]:
     """Sample and verify the prompts of ``step``.
 
-    With ``refill`` (DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476 section 3.2), groups whose rewards are all
-    equal are dropped and a new prompt of the same domain is drawn for each, up to so many times; whatever has no signal
-    then stays. Dropped groups are returned too, marked, so that they are counted and recorded.
+    With ``refill`` (DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476 section 3.2), groups whose rewards are
+    all equal are dropped and a new prompt of the same domain is drawn for each, up to so many times; whatever has no
+    signal then stays. Dropped groups are returned too, marked, so that they are counted and recorded.
     """
     stage = run.stage
     groups_P = sampler.rollout(source.next(step), sampling(run, step), stage.group)

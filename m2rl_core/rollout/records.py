@@ -19,7 +19,8 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
     """Reward, length and health of a step, of all domains together and of each (``reward/math``).
 
     Rewards are means over samples with a verdict, ``length`` is the mean of a sample's tokens and ``tokens`` their sum;
-    shares are of groups or of samples. ``dropped`` groups, which were refilled, are counted like all others. Sums run in sample order, so that
+    shares are of groups or of samples. ``dropped`` groups, which others have replaced, count like all others. Sums run
+    in sample order, so that
     a resumed run repeats them bit for bit.
     """
     metrics: dict[str, float | None] = {}

@@ -1,4 +1,4 @@
-"""Multi-teacher on-policy distillation (the paper's MT-OPD, section 3.2): every sample is taught by its domain's expert."""
+"""Multi-teacher on-policy distillation (the paper's MT-OPD): every sample is taught by its domain's expert."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Part = Annotated[dict[str, Any], BeforeValidator(lambda part: {"use": part} if i
 class Opd:
     """The student samples, the teacher of each sample's domain says how likely it finds every token.
 
-    The paper says that MT-OPD "minimizes the KL divergence" and gives no formula; the released code pushes sampled tokens
-    by log p_T − log p_S, which is ``mode: sampled``.
+    The paper "minimizes the Kullback-Leibler divergence" between the two (section 2.2) and gives no formula; the
+    released code pushes sampled tokens by log p_T − log p_S, which is ``mode: sampled``.
     """
 
     name: ClassVar[str] = "opd"
-    reference: ClassVar[str] = "the paper's section 3.2; https://thinkingmachines.ai/blog/on-policy-distillation/"
+    reference: ClassVar[str] = "the paper's sections 2.2 and A; https://arxiv.org/abs/2306.13649"
 
     class Config(ComponentConfig):
         mode: Literal["sampled", "full", "top-k"] = "sampled"
-        """What of the teacher is used: its log-prob of the sampled token (paper silent; the released code's choice), its
-        whole distribution, or its ``k`` likeliest tokens and one bucket for the rest."""
+        """What of the teacher is used: its log-prob of the sampled token (paper silent; the released code's choice),
+        its whole distribution, or its ``k`` likeliest tokens and one bucket for the rest."""
         divergence: Literal["reverse", "forward", "js"] = "reverse"
         """``full`` and ``top-k``: KL(student ‖ teacher), KL(teacher ‖ student), or generalised Jensen–Shannon."""
         beta: float = Field(default=0.5, gt=0.0, lt=1.0)
@@ -38,7 +38,8 @@ class Opd:
         k: int = Field(default=64, ge=1)
         """Tokens of ``top-k``."""
         reward: float = Field(default=0.0, ge=0.0)
-        """Weight of the task's own reward, as a group advantage beside the teacher; none by default, as in the paper."""
+        """Weight of the task's own reward, as a group advantage beside the teacher; none by default, as in the paper
+        (section A). Its part ``group`` is that of m2rl-algorithm-grpo."""
         importance: Part | None = None
         """A correction for the difference between sampler and trainer; none by default, as in the released code."""
         reduction: Reduction = "sequence"
