@@ -539,7 +539,7 @@ def test_whole_sequences_where_they_are_needed(read: Read, registry: Registry) -
 
 def test_refilling_what_a_teacher_teaches_is_refused(read: Read, registry: Registry) -> None:
     taught = ["stages.math.algorithm.loss.use=kl", "stages.math.teachers={math: sft}", "stages.math.refill=2"]
-    with pytest.raises(ConfigError, match="stages.math.refill: under 'grpo' groups of equal rewards teach too. Found"):
+    with pytest.raises(ConfigError, match=r"stages.math.refill: under 'grpo' groups of equal rewards teach too. Found"):
         check_components(read("level: 2", "level: 1", taught), registry)
     check_components(read("level: 2", "level: 1", ["stages.math.refill=2"]), registry)
 

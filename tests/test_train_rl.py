@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ DOMAIN = '''
 """Rewards answers that begin with an even digit; prompts from number `broken` on break the verifier."""
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Domain
-from m2rl_core.types import Composition, Prompt, Reward
+from m2rl_core.types import Composition, Correction, Divergence, Prompt, Reward
 
 class Even(Domain):
     name, reference = "even", "test"
@@ -67,26 +68,52 @@ class Reinforce:
     def __call__(self, logps, batch):
         return -logps * batch.advantage_T
 
+class Taught(Plain):
+    """By the teacher's distribution, by its log-probs, and held to the start."""
+    name = "taught"
+    def compose(self):
+        return Composition([{"use": "liked"}], [{"use": "reinforce"}, {"use": "apart"}], {"use": "halve"})
+
+class Liked(Centred):
+    name, needs = "liked", frozenset({"teacher_logps", "reference_logps"})
+    def __call__(self, group):
+        return [s.teacher_logps_L - s.reference_logps_L for s in group]
+
+class Apart(Reinforce):
+    name, vanishes, divergence = "apart", False, Divergence("forward")
+    def __call__(self, logps, batch):
+        return batch.divergence_T
+
+class Halve(Centred):
+    name, needs = "halve", frozenset({"old_logps"})
+    def __call__(self, batch):
+        ratio = (batch.old_logps_T - batch.sampler_logps_T).exp()
+        return Correction(ratio / 2, ratio > 0.5, {"ratio": ratio.mean().item()})
+
 @hookimpl
 def m2rl_domains():
     return [Even]
 
 @hookimpl
 def m2rl_algorithms():
-    return [Plain]
+    return [Plain, Taught]
 
 @hookimpl
 def m2rl_advantages():
-    return [Centred]
+    return [Centred, Liked]
+
+@hookimpl
+def m2rl_importances():
+    return [Halve]
 
 @hookimpl
 def m2rl_losses():
-    return [Reinforce]
+    return [Reinforce, Apart]
 '''
 
 
 @pytest.fixture
-def start(tmp_path: Path, tiny_model: Path) -> Callable[..., StageRun[Any]]:
+def start(tmp_path: Path, tiny_model: Path, other_model: Path) -> Callable[..., StageRun[Any]]:
     plugin = tmp_path / "even.py"
     plugin.write_text(DOMAIN)
     registry = load_plugins([plugin])
@@ -107,7 +134,7 @@ def start(tmp_path: Path, tiny_model: Path) -> Callable[..., StageRun[Any]]:
         )
         return StageRun(
             name="rl", stage=study.stages["rl"], study=study, seed=11, folder=tmp_path / folder,
-            models={"start": tiny_model}, registry=registry, key="k",
+            models={"start": tiny_model, "other": other_model}, registry=registry, key="k",
         )  # fmt: skip
 
     return build
@@ -125,9 +152,15 @@ def test_reward_rises(start: Any) -> None:
     Policy.load(run.folder / "checkpoint", dtype="float32")
 
 
-@pytest.mark.parametrize("updates", [1, 2])
-def test_a_resumed_run_repeats_the_bytes(start: Any, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    train_rl(whole := start("whole", updates=updates))
+TAUGHT = {"algorithm": "taught", "teachers": {"even": "other"}}
+
+
+@pytest.mark.parametrize(("updates", "changes"), [(1, {}), (2, {}), (2, {"refill": 3}), (2, TAUGHT)])
+def test_a_resumed_run_repeats_the_bytes(
+    start: Any, updates: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = partial(start, updates=updates, **changes)
+    train_rl(whole := start("whole"))
     original, left = Policy.step, 3 * updates
 
     def step(policy: Policy, lr: float) -> None:
@@ -139,11 +172,31 @@ def test_a_resumed_run_repeats_the_bytes(start: Any, updates: int, monkeypatch: 
 
     monkeypatch.setattr(Policy, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        train_rl(start("killed", updates=updates))
+        train_rl(start("killed"))
     monkeypatch.setattr(Policy, "step", original)
-    train_rl(again := start("killed", updates=updates))
+    train_rl(again := start("killed"))
     for name in ("metrics.jsonl", "rollouts.jsonl", "checkpoint/model.safetensors"):
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_a_student_comes_to_its_teacher(start: Any) -> None:
+    run = start(steps=12, lr=0.02, **TAUGHT)
+    train_rl(run)
+    lines = metrics(run)
+    assert lines[-1]["divergence"] < lines[0]["divergence"] / 2
+    assert lines[-1]["teacher_kl"] < lines[0]["teacher_kl"] / 2
+    assert lines[0]["teacher_kl/even"] == lines[0]["teacher_kl"]
+    assert lines[0]["ratio"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_refilled_groups_are_recorded_and_counted(start: Any) -> None:
+    run = start(steps=3, refill=3)
+    train_rl(run)
+    lines, records = metrics(run), list(read_jsonl(run.folder / "rollouts.jsonl"))
+    assert sum(line["dropped"] for line in lines) > 0
+    for step, line in enumerate(lines):
+        drawn = [record for record in records if max(record["versions"]) == step]
+        assert line["samples"] == len(drawn) == 8 * (4 + line["dropped"])
 
 
 def test_what_is_stored_is_what_was_sampled(start: Any, tiny_model: Path) -> None:

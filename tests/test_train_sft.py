@@ -190,7 +190,7 @@ def test_too_few_right_rollouts_are_refused(
     run = make_run(conversations=3, batch=3, rollouts={"parrot": "expert"})
     verdicts = [("parrot", "right"), ("parrot", "wrong")]
     run.models = {**run.models, "expert": rollouts(tmp_path / "expert", verdicts, tiny_model, make_sample)}
-    with pytest.raises(DataError, match="'parrot' has too few demonstrations. Found: 1. Allowed: at least 3"):
+    with pytest.raises(DataError, match=r"'parrot' has too few demonstrations. Found: 1. Allowed: at least 3"):
         demonstrations(run, Chat.load(tiny_model))
 
 

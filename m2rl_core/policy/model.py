@@ -43,7 +43,7 @@ def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
     return trained, trained - 1
 
 
-def _weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
+def weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
     """coef · loss of the tokens ``part`` of ``view``, which holds trained tokens only."""
     here = view.take(part)
     here.entropy_T, here.divergence_T = scores.entropy_N, scores.divergence_N
@@ -173,14 +173,14 @@ class Policy:
         """
         at = predictors(batch)
         view = batch.take(at[0])
-        weighted = partial(_weighted, view, loss)
+        token_loss = partial(weighted, view, loss)
         if loss.separable:
-            fused = partial(fused_loss, token_loss=weighted, lecture=lecture, divergence=loss.divergence)
+            fused = partial(fused_loss, token_loss=token_loss, lecture=lecture, divergence=loss.divergence)
             total, scores = self.run(batch, fused, at)
         else:
             logps, entropy = self.run(batch, token_logps, at)
             scores = Scores(logps, entropy, None)
-            total = weighted(slice(None), scores).sum()
+            total = token_loss(slice(None), scores).sum()
         torch.autograd.backward(total)
         self._watch(view, total, scores)
 

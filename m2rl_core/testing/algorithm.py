@@ -1,10 +1,10 @@
-"""``AlgorithmContract``: what every advantage and loss must hold; subclass it in three lines."""
+"""``AlgorithmContract``: what every advantage, loss and importance rule must hold; subclass it in three lines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from m2rl_core.interfaces import Advantage, Loss
+from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.types import Prompt, Reward, Sample, Trajectory
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class AlgorithmContract:
-    """Checks of an advantage and a loss on small random samples.
+    """Checks of an advantage, a loss and, if there is one, an importance rule on small random samples.
 
     ::
 
@@ -23,6 +23,7 @@ class AlgorithmContract:
 
     advantage: Advantage
     loss: Loss
+    importance: Importance | None = None
 
     @staticmethod
     def samples(rewards: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0, 0.0)) -> list[Sample]:
@@ -62,7 +63,8 @@ class AlgorithmContract:
             sample.advantage_L = value
         [batch] = pack(samples, 64, torch.device("cpu"))
         view = batch.take(torch.nonzero(batch.trained_T)[:, 0])
-        view.entropy_T = torch.rand(len(view.ids_T), generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        view.entropy_T, view.divergence_T = torch.rand(2, len(view.ids_T), generator=generator)
         return view
 
     def test_advantages_have_the_samples_shapes(self) -> None:
@@ -135,3 +137,29 @@ class AlgorithmContract:
         thirds = torch.tensor_split(torch.arange(len(logps)), 3)
         parts = [self.loss(logps[part], batch.take(part)) for part in thirds]
         torch.testing.assert_close(torch.cat(parts), whole)
+
+    def test_corrections_are_one_per_token_and_carry_no_gradient(self) -> None:
+        import torch
+
+        if self.importance is None:
+            return
+        batch = self.batch()
+        found = self.importance(batch)
+        for value, dtype in ((found.weight_T, torch.float32), (found.keep_T, torch.bool)):
+            assert value.shape == (len(batch.ids_T),)
+            assert value.dtype == dtype
+            assert not value.requires_grad
+        assert bool(found.weight_T.isfinite().all())
+        assert bool((found.weight_T >= 0).all())
+        assert all(isinstance(value, float) for value in found.metrics.values())
+
+    def test_a_sampler_that_is_the_policy_needs_no_correction(self) -> None:
+        import torch
+
+        if self.importance is None:
+            return
+        batch = self.batch()
+        batch.sampler_logps_T = batch.old_logps_T = batch.sampler_logps_T.clone()
+        found = self.importance(batch)
+        torch.testing.assert_close(found.weight_T, torch.ones(len(batch.ids_T)))
+        assert bool(found.keep_T.all())
