@@ -400,6 +400,13 @@ def test_ways_experts_and_the_start_are_recognised(finished: tuple[Study, list[P
     assert start_of(evidence) == "sft"
 
 
+def test_fine_tuning_on_experts_samples_is_distillation(tmp_path: Path) -> None:
+    plan = study()
+    off_policy = plan.stages["sft"].model_copy(update={"init": "sft", "rollouts": {"math": "math"}})
+    evidence = Evidence(plan.model_copy(update={"stages": {**plan.stages, "off": off_policy}}), [], tmp_path)
+    assert [way_of(evidence, name) for name in ("off", "sft")] == ["distil", None]
+
+
 def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Piece], Path]) -> None:
     plan, pieces, out = finished
     evidence = Evidence(plan, pieces, out)
@@ -409,10 +416,14 @@ def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Pi
         found = [r for s in (1, 2) for r in read_jsonl(out.parent / f"seed-{s}" / stage / "times.jsonl")]
         return sum(r["cpu_seconds"]["total"] for r in found if until is None or (r["step"] or 99) < until) / 2
 
+    for seed, dropped in ((1, 3), (2, 5)):  # groups that were drawn again count as prompts, on average over seeds
+        lines = out.parent / f"seed-{seed}" / "multi" / "metrics.jsonl"
+        first, *rest = read_jsonl(lines)
+        lines.write_text("".join(json.dumps(row) + "\n" for row in ({**first, "dropped": dropped}, *rest)))
     merged, distilled, kept = (effort(evidence, name) for name in ("average", "mt-opd", "multi@10"))
     assert (merged.steps, merged.prompts, merged.samples) == (20, 320, 2560)
     assert (distilled.steps, distilled.prompts, distilled.samples) == (25, 400, 3200)
-    assert (kept.steps, kept.prompts, kept.samples) == (10, 160, 1280)
+    assert (kept.steps, kept.prompts, kept.samples) == (10, 164, 1312)
     assert merged.cost is not None
     assert merged.cost.device == pytest.approx(seconds("math") + seconds("science") + seconds("average"))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from m2rl_core.config import MergeStage, RlStage, references, split_reference
+from m2rl_core.config import MergeStage, RlStage, SftStage, references, split_reference
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
 
@@ -54,6 +54,8 @@ def way_of(evidence: Evidence, model: str) -> Way | None:
     stage = evidence.stage(model)
     if isinstance(stage, MergeStage):
         return "merge"
+    if isinstance(stage, SftStage) and stage.rollouts:
+        return "distil"
     if not isinstance(stage, RlStage):
         return None
     if stage.teachers:
@@ -84,12 +86,17 @@ def effort(evidence: Evidence, model: str) -> Effort:
         stage = evidence.stage(name)
         if isinstance(stage, RlStage):
             taken = stage.steps if until is None else until
-            steps += taken
-            prompts += taken * stage.prompts
-            samples += taken * stage.prompts * stage.group
+            drawn = taken * stage.prompts + _refilled(evidence, name, taken)
+            steps, prompts, samples = steps + taken, prompts + drawn, samples + drawn * stage.group
         costs.append(evidence.cost(name, until))
     known = [cost for cost in costs if cost is not None]
     return Effort(steps, prompts, samples, sum(known, Cost()) if len(known) == len(costs) else None)
+
+
+def _refilled(evidence: Evidence, name: str, steps: int) -> int:
+    """Prompts that a stage drew beyond its quotas, the mean over its seeds."""
+    runs = [sum(line.get("dropped", 0) for line in lines[:steps]) for lines in evidence.metrics(name).values()]
+    return round(sum(runs) / len(runs)) if runs else 0
 
 
 def contenders(evidence: Evidence) -> list[Contender]:
