@@ -25,8 +25,8 @@ def dual_clipped(ratio: Tensor, advantage: Tensor, low: float, high: float, dual
 def sequence_log_ratio(logps_T: Tensor, old_logps_T: Tensor, sequence_T: Tensor, sequences: int) -> Tensor:
     """Mean log-ratio of each sequence, given to each of its tokens [T]: the logarithm of GSPO's ratio.
 
-    Each token's own log-prob carries the whole gradient of its entry (GSPO-token in the paper's section 4.3): summed over a
-    sequence's tokens, divided by their number, that is the gradient of the mean.
+    Each entry's gradient goes to its own token's log-prob (GSPO-token, section 4.3 of the GSPO paper): the mean over a
+    sequence's entries has the gradient of the mean log-ratio.
 
     Args:
         sequence_T: which sequence a token is of, from 0 to ``sequences`` − 1.
