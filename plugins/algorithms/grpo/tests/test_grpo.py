@@ -9,10 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import m2rl_algorithm_grpo
 from m2rl_algorithm_grpo import Grpo
 from m2rl_algorithm_grpo.advantages import GroupAdvantage
 from m2rl_algorithm_grpo.losses import Cispo, Gspo, PpoClip, ReferenceKl, Sapo
+from m2rl_core.composition import compose
 from m2rl_core.interfaces import Loss
+from m2rl_core.plugins import Registry
 from m2rl_core.testing import AlgorithmContract
 from m2rl_core.types import Composition
 
@@ -93,6 +96,14 @@ def test_a_part_may_be_its_bare_name() -> None:
 def test_another_part_takes_no_settings_of_the_default() -> None:
     composition = Grpo(Grpo.Config(loss={"use": "sapo", "negative": 1.1})).compose()
     assert composition.loss == {"use": "sapo", "negative": 1.1}
+
+
+@pytest.mark.parametrize(("loss", "kind"), [({}, PpoClip), ("gspo", Gspo), ({"use": "cispo"}, Cispo), ("sapo", Sapo)])
+def test_a_study_names_its_loss(registry: Registry, loss: Any, kind: type) -> None:
+    registry.register(m2rl_algorithm_grpo, distribution="m2rl-algorithm-grpo")
+    made = compose(registry, {"use": "grpo", "advantage": {"baseline": "leave-one-out"}, "loss": loss}, "algorithm")
+    assert isinstance(made.loss, kind)
+    assert made.advantage.config.baseline == "leave-one-out"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("settings", [{"kl": -0.1}, {"kl_estimator": "k4"}, {"loss": 3}, {"importance": ["mis"]}])
