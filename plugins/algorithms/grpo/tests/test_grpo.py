@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 import m2rl_algorithm_grpo
@@ -19,6 +21,7 @@ from m2rl_core.plugins import Registry
 from m2rl_core.testing import AlgorithmContract
 from m2rl_core.types import Composition
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 ADVANTAGES = [
     GroupAdvantage(GroupAdvantage.Config(std=std, baseline=baseline))
     for std, baseline in product((True, False), ("mean", "leave-one-out"))
@@ -81,8 +84,8 @@ def test_the_algorithm_is_its_parts() -> None:
 
 
 def test_a_kl_weight_adds_a_penalty() -> None:
-    composition = Grpo(Grpo.Config(kl=0.04, kl_estimator="k2", loss={"dual": 3.0})).compose()
-    assert composition.loss == [
+    losses: Any = Grpo(Grpo.Config(kl=0.04, kl_estimator="k2", loss={"dual": 3.0})).compose().loss
+    assert losses == [
         {"use": "ppo-clip", "dual": 3.0},
         {"use": "reference-kl", "weight": 0.04, "estimator": "k2"},
     ]
@@ -104,6 +107,17 @@ def test_a_study_names_its_loss(registry: Registry, loss: Any, kind: type) -> No
     made = compose(registry, {"use": "grpo", "advantage": {"baseline": "leave-one-out"}, "loss": loss}, "algorithm")
     assert isinstance(made.loss, kind)
     assert made.advantage.config.baseline == "leave-one-out"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("line", README.split("```yaml")[1].split("```")[0].strip().splitlines()[1::2])
+def test_the_readmes_variants_are_algorithms(registry: Registry, line: str) -> None:
+    registry.register(m2rl_algorithm_grpo, distribution="m2rl-algorithm-grpo")
+    made = registry.create("algorithm", yaml.safe_load(line)["algorithm"], "algorithm").compose()
+    advantage: Any = made.advantage
+    losses: Any = made.loss if isinstance(made.loss, list) else [made.loss]
+    registry.create("advantage", advantage, "algorithm.advantage")
+    for loss in losses:
+        registry.create("loss", {key: value for key, value in loss.items() if key != "weight"}, "algorithm.loss")
 
 
 @pytest.mark.parametrize("settings", [{"kl": -0.1}, {"kl_estimator": "k4"}, {"loss": 3}, {"importance": ["mis"]}])
