@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
@@ -12,34 +14,48 @@ from m2rl_core.types import Composition, Reduction
 if TYPE_CHECKING:
     from m2rl_core.interfaces import Advantage, Algorithm, Loss
 
-Part = dict[str, Any]
+
+def _by_name(part: object) -> object:
+    """A bare name stands for the part of that name with its defaults."""
+    return {"use": part} if isinstance(part, str) else part
+
+
+Part = Annotated[dict[str, Any], BeforeValidator(_by_name)]
+"""``{use: NAME, **settings}``, or just ``NAME``."""
 
 
 class Grpo:
-    """Group-normalised advantages, a clipped importance ratio, no KL penalty."""
+    """Group-normalised advantages and a clipped importance ratio; no KL penalty unless asked for."""
 
     name: ClassVar[str] = "grpo"
     reference: ClassVar[str] = "https://arxiv.org/abs/2402.03300 section 4.1; the paper's sections 3.1 and A"
 
     class Config(ComponentConfig):
         advantage: Part = {}
-        """Changes to ``{use: group}``."""
+        """Changes to ``{use: group}``; a part that names another ``use`` takes its place."""
         importance: Part | None = None
         """A correction for the difference between sampler and trainer; none by default."""
         loss: Part = {}
-        """Changes to ``{use: ppo-clip}``."""
+        """Changes to ``{use: ppo-clip}``; a part that names another ``use`` takes its place."""
         reduction: Reduction = "sequence"
         """Mean over each sample's tokens, then over samples: paper silent, the released code's choice."""
+        kl: float = Field(default=0.0, ge=0.0)
+        """Weight of a KL penalty to the reference model. 0 is the paper's, and computes no reference log-probs."""
+        kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+        """See the loss ``reference-kl``; k3 is GRPO's."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def compose(self) -> Composition:
+        config = self.config
+        policy = {"use": "ppo-clip", **config.loss}
+        penalty = {"use": "reference-kl", "weight": config.kl, "estimator": config.kl_estimator}
         return Composition(
-            advantage={"use": "group", **self.config.advantage},
-            loss={"use": "ppo-clip", **self.config.loss},
-            importance=self.config.importance,
-            reduction=self.config.reduction,
+            advantage={"use": "group", **config.advantage},
+            loss=[policy, penalty] if config.kl else policy,
+            importance=config.importance,
+            reduction=config.reduction,
         )
 
 
@@ -57,6 +73,6 @@ def m2rl_advantages() -> Iterable[type[Advantage]]:
 
 @hookimpl
 def m2rl_losses() -> Iterable[type[Loss]]:
-    from m2rl_algorithm_grpo.losses import PpoClip
+    from m2rl_algorithm_grpo.losses import Cispo, Gspo, PpoClip, ReferenceKl, Sapo
 
-    return [PpoClip]
+    return [PpoClip, Gspo, Cispo, Sapo, ReferenceKl]

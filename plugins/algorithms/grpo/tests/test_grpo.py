@@ -1,89 +1,79 @@
-"""GRPO's parts against hand cases and naive definitions."""
+"""The algorithm as a composition, and the contract for every advantage with every loss."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from pydantic import ValidationError
 
+import m2rl_algorithm_grpo
 from m2rl_algorithm_grpo import Grpo
 from m2rl_algorithm_grpo.advantages import GroupAdvantage
-from m2rl_algorithm_grpo.losses import PpoClip
-from m2rl_core.packing import pack
+from m2rl_algorithm_grpo.losses import Cispo, Gspo, PpoClip, ReferenceKl, Sapo
+from m2rl_core.composition import compose
+from m2rl_core.interfaces import Loss
+from m2rl_core.plugins import Registry
 from m2rl_core.testing import AlgorithmContract
-from m2rl_core.types import Batch, Composition, Reward, Sample
+from m2rl_core.types import Composition
 
-Make = Callable[..., Sample]
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ADVANTAGES = [
+    GroupAdvantage(GroupAdvantage.Config(std=std, baseline=baseline))
+    for std, baseline in product((True, False), ("mean", "leave-one-out"))
+]
+LOSSES: list[Loss] = [
+    PpoClip(PpoClip.Config()),
+    PpoClip(PpoClip.Config(dual=1.5)),
+    Gspo(Gspo.Config()),
+    Gspo(Gspo.Config(low=0.5, high=0.5)),
+    Sapo(Sapo.Config()),
+    ReferenceKl(ReferenceKl.Config(estimator="k2")),
+    ReferenceKl(ReferenceKl.Config(estimator="k3")),
+]
+STOPPED: list[Loss] = [Cispo(Cispo.Config(high=0.3)), ReferenceKl(ReferenceKl.Config(estimator="k1"))]
 
 
+def described(value: Any) -> str:
+    return f"{value.name}-{'-'.join(str(v) for v in value.config.model_dump().values())}"
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES, ids=described, scope="class")
+@pytest.mark.parametrize("loss", LOSSES, ids=described, scope="class")
 class TestGrpoContract(AlgorithmContract):
-    advantage = GroupAdvantage(GroupAdvantage.Config())
-    loss = PpoClip(PpoClip.Config())
+    @pytest.fixture(autouse=True)
+    def pair(self, advantage: GroupAdvantage, loss: Loss) -> None:
+        self.advantage, self.loss = advantage, loss
 
 
-def group(make: Make, rewards: list[float]) -> list[Sample]:
-    samples = [make(6, 3, i) for i in range(len(rewards))]
-    for sample, reward in zip(samples, rewards, strict=True):
-        sample.reward = Reward(reward)
-    return samples
+@pytest.mark.parametrize("advantage", ADVANTAGES, ids=described, scope="class")
+@pytest.mark.parametrize("loss", STOPPED, ids=described, scope="class")
+class TestGrpoContractWithoutASlope(AlgorithmContract):
+    """Losses with a stopped gradient: by definition the slope of their value is not the gradient that they give."""
 
+    @pytest.fixture(autouse=True)
+    def pair(self, advantage: GroupAdvantage, loss: Loss) -> None:
+        self.advantage, self.loss = advantage, loss
 
-def first(config: GroupAdvantage.Config, samples: list[Sample]) -> list[float]:
-    return [a[0].item() for a in GroupAdvantage(config)(samples)]
-
-
-def test_advantage_by_hand(make_sample: Make) -> None:
-    # rewards 1 0 0 1: mean 1/2, unbiased std sqrt(1/3)
-    expected = 0.5 / (math.sqrt(1 / 3) + 1e-6)
-    found = first(GroupAdvantage.Config(), group(make_sample, [1, 0, 0, 1]))
-    assert found == pytest.approx([expected, -expected, -expected, expected], rel=1e-6)
-
-
-def test_advantage_without_std_is_dr_grpo(make_sample: Make) -> None:
-    found = first(GroupAdvantage.Config(std=False), group(make_sample, [1, 0, 0, 0]))
-    assert found == pytest.approx([0.75, -0.25, -0.25, -0.25])
-
-
-@pytest.mark.parametrize("rewards", [[0.1] * 7, [1, 1], [0], [0.3, 0.3, 0.3]])
-def test_equal_rewards_give_exactly_nothing(make_sample: Make, rewards: list[float]) -> None:
-    assert first(GroupAdvantage.Config(), group(make_sample, rewards)) == [0.0] * len(rewards)
-
-
-def batch_of(make: Make, advantage: float, old: list[float]) -> Batch:
-    sample = make(3 + len(old), len(old))
-    sample.advantage_L = torch.full((len(sample.ids_L),), advantage)
-    sample.old_logps_L = torch.tensor([0.0] * 3 + old)
-    [batch] = pack([sample], 16, torch.device("cpu"))
-    return batch.take(torch.nonzero(batch.trained_T)[:, 0])
-
-
-@pytest.mark.parametrize(
-    ("ratio", "advantage", "expected", "flows"),
-    [
-        (1.0, 2.0, -2.0, True),
-        (1.5, 2.0, -2.56, False),  # above 1 + 0.28, with a positive advantage: clipped
-        (1.5, -2.0, 3.0, True),  # above, with a negative one: not clipped
-        (0.5, 2.0, -1.0, True),  # below 1 - 0.2, with a positive advantage: not clipped
-        (0.5, -2.0, 1.6, False),
-    ],
-)
-def test_clipping_by_hand(make_sample: Make, ratio: float, advantage: float, expected: float, flows: bool) -> None:
-    batch = batch_of(make_sample, advantage, [-1.0])
-    logps = torch.tensor([-1.0 + math.log(ratio)], requires_grad=True)
-    loss = PpoClip(PpoClip.Config())(logps, batch)
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-    [gradient] = torch.autograd.grad(loss.sum(), logps)
-    assert gradient.item() == pytest.approx(-ratio * advantage if flows else 0.0, rel=1e-6)
-
-
-def test_on_policy_gradient_is_that_of_reinforce(make_sample: Make) -> None:
-    batch = batch_of(make_sample, 0.7, [-1.0, -2.0, -0.1])
-    assert batch.old_logps_T is not None
-    logps = batch.old_logps_T.clone().requires_grad_()
-    [gradient] = torch.autograd.grad(PpoClip(PpoClip.Config())(logps, batch).sum(), logps)
-    torch.testing.assert_close(gradient, torch.full((3,), -0.7))
+    def test_losses_are_one_per_token_with_a_true_gradient(self) -> None:
+        batch = self.batch()
+        assert batch.advantage_T is not None
+        assert batch.old_logps_T is not None
+        assert batch.reference_logps_T is not None
+        logps = (-torch.rand(len(batch.ids_T), generator=torch.Generator().manual_seed(2))).requires_grad_()
+        loss = self.loss(logps, batch)
+        assert loss.shape == (len(batch.ids_T),)
+        [gradient] = torch.autograd.grad(loss.sum(), logps)
+        here = logps.detach()
+        if self.loss.name == "cispo":
+            defined = -(here - batch.old_logps_T).exp().clamp(max=1.3) * batch.advantage_T
+        else:
+            defined = here - batch.reference_logps_T
+        torch.testing.assert_close(gradient, defined)
 
 
 def test_the_algorithm_is_its_parts() -> None:
@@ -91,3 +81,46 @@ def test_the_algorithm_is_its_parts() -> None:
     assert algorithm.compose() == Composition(
         advantage={"use": "group", "std": False}, loss={"use": "ppo-clip", "high": 0.2}, reduction="sequence"
     )
+
+
+def test_a_kl_weight_adds_a_penalty() -> None:
+    losses: Any = Grpo(Grpo.Config(kl=0.04, kl_estimator="k2", loss={"dual": 3.0})).compose().loss
+    assert losses == [
+        {"use": "ppo-clip", "dual": 3.0},
+        {"use": "reference-kl", "weight": 0.04, "estimator": "k2"},
+    ]
+
+
+def test_a_part_may_be_its_bare_name() -> None:
+    config = Grpo.Config.model_validate({"advantage": "teacher", "loss": "gspo", "importance": "mis"})
+    assert Grpo(config).compose() == Composition({"use": "teacher"}, {"use": "gspo"}, {"use": "mis"}, "sequence")
+
+
+def test_another_part_takes_no_settings_of_the_default() -> None:
+    composition = Grpo(Grpo.Config(loss={"use": "sapo", "negative": 1.1})).compose()
+    assert composition.loss == {"use": "sapo", "negative": 1.1}
+
+
+@pytest.mark.parametrize(("loss", "kind"), [({}, PpoClip), ("gspo", Gspo), ({"use": "cispo"}, Cispo), ("sapo", Sapo)])
+def test_a_study_names_its_loss(registry: Registry, loss: Any, kind: type) -> None:
+    registry.register(m2rl_algorithm_grpo, distribution="m2rl-algorithm-grpo")
+    made = compose(registry, {"use": "grpo", "advantage": {"baseline": "leave-one-out"}, "loss": loss}, "algorithm")
+    assert isinstance(made.loss, kind)
+    assert made.advantage.config.baseline == "leave-one-out"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("line", README.split("```yaml")[1].split("```")[0].strip().splitlines()[1::2])
+def test_the_readmes_variants_are_algorithms(registry: Registry, line: str) -> None:
+    registry.register(m2rl_algorithm_grpo, distribution="m2rl-algorithm-grpo")
+    made = registry.create("algorithm", yaml.safe_load(line)["algorithm"], "algorithm").compose()
+    advantage: Any = made.advantage
+    losses: Any = made.loss if isinstance(made.loss, list) else [made.loss]
+    registry.create("advantage", advantage, "algorithm.advantage")
+    for loss in losses:
+        registry.create("loss", {key: value for key, value in loss.items() if key != "weight"}, "algorithm.loss")
+
+
+@pytest.mark.parametrize("settings", [{"kl": -0.1}, {"kl_estimator": "k4"}, {"loss": 3}, {"importance": ["mis"]}])
+def test_grpo_refuses_bad_settings(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        Grpo.Config.model_validate(settings)
