@@ -30,15 +30,16 @@ class Bounds(ComponentConfig):
     @model_validator(mode="after")
     def _ordered(self) -> Bounds:
         if self.low > self.high:
-            raise ValueError(f"low must not exceed high, found low: {self.low} and high: {self.high}")
+            raise ValueError("low must not exceed high")
         return self
 
 
 class Mis:
     """Masked importance sampling: ρ where low ≤ ρ ≤ high, else 0, with ρ = π_trainer / π_sampler.
 
-    The paper says "masked importance sampling" and gives neither formula nor thresholds; level and bounds are those of
-    the masked variants in the code it released, which leave the denominator as it is.
+    The paper says "masked importance sampling" and is silent on formula, level and thresholds; the defaults are read
+    from masked variants that the released code holds and does not use: token by token, the denominator unchanged
+    (``icepop_function``), within [0.5, 2] (``mis.yaml``).
     """
 
     name: ClassVar[str] = "mis"
@@ -51,7 +52,7 @@ class Mis:
         high: float = Field(default=2.0, gt=0.0)
         """Larger ratios are masked. Paper silent."""
         shrink: bool = False
-        """Masked tokens leave the denominator too, as in slime's ``mis.py``. Paper silent; IcePop: no."""
+        """Masked tokens leave the denominator too, as in slime's ``mis.py`` and not in IcePop. Paper silent."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from m2rl_algorithm_mis.rules import Bounds, Mis, Tis
 from m2rl_core.types import Sample
@@ -78,6 +80,14 @@ def test_impossible_settings_are_refused(model: type[Bounds], config: dict[str, 
 
 def test_a_threshold_may_be_written_as_yaml_reads_it() -> None:
     assert Mis.Config.model_validate({"veto": "1e-4"}).veto == 1e-4  # to YAML 1.1, 1e-4 is a string
+
+
+def test_every_preset_of_the_readme_is_valid() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    presets = [yaml.safe_load(line)["importance"] for line in re.findall(r"^importance: .*", readme, re.MULTILINE)]
+    assert len(presets) == 7
+    for preset in presets:
+        {"mis": Mis, "tis": Tis}[preset.pop("use")].Config.model_validate(preset)
 
 
 def test_shrinking_drops_what_is_masked(sample_of: Make, weigh: Weigh) -> None:
