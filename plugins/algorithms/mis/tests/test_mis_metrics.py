@@ -41,12 +41,12 @@ def test_no_mismatch_is_all_ones_and_zeros(sample_of: Make, weigh: Weigh) -> Non
 
 
 def test_a_tiny_divergence_keeps_its_digits(sample_of: Make, weigh: Weigh) -> None:
-    step = 2.0**-23  # exact in float32; k3 is step² / 2 up to its cube
-    samples = [sample_of([1.0, 1.0], logps_L=[0.0, -1.0, -1.0])]
+    near, step = -(2.0**-7), 2.0**-30  # float32's resolution there; k3 is step² / 2 up to its cube
+    samples = [sample_of([1.0, 1.0], logps_L=[0.0, near, near])]
     assert samples[0].old_logps_L is not None
-    samples[0].old_logps_L[1:] = samples[0].old_logps_L.new_tensor([-1.0 + step, -1.0 - step])
+    samples[0].old_logps_L[1:] = samples[0].old_logps_L.new_tensor([near + step, near - step])
     metrics = logged(weigh, samples)
-    assert metrics["ratio_k3"] == pytest.approx(step**2 / 2, rel=1e-3)
+    assert metrics["ratio_k3"] == pytest.approx(step**2 / 2, rel=1e-3, abs=0.0)
     assert metrics["ratio_k1"] == 0.0
 
 
