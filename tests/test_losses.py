@@ -42,9 +42,10 @@ def inputs(tokens: int) -> tuple[Tensor, Tensor, Lecture]:
 
 
 def near(view: Batch, hidden: Tensor, head: Tensor) -> None:
-    """Old log-probs close to the policy's, so that ratios lie on both sides of their clips but are no accident."""
+    """Old and reference log-probs close to the policy's: ratios lie on both sides of their clips, and are not huge."""
     logps, _ = token_logps(hidden.detach(), head.detach(), view.ids_T)
-    view.old_logps_T = logps + 0.4 * torch.randn(len(logps), generator=torch.Generator().manual_seed(6))
+    draw = partial(torch.randn, len(logps), generator=torch.Generator().manual_seed(6))
+    view.old_logps_T, view.reference_logps_T = logps + 0.4 * draw(), logps + 0.4 * draw()
 
 
 def naive(view: Batch, loss: Loss, hidden: Tensor, head: Tensor, lecture: Lecture) -> Tensor:

@@ -16,7 +16,7 @@ from m2rl_core.errors import VerifierError
 from m2rl_core.files import read_jsonl
 from m2rl_core.plugins import load_plugins
 from m2rl_core.policy import Policy
-from m2rl_core.rollout.records import from_record, workload
+from m2rl_core.rollout.records import from_record, mean, workload
 from m2rl_core.run import StageRun
 from m2rl_core.train_rl import split, train_rl
 from m2rl_core.types import Group, Sample
@@ -290,3 +290,9 @@ def test_domains_share_a_step_by_tokens(make_sample: Callable[..., Sample]) -> N
         "rollout": {"math": 10, "science": 5},
         "train": {"math": 12},
     }
+
+
+def test_a_metric_that_some_updates_lack_is_kept() -> None:
+    updates = [{"ratio": 1.0, "ratio_max": 2.0}, {"ratio": 3.0, "ratio_max/math": 5.0, "ratio_max": 1.5}]
+    assert mean(updates) == {"ratio": 2.0, "ratio_max": 2.0, "ratio_max/math": 5.0}
+    assert mean([]) == {}

@@ -44,8 +44,10 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
 
 
 def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of every metric over several updates of one step; nothing where there was no update."""
-    return {name: fmean(each[name] for each in found) for name in (found[0] if found else ())}
+    """The mean of every metric over those of a step's updates that have it; of a ``…_max`` the largest."""
+    names = dict.fromkeys(name for each in found for name in each)
+    values = {name: [each[name] for each in found if name in each] for name in names}
+    return {name: max(v) if name.partition("/")[0].endswith("_max") else fmean(v) for name, v in values.items()}
 
 
 def workload(groups_P: Sequence[Group], trained_S: Sequence[Sample]) -> dict[str, Mapping[str, int]]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from m2rl_algorithm_opd import Opd
-from m2rl_algorithm_opd.parts import Distil, PolicyGradient, TeacherAdvantage
 from pydantic import ValidationError
 
+from m2rl_algorithm_opd import Opd
+from m2rl_algorithm_opd.parts import Distil, PolicyGradient, TeacherAdvantage
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import pack
 from m2rl_core.testing import AlgorithmContract
