@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from m2rl_algorithm_mis.rules import Mis, Tis
-from m2rl_core.algorithm import Parts, correct, score
+from m2rl_core.algorithm import Parts, correct
 from m2rl_core.errors import StageError
 from m2rl_core.interfaces import ComponentConfig, Importance
+from m2rl_core.packing import unpack
 from m2rl_core.policy import Policy
 from m2rl_core.types import Batch, Divergence, Reduction, Sample
 
@@ -97,11 +98,16 @@ def test_a_sampler_without_log_probs_is_named(sample_of: Make) -> None:
         correct([sample], parts(Mis(Mis.Config())))
 
 
+def rescore(policy: Policy, samples: list[Sample]) -> None:
+    for batch in policy.pack(samples, 128):
+        unpack(batch, policy.logps(batch), samples, "old_logps_L")
+
+
 def test_a_policy_agrees_with_itself_and_not_with_another(tiny_policy: Policy, make_sample: Make) -> None:
     """Log-probs of a real model: of the sampler's version, then of one after a change of weights."""
     samples = [make_sample(24, 12, i) for i in range(4)]
     using = parts(Mis(Mis.Config()))
-    score(tiny_policy, samples, using, 128)
+    rescore(tiny_policy, samples)
     for sample in samples:
         assert sample.old_logps_L is not None
         sample.logps_L = sample.old_logps_L.tolist()
@@ -109,7 +115,7 @@ def test_a_policy_agrees_with_itself_and_not_with_another(tiny_policy: Policy, m
     with torch.no_grad():
         for parameter in tiny_policy.model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    score(tiny_policy, samples, using, 128)
+    rescore(tiny_policy, samples)
     moved = correct(samples, using)
     assert moved["ratio_k3"] > 1e-4
     assert moved["ratio_ess"] < 1.0
