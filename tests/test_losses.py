@@ -86,8 +86,8 @@ def test_gradients_are_those_of_naive_autograd(case: dict[str, Any], fused: bool
     hidden, head, lecture = inputs(len(view.ids_T))
     near(view, hidden, head)
     if fused:
-        token_loss = partial(weighted, view, loss)
-        total, _ = fused_loss(hidden, head, view.ids_T, token_loss, lecture=lecture, divergence=loss.divergence)
+        taught = {"lecture": lecture, "divergence": loss.divergence} if loss.divergence else {}
+        total, _ = fused_loss(hidden, head, view.ids_T, partial(weighted, view, loss), **taught)  # type: ignore[arg-type]
     else:
         total = weighted(view, loss, slice(None), Scores(*token_logps(hidden, head, view.ids_T), None)).sum()
     expected = naive(view, loss, hidden, head, lecture)
