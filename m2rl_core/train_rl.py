@@ -37,8 +37,9 @@ def train_rl(run: StageRun[RlStage]) -> None:
             with run.clock("rollout"):
                 groups_P = collect(run, sampler, source, step)
             samples_S = usable(groups_P, run)
-            with run.clock("train"):
+            with run.clock("score"):
                 scores = score(policy, frozen, samples_S, parts, stage.tokens_per_device)
+            with run.clock("train"):
                 credit(groups_P, parts.advantage)
                 corrections = []
                 for minibatch in split(samples_S, stage.updates):
@@ -48,7 +49,7 @@ def train_rl(run: StageRun[RlStage]) -> None:
                     policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
             metrics = alarms.watch(summarise(groups_P)) | scores | mean(corrections) | policy.metrics()
-            work = workload(groups_P, contributing(samples_S, parts.loss))
+            work = workload(groups_P, samples_S, contributing(samples_S, parts.loss))
             run.log(step, metrics, samples=records(groups_P), workload=work)
             run.keep(step + 1, policy.save, every=stage.keep_every)
             run.checkpoint(step + 1, policy, source, alarms, every=stage.checkpoint_every)

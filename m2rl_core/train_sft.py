@@ -44,7 +44,7 @@ def train_sft(run: StageRun[SftStage]) -> None:
             policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
         metrics = {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()}
-        run.log(step, metrics, workload=workload([], minibatch))
+        run.log(step, metrics, workload=workload([], [], minibatch))
         run.checkpoint(step + 1, policy, every=stage.checkpoint_every)
     run.finish(policy.save)
 

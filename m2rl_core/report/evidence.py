@@ -16,7 +16,7 @@ from m2rl_core.config import AnyStage, RlStage, Study, split_reference
 from m2rl_core.files import read_jsonl
 from m2rl_core.statistics import Grid, grid
 
-KINDS = ("rollout", "verify", "train", "sync", "idle")
+KINDS = ("rollout", "verify", "score", "train", "sync", "idle")
 """Kinds of work that device time is split into; what a stage spends on nothing of these is ``other``."""
 VERIFY = "verify/"
 """Before a domain's name: seconds in its verifier."""

@@ -50,18 +50,25 @@ def mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: max(v) if name.partition("/")[0].endswith("_max") else fmean(v) for name, v in values.items()}
 
 
-def workload(groups_P: Sequence[Group], trained_S: Sequence[Sample]) -> dict[str, Mapping[str, int]]:
+def workload(
+    groups_P: Sequence[Group], scored_S: Sequence[Sample], trained_S: Sequence[Sample]
+) -> dict[str, Mapping[str, int]]:
     """Kind of work → domain → its tokens, by which the seconds of a step are shared among the domains.
 
     Domains are worked on together, so their seconds cannot be measured apart: this is a share by tokens. ``rollout``
-    counts the tokens that were sampled, ``train`` all tokens, prompts included, of the samples ``trained_S``.
+    counts the tokens that were sampled, ``score`` and ``train`` all tokens, prompts included, of the samples given.
     """
-    sampled, computed = Counter[str](), Counter[str]()
+    sampled = Counter[str]()
     for group in groups_P:
         sampled[group.prompt.domain] += sum(sample.length for sample in group.samples_G)
-    for sample in trained_S:
-        computed[sample.prompt.domain] += len(sample.ids_L)
-    return {"rollout": sampled, "train": computed}
+    return {"rollout": sampled, "score": _tokens(scored_S), "train": _tokens(trained_S)}
+
+
+def _tokens(samples_S: Sequence[Sample]) -> Counter[str]:
+    found = Counter[str]()
+    for sample in samples_S:
+        found[sample.prompt.domain] += len(sample.ids_L)
+    return found
 
 
 def to_record(sample: Sample) -> dict[str, Any]:
