@@ -180,7 +180,7 @@ def test_a_resumed_run_repeats_the_bytes(
 
 
 def test_a_student_comes_to_its_teacher(start: Any) -> None:
-    run = start(steps=12, lr=0.02, **TAUGHT)
+    run = start(steps=24, lr=0.02, **TAUGHT)
     train_rl(run)
     lines = metrics(run)
     assert lines[-1]["divergence"] < 0.8 * lines[0]["divergence"]

@@ -4,8 +4,8 @@
 writes the same bytes as an uninterrupted one. Seconds go to ``times.jsonl`` beside them, scalars also to
 ``tensorboard/`` where the package ``tensorboard`` is installed.
 
-A step's seconds are ``total``, split into ``rollout``, ``score``, ``train``, ``sync``, … and ``idle``. ``rollout/DOMAIN``,
-… are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
+A step's seconds are ``total``, split into ``rollout``, ``score``, ``train``, ``sync``, … and ``idle``.
+``rollout/DOMAIN``, … are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
 """
 
 from __future__ import annotations
