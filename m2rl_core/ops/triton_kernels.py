@@ -1,14 +1,18 @@
 """Triton kernels over rows of logits; :mod:`m2rl_core.ops.triton_rows` launches them and says what they move.
 
-One program takes one row and walks over it in tiles [LANES, VECTOR]. A thread loads VECTOR neighbours at once (16 bytes)
-and owns whole lanes; the online sums (peak, mass, ...) are kept per lane. The loop so holds no barrier, no shuffle and
-one exponential per logit, with one more per lane, and loads stay in flight; lanes are combined once, after the loop.
-The order of every sum is fixed by the vocabulary and the dtype, never by the number of rows.
+One program takes one row and walks over it in tiles [LANES, VECTOR]. A thread loads VECTOR neighbours (16 bytes) and
+owns whole lanes; the online sums (peak, mass, ...) are kept per lane. The loop therefore holds no barrier and no
+shuffle, and one exponential per logit with one more per lane: loads stay in flight. Lanes are combined once, after the
+loop. The order of every sum is fixed by the vocabulary and the dtype, never by the number of rows.
 
 Peaks and gaps are taken of the raw logits and scaled afterwards: the subtraction is exact near the peak, and no target
 lies above it. ``base`` is scale · log2(e): exponentials are powers of two, gaps are in bits. V is a compile-time
 constant because a masked load is a vector load only where the compiler sees that 16 divides V.
+
+Arguments bear no types: Triton's compiler evaluates annotations itself and knows none but its own.
 """
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -97,7 +101,7 @@ def _cross(cross, mass, power, fall, gap, other_fall, other_gap):
 
 @triton.jit
 def _mixture(logp, logq, beta):
-    """p, q and log(p / m) for m = beta · q + (1 − beta) · p, from one exponential of the larger and one of the ratio."""
+    """p, q and log(p / m) for m = beta · q + (1 − beta) · p, by two exponentials."""
     ahead = logq - logp
     near = tl.exp2(-tl.abs(ahead) * LOG2E)
     larger = tl.exp2(tl.maximum(logp, logq) * LOG2E)
@@ -201,7 +205,7 @@ def compare(
     student, teacher, ids, out, student_stride, teacher_stride, scale, beta,
     V: tl.constexpr, LANES: tl.constexpr, VECTOR: tl.constexpr, KIND: tl.constexpr,
 ):  # fmt: skip
-    """Log-normaliser, logp and entropy of the student, the teacher's log-normaliser, the divergence, into out [5, C]."""
+    """The student's log-normaliser, logp and entropy, the teacher's log-normaliser, the divergence: into out [5, C]."""
     row, other = _row(student, student_stride), _row(teacher, teacher_stride)
     top_s, mass_s, moment, top_t, mass_t, cross = _walk(row, other, scale * LOG2E, V, LANES, VECTOR, KIND)
     log_s, log_t = tl.log(mass_s), tl.log(mass_t)
@@ -232,7 +236,7 @@ def compare_gradient(
     lse_s, entropy, lse_t, value = _of_row(lse), _of_row(entropy), _of_row(teacher_lse), _of_row(value)
     lead, spread, pull = _of_row(grad_logp) * scale, _of_row(grad_entropy) * scale, _of_row(grad_value) * scale
     if KIND == "js":
-        mean, unused = _mixture_means(row, other, lse_s, lse_t, scale, beta, V, LANES, VECTOR)
+        mean, _of_t = _mixture_means(row, other, lse_s, lse_t, scale, beta, V, LANES, VECTOR)
     for start in range(0, V, LANES * VECTOR):
         columns = _columns(start, LANES, VECTOR)
         logp = tl.fma(_load(row, columns, V), scale, -lse_s)
@@ -244,6 +248,6 @@ def compare_gradient(
         elif KIND == "forward":
             change += pull * (p - tl.exp2(logq * LOG2E))
         else:
-            ignored_p, ignored_q, ratio = _mixture(logp, logq, beta)
+            _p, _q, ratio = _mixture(logp, logq, beta)
             change += pull * (1 - beta) * p * (ratio - mean)
         tl.store(row + columns, change, mask=columns < V)

@@ -17,10 +17,11 @@ the same, JS           both sides twice         student once    10 (first pass: 
 Logits are bfloat16 or float32 with neighbouring columns neighbours in memory; rows may lie apart (a slice of a larger
 buffer). Loads are vectors where the first logit and the rows' distance are multiples of 16 bytes and 16 divides V'; in
 every other case the results are the same and the loads slower. Statistics and sums are float32. Temperature enters as
-``scale``. A logit of NaN or ±inf makes its row's statistics NaN.
+``scale``. A logit of NaN or +inf makes its row's statistics NaN, one of −inf (which no product of finite numbers within
+range gives) the entropy and the divergence.
 
-No atomics, fixed order, tiles that depend on V' and the dtype alone: a row's result is bitwise the same whatever rows lie
-beside it. Each V' is compiled once per dtype; nothing is tuned at run time, so that results do not depend on a timing.
+No atomics, fixed order, tiles that depend on V' and the dtype alone: a row's result is bitwise the same whatever rows
+lie beside it. Each V' is compiled once per dtype; nothing is tuned at run time: results do not depend on a timing.
 """
 
 from __future__ import annotations
@@ -73,10 +74,10 @@ def gradient_(
 def compare(student: Tensor, teacher: Tensor, ids: Tensor, scale: float, divergence: Divergence) -> Comparison:
     """Statistics of a student's whole rows [C, V] beside a teacher's, float32 [C] each; the dtypes may differ.
 
-    ``top_k`` touches few columns of the result but sorts each row: it is left to torch, on either device.
+    ``top_k`` needs the teacher's likeliest tokens, a sort: it is left to torch, on either device.
 
     Raises:
-        ValueError: the two vocabularies differ, or ``beta`` of a ``js`` is not between 0 and 1.
+        ValueError: shapes differ, or ``beta`` of a ``js`` is not between 0 and 1, where the divergence is 0 for all.
     """
     if divergence.top_k:
         return rows.compare(student, teacher, ids, scale, divergence)
@@ -113,22 +114,27 @@ def compare_gradient_(
 
 
 def _check(student: Tensor, teacher: Tensor, divergence: Divergence) -> None:
+    _check_layout(teacher)
     if student.shape != teacher.shape:
         raise ValueError(f"student and teacher differ: {tuple(student.shape)} and {tuple(teacher.shape)}")
     if divergence.kind == "js" and not 0 < divergence.beta < 1:
         raise ValueError(f"beta = {divergence.beta}: a js mixture takes 0 < beta < 1; its ends are always 0")
 
 
+def _check_layout(logits: Tensor) -> None:
+    if logits.dtype not in {torch.bfloat16, torch.float32}:
+        raise ValueError(f"logits of {logits.dtype}, allowed: bfloat16 and float32")
+    if logits.stride(1) != 1 and logits.shape[1] > 1:
+        raise ValueError(f"the columns of the logits lie apart: strides {logits.stride()}, allowed: (any, 1)")
+
+
 def _launch(kernel: Any, lanes: int, logits: Tensor, *arguments: Any, **constants: Any) -> None:
     """One program per row; nothing where there are no rows."""
+    _check_layout(logits)
     vocab, vector = logits.shape[1], 16 // logits.element_size()
-    if logits.stride(1) != 1 and vocab > 1:
-        raise ValueError(f"the columns of the logits lie apart: strides {logits.stride()}, allowed (any, 1)")
-    if not len(logits):
-        return
-    tile = {"LANES": min(lanes, triton.next_power_of_2(triton.cdiv(vocab, vector))), "VECTOR": vector}
-    with torch.cuda.device_of(logits):
-        # Fusing multiplication and addition is asked for by name because Triton's default is about to change.
-        kernel[(len(logits),)](
-            logits, *arguments, V=vocab, **tile, **constants, num_warps=WARPS, enable_fp_fusion=True
-        )  # fmt: skip
+    constants |= {"V": vocab, "LANES": min(lanes, triton.next_power_of_2(triton.cdiv(vocab, vector)))}
+    # Fusing multiplication and addition is asked for by name because Triton's default is about to change.
+    constants |= {"VECTOR": vector, "num_warps": WARPS, "enable_fp_fusion": True}
+    if len(logits):
+        with torch.cuda.device(logits.get_device()):  # of a tensor on the CPU: −1, which changes nothing
+            kernel[(len(logits),)](logits, *arguments, **constants)

@@ -6,14 +6,13 @@ On a machine without CUDA the kernels are interpreted, which TRITON_INTERPRET=1 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from m2rl_core.ops import triton_rows
+from m2rl_core.ops import rows, triton_rows
 from m2rl_core.ops.rows import Comparison
 from m2rl_core.ops.triton_rows import compare, compare_gradient_, gradient_, summarise
 from m2rl_core.types import Divergence
@@ -35,28 +34,28 @@ def device() -> str:
 
 
 @pytest.fixture(params=[16, None], ids=["many tiles", "one tile"])
-def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles so small that a row of a few hundred logits takes several, and the tiles of production."""
     if request.param is not None:
         monkeypatch.setattr(triton_rows, "LANES", request.param)
         monkeypatch.setattr(triton_rows, "LANES_OF_TWO", request.param)
-    yield
 
 
 class Case(NamedTuple):
     student: Tensor
     teacher: Tensor
     ids: Tensor
-    weights: Tensor
-    """g, h and v: float32 [3, C]."""
+    weights: tuple[Tensor, Tensor, Tensor]
+    """g, h and v: float32 [C] each."""
 
 
-def case(device: str, dtype: torch.dtype, rows: int = 3, vocab: int = 301, size: float = 3.0, pad: int = 0) -> Case:
-    generator = torch.Generator().manual_seed(vocab + rows)
-    logits = size * torch.randn(2, rows, vocab + pad, generator=generator)
+def case(device: str, dtype: torch.dtype, count: int = 3, vocab: int = 301, size: float = 3.0, pad: int = 0) -> Case:
+    generator = torch.Generator().manual_seed(vocab + count)
+    logits = size * torch.randn(2, count, vocab + pad, generator=generator)
     student, teacher = logits.to(device, dtype)[..., :vocab]
-    ids = torch.randint(vocab, (rows,), generator=generator).to(device)
-    return Case(student, teacher, ids, torch.randn(3, rows, generator=generator).to(device))
+    ids = torch.randint(vocab, (count,), generator=generator).to(device)
+    g, h, v = torch.randn(3, count, generator=generator).to(device)
+    return Case(student, teacher, ids, (g, h, v))
 
 
 class Exact(NamedTuple):
@@ -76,9 +75,10 @@ def exact(case: Case, scale: float, divergence: Divergence | None = None) -> Exa
     chosen = logp.gather(1, case.ids.cpu()[:, None])[:, 0]
     entropy = -(logp.exp() * logp).sum(-1)
     value = diverged(logp, logq, divergence) if divergence else torch.zeros_like(entropy)
-    g, h, v = case.weights.cpu().double()
+    g, h, v = (weight.cpu().double() for weight in case.weights)
     [gradient] = torch.autograd.grad((g * chosen + h * entropy + v * value).sum(), raw)
-    return Exact(*(t.detach() for t in (x.logsumexp(-1), chosen, entropy, y.logsumexp(-1), value)), gradient)
+    lse, teacher_lse = x.detach().logsumexp(-1), y.logsumexp(-1)
+    return Exact(lse, chosen.detach(), entropy.detach(), teacher_lse, value.detach(), gradient)
 
 
 def diverged(logp: Tensor, logq: Tensor, divergence: Divergence) -> Tensor:
@@ -156,7 +156,7 @@ def test_divergence_over_any_vocabulary(dtype: torch.dtype, vocab: int, kind: st
 
 @typed
 def test_tiles_of_production_follow_each_other(dtype: torch.dtype, device: str) -> None:
-    given = case(device, dtype, rows=2, vocab=3 * 8192 + 40)
+    given = case(device, dtype, count=2, vocab=3 * 8192 + 40)
     expected = exact(given, 1.0, DIVERGENCES[0])
     peak, mass, moment, _ = summarise(given.student, given.ids, 0, 1.0)
     close(peak + mass.log(), expected.lse)
@@ -204,7 +204,7 @@ def test_rows_that_lie_apart(dtype: torch.dtype, divergence: Divergence, device:
 
 
 def test_ids_outside_of_the_slice(device: str) -> None:
-    given = case(device, torch.float32, rows=4, vocab=50)
+    given = case(device, torch.float32, count=4, vocab=50)
     ids = torch.tensor([99, 100, 149, 150], device=device)
     target = summarise(given.student, ids, 100, 1.0).target
     assert target.tolist() == [-torch.inf, given.student[1, 0], given.student[2, 49], -torch.inf]
@@ -227,15 +227,15 @@ def test_dtypes_of_the_two_sides_may_differ(device: str) -> None:
 
 
 @named
-@pytest.mark.parametrize("rows", [0, 1])
-def test_no_row_and_one_row(rows: int, divergence: Divergence, device: str) -> None:
-    given = case(device, torch.float32, rows=rows)
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_row_and_one_row(count: int, divergence: Divergence, device: str) -> None:
+    given = case(device, torch.float32, count=count)
     expected = exact(given, 1.0, divergence)
     comparison, gradient = backward(given, 1.0, divergence)
     close(comparison.value, expected.value)
     close_gradient(gradient, expected.gradient, torch.float32)
     partial = summarise(given.student, given.ids, 0, 1.0)
-    assert all(statistic.shape == (rows,) for statistic in partial)
+    assert all(statistic.shape == (count,) for statistic in partial)
     gradient_(given.student.clone(), given.ids, 0, comparison.lse, comparison.entropy, *given.weights[:2], 1.0)
 
 
@@ -261,13 +261,13 @@ def test_a_student_like_its_teacher(dtype: torch.dtype, divergence: Divergence, 
     given = case(device, dtype, size=10.0)
     given = given._replace(teacher=given.student.clone())
     value = compare(given.student, given.teacher, given.ids, 1.0, divergence).value
-    assert (value.abs() < 1e-7).all()
+    assert (value.abs() < 2e-7).all()
     if divergence.kind != "js":
         assert (value == 0).all()
 
 
 def test_log_probs_and_entropy_keep_their_signs(device: str) -> None:
-    given = case(device, torch.bfloat16, rows=8, size=30.0)
+    given = case(device, torch.bfloat16, count=8, size=30.0)
     given = given._replace(ids=given.student.argmax(-1))
     comparison = compare(given.student, given.teacher, given.ids, 1 / 0.6, DIVERGENCES[0])
     partial = summarise(given.student, given.ids, 0, 1 / 0.6)
@@ -279,9 +279,10 @@ def test_log_probs_and_entropy_keep_their_signs(device: str) -> None:
 
 @named
 def test_a_row_does_not_see_its_neighbours(divergence: Divergence, device: str) -> None:
-    given = case(device, torch.bfloat16, rows=5)
+    given = case(device, torch.bfloat16, count=5)
     comparison, gradient = backward(given, 1.0, divergence)
-    few = Case(given.student[2:4], given.teacher[2:4], given.ids[2:4], given.weights[:, 2:4])
+    g, h, v = given.weights
+    few = Case(given.student[2:4], given.teacher[2:4], given.ids[2:4], (g[2:4], h[2:4], v[2:4]))
     alone, gradient_alone = backward(few, 1.0, divergence)
     assert all(torch.equal(a[2:4], b) for a, b in zip(comparison, alone, strict=True))
     assert torch.equal(gradient[2:4], gradient_alone)
@@ -309,3 +310,37 @@ def test_what_is_refused(device: str) -> None:
         compare(given.student, given.teacher, given.ids, 1.0, Divergence("js", beta=1.0))
     with pytest.raises(ValueError, match="lie apart"):
         summarise(given.student.T.contiguous().T, given.ids, 0, 1.0)
+    with pytest.raises(ValueError, match="lie apart"):
+        compare(given.student, given.teacher.T.contiguous().T, given.ids, 1.0, DIVERGENCES[0])
+    with pytest.raises(ValueError, match="float64"):
+        summarise(given.student.double(), given.ids, 0, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["reverse", "js"])
+def test_the_likeliest_tokens_alone_are_left_to_torch(kind: str, device: str) -> None:
+    divergence = Divergence(kind, top_k=9)  # type: ignore[arg-type]
+    given = case(device, torch.float32)
+    comparison, gradient = backward(given, 2.0, divergence)
+    expected = rows.compare(given.student, given.teacher, given.ids, 2.0, divergence)
+    assert all(torch.equal(a, b) for a, b in zip(comparison, expected, strict=True))
+    student = given.student.clone()
+    rows.compare_gradient_(student, given.teacher, given.ids, expected, *given.weights, 2.0, divergence)
+    assert torch.equal(gradient, student)
+    assert (comparison.value < compare(given.student, given.teacher, given.ids, 2.0, Divergence(kind)).value).all()  # type: ignore[arg-type]
+
+
+@typed
+@named
+def test_torch_and_triton_say_the_same(dtype: torch.dtype, divergence: Divergence, device: str) -> None:
+    given = case(device, dtype, vocab=500, size=6.0)
+    comparison, gradient = backward(given, 1 / 0.9, divergence)
+    other = rows.compare(given.student, given.teacher, given.ids, 1 / 0.9, divergence)
+    for one, two in zip(comparison, other, strict=True):
+        torch.testing.assert_close(one, two, rtol=3e-6, atol=3e-6)
+    student = given.student.clone()
+    rows.compare_gradient_(student, given.teacher, given.ids, other, *given.weights, 1 / 0.9, divergence)
+    close_gradient(gradient, student.cpu().double(), dtype)
+    for one, two in zip(
+        summarise(given.student, given.ids, 3, 0.5), rows.summarise(given.student, given.ids, 3, 0.5), strict=True
+    ):
+        torch.testing.assert_close(one, two, rtol=3e-6, atol=3e-6)
