@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from m2rl_core.types import Batch, Divergence
 
 REGISTRY = load_plugins()
 VOCAB, HIDDEN = 64, 12
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "distil": [{"kind": "reverse"}, {"kind": "forward"}, {"kind": "js", "beta": 0.2}, {"kind": "reverse", "top_k": 5}],
     "reference-kl": [{"estimator": "k1"}, {"estimator": "k2"}, {"estimator": "k3"}],
@@ -41,12 +43,19 @@ def batch_of(loss: Loss) -> Batch:
     contract.advantage, contract.loss = REGISTRY.create("advantage", "group", "test"), loss
     view = contract.batch()
     view.coef_T = torch.rand(len(view.ids_T), generator=torch.Generator().manual_seed(4)) / 10
-    return view
+    moved: dict[str, Any] = {
+        f.name: v.to(DEVICE) for f in fields(view) if isinstance(v := getattr(view, f.name), Tensor)
+    }
+    return replace(view, **moved)
 
 
 def inputs(tokens: int) -> tuple[Tensor, Tensor, Lecture]:
     """Hidden states, a head, and what a teacher of another size makes of them."""
-    draw = partial(torch.randn, generator=torch.Generator().manual_seed(5), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(DEVICE)
+
     hidden, head = draw(tokens, HIDDEN), draw(VOCAB, HIDDEN) / 2
     return hidden.requires_grad_(), head.requires_grad_(), Lecture(draw(tokens, 7), draw(VOCAB, 7) / 2)
 
@@ -54,8 +63,8 @@ def inputs(tokens: int) -> tuple[Tensor, Tensor, Lecture]:
 def near(view: Batch, hidden: Tensor, head: Tensor) -> None:
     """Old and reference log-probs close to the policy's: ratios lie on both sides of their clips, and are not huge."""
     logps, _ = token_logps(hidden.detach(), head.detach(), view.ids_T)
-    draw = partial(torch.randn, len(logps), generator=torch.Generator().manual_seed(6))
-    view.old_logps_T, view.reference_logps_T = logps + 0.4 * draw(), logps + 0.4 * draw()
+    old, reference = 0.4 * torch.randn(2, len(logps), generator=torch.Generator().manual_seed(6)).to(DEVICE)
+    view.old_logps_T, view.reference_logps_T = logps + old, logps + reference
 
 
 def naive(view: Batch, loss: Loss, hidden: Tensor, head: Tensor, lecture: Lecture) -> Tensor:
