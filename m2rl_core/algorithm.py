@@ -37,10 +37,8 @@ class Parts(Components):
 def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
     """Build the stage's algorithm; ``owner`` is its path in the study, for messages."""
     made = compose(registry, stage.algorithm, owner)
-    needs = made.advantage.needs | (made.importance.needs if made.importance else frozenset())
-    # With one update per step the policy that is updated is still the one before the update: backward fills it in.
-    needs |= made.loss.needs if stage.updates > 1 else made.loss.needs - {"old_logps"}
-    return Parts(made.advantage, made.importance, made.loss, made.reduction, needs - {"entropy"}, stage.max_tokens)
+    needs = made.scores(stage.updates)
+    return Parts(made.advantage, made.importance, made.loss, made.reduction, needs, stage.max_tokens)
 
 
 def score(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> None:

@@ -31,6 +31,13 @@ class Components:
         scored = any("teacher_logps" in part.needs for part in parts if part is not None)
         return scored or getattr(self.loss, "divergence", None) is not None
 
+    def scores(self, updates: int) -> frozenset[str]:
+        """Per-token scores to be computed for every sample of a step with so many updates, before the first."""
+        needs = self.advantage.needs | (self.importance.needs if self.importance else frozenset())
+        # With one update per step the policy that is updated is still the one before the update: backward fills it in.
+        needs |= self.loss.needs if updates > 1 else self.loss.needs - {"old_logps"}
+        return needs - {"entropy"}
+
 
 def composed(registry: Registry, algorithm: Use, owner: str) -> Composition:
     """What an algorithm says that it is made of; see :func:`compose`."""
