@@ -29,7 +29,12 @@ class Components:
         """True where a part learns from a teacher: from its log-probs, or by a divergence from it."""
         parts = (self.advantage, self.importance, self.loss)
         scored = any("teacher_logps" in part.needs for part in parts if part is not None)
-        return scored or getattr(self.loss, "divergence", None) is not None
+        return scored or self.distils
+
+    @property
+    def distils(self) -> bool:
+        """True where the loss needs a divergence from a teacher over the whole vocabulary."""
+        return getattr(self.loss, "divergence", None) is not None
 
     def scores(self, updates: int) -> frozenset[str]:
         """Per-token scores to be computed for every sample of a step with so many updates, before the first."""

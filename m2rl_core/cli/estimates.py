@@ -87,7 +87,9 @@ def _count(number: int) -> str:
 
 
 def _amount(count: float, unit: float) -> str:
-    return f"{count / unit:,.1f}" if count else NOTHING
+    if not count:
+        return NOTHING
+    return f"{count / unit:,.1f}" if count >= unit / 20 else "<0.1"
 
 
 def _figure(number: float) -> str:

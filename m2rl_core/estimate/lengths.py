@@ -23,13 +23,15 @@ class Lengths:
     time is overestimated, about in proportion; memory is not affected.
     """
 
-    prompt: float
+    prompt: int
     longest: int
     """Most tokens of a response."""
 
     @classmethod
-    def of_samples(cls, max_tokens: int) -> Lengths:
-        return cls(min(PROMPT, max_tokens / 2), max_tokens)
+    def of_samples(cls, max_tokens: int, context: int) -> Lengths:
+        """Of episodes; the engine ends them where the model's context ends."""
+        prompt = min(PROMPT, max_tokens // 2, context // 2)
+        return cls(prompt, min(max_tokens, context - prompt))
 
     @property
     def mean(self) -> float:
@@ -44,7 +46,7 @@ class Lengths:
     @property
     def whole(self) -> int:
         """Tokens of the longest sequence."""
-        return int(self.prompt) + self.longest
+        return self.prompt + self.longest
 
     @property
     def row(self) -> int:

@@ -55,7 +55,7 @@ def _embedded(settings: Mapping[str, Any], device: Device, shape: Shape, lengths
     """It admits as many rows as would fit if each grew to its longest; what shelves have grown to they keep."""
     size = 4 if settings["dtype"] == "float32" else 2
     number = 4 if device.dense else size  # on a CPU its attention runs in float32
-    row = SLACK * capacity(min(lengths.whole, shape.context)) * shape.cached * number
+    row = SLACK * capacity(lengths.whole) * shape.cached * number
     room = settings["cache_gib"] * 2**30
     rows = max(1, min(settings["rows"], int(samples), int(room // row)))
     problem = ""

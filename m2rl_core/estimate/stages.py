@@ -45,10 +45,10 @@ def assumptions(machine: Machine) -> str:
     """What all estimates take for granted, for their reader."""
     device = machine.device
     return (
-        f"Taken for granted: prompts of {PROMPT} tokens (or half of max_tokens), responses of any length up to "
-        "max_tokens and half of it on average, conversations likewise up to max_length; training and scoring achieve "
-        f"{device.mfu:.0%} of the peak and decoding {device.mbu:.0%} of the bandwidth; verification, weight sync and "
-        "checkpoints take no time; no sample is left out because its group taught nothing."
+        f"Taken for granted: prompts of {PROMPT} tokens (half of max_tokens or of the context where that is less), "
+        "responses of any length up to max_tokens and half of it on average, conversations likewise up to max_length; "
+        f"training and scoring achieve {device.mfu:.0%} of the peak and decoding {device.mbu:.0%} of the bandwidth; "
+        "verification, weight sync and checkpoints take no time; no group is left out for want of advantage."
     )
 
 
@@ -88,11 +88,12 @@ def _sft(study: Study, machine: Machine, name: str, stage: SftStage) -> Estimate
 def _rl(study: Study, registry: Registry, machine: Machine, name: str, stage: RlStage) -> Estimate:
     models: dict[str, Shape] = {}
     for model in (stage.init, *stage.teachers.values()):
-        shape = shape_of(study, model)
-        if isinstance(shape, str):
-            return Estimate(name, stage.steps, machine.count, shape)
-        models[model] = shape
-    shape, lengths = models[stage.init], Lengths.of_samples(stage.max_tokens)
+        found = shape_of(study, model)
+        if isinstance(found, str):
+            return Estimate(name, stage.steps, machine.count, found)
+        models[model] = found
+    shape = models[stage.init]
+    lengths = Lengths.of_samples(stage.max_tokens, shape.context)
     engine = engine_of(study, machine, shape, lengths, stage.prompts * stage.group / machine.count)
     parts = compose(registry, stage.algorithm, f"stages.{name}.algorithm")
     frozen = _frozen(stage, parts, models)
@@ -111,7 +112,7 @@ def _frozen(stage: RlStage, parts: Components, models: Mapping[str, Shape]) -> d
 def _rl_load(
     study: Study, machine: Machine, stage: RlStage, shape: Shape, engine: Engine, frozen: Mapping[str, Shape]
 ) -> Load:
-    samples, lengths = stage.prompts * stage.group / stage.updates, Lengths.of_samples(stage.max_tokens)
+    samples, lengths = stage.prompts * stage.group / stage.updates, Lengths.of_samples(stage.max_tokens, shape.context)
     load = _load(study, machine, shape, lengths, stage.tokens_per_device, samples)
     largest = max((model.parameters for model in frozen.values()), default=0)
     if engine.stays:
@@ -128,13 +129,13 @@ def _rl_seconds(
     frozen: Mapping[str, Shape],
     engine: Engine,
 ) -> Seconds:
-    shape, lengths, samples = models[stage.init], Lengths.of_samples(stage.max_tokens), stage.prompts * stage.group
+    shape, samples = models[stage.init], stage.prompts * stage.group
+    lengths = Lengths.of_samples(stage.max_tokens, shape.context)
     each, needs = samples / _rate(study, machine), parts.scores(stage.updates)
     scored = each * scoring_flops(shape, lengths)
     teachers = {domain: models[model] for domain, model in stage.teachers.items()}
-    divergence = parts.loss.divergence is not None
-    taught = each * teaching_flops(teachers, _shares(stage), lengths, divergence=divergence) if teachers else 0.0
-    swaps = swap_seconds(frozen, machine) * (stage.updates if divergence else 1)
+    taught = each * teaching_flops(teachers, _shares(stage), lengths, divergence=parts.distils) if teachers else 0.0
+    swaps = swap_seconds(frozen, machine) * (stage.updates if parts.distils else 1)  # the former, once per minibatch
     return Seconds(
         train=each * training_flops(shape, lengths, checkpointing=study.model.activation_checkpointing),
         rollout=rollout_seconds(shape, lengths, engine, machine, stage.prompts, samples),
