@@ -29,8 +29,8 @@ __all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", 
 class Parts(Components):
     """An algorithm ready to be used by a stage."""
 
-    scores: frozenset[str]
-    """Log-probs to be computed for every sample before the update: of ``old``, ``reference`` and ``teacher``."""
+    scored: frozenset[str]
+    """Log-probs to be computed for every sample before the update: ``old_logps`` and the like."""
     max_tokens: int
     """Denominator per sample of the ``constant`` reduction."""
 
@@ -38,11 +38,8 @@ class Parts(Components):
 def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
     """Build the stage's algorithm; ``owner`` is its path in the study, for messages."""
     made = compose(registry, stage.algorithm, owner)
-    needs = made.advantage.needs | (made.importance.needs if made.importance else frozenset())
-    # With one update per step the policy that is updated is still the one before the update: backward fills it in.
-    needs |= made.loss.needs if stage.updates > 1 else made.loss.needs - {"old_logps"}
-    scores = frozenset(name.removesuffix("_logps") for name in needs if name.endswith("_logps"))
-    return Parts(made.advantage, made.importance, made.loss, made.reduction, scores, stage.max_tokens)
+    scored = made.scores(stage.updates)
+    return Parts(made.advantage, made.importance, made.loss, made.reduction, scored, stage.max_tokens)
 
 
 def score(
@@ -55,19 +52,19 @@ def score(
         teacher's log-prob [nats], an estimate of KL(student ‖ teacher).
     """
 
-    def fill(scorer: Policy, theirs: Sequence[Sample], kind: str) -> None:
+    def fill(scorer: Policy, theirs: Sequence[Sample], name: str) -> None:
         for batch in scorer.pack(theirs, tokens_per_device):
-            unpack(batch, scorer.logps(batch), theirs, f"{kind}_logps_L")
+            unpack(batch, scorer.logps(batch), theirs, f"{name}_L")
 
-    if "old" in parts.scores:
-        fill(policy, samples_S, "old")
-    if "reference" in parts.scores:
-        fill(frozen.use(frozen.reference), samples_S, "reference")
-    if "teacher" not in parts.scores:
+    if "old_logps" in parts.scored:
+        fill(policy, samples_S, "old_logps")
+    if "reference_logps" in parts.scored:
+        fill(frozen.use(frozen.reference), samples_S, "reference_logps")
+    if "teacher_logps" not in parts.scored:
         return {}
     for teacher, theirs in frozen.by_teacher(samples_S):
         if theirs:
-            fill(frozen.use(teacher), theirs, "teacher")
+            fill(frozen.use(teacher), theirs, "teacher_logps")
     return _teacher_kl(samples_S)
 
 

@@ -37,7 +37,19 @@ class Components:
     @property
     def taught(self) -> bool:
         """True where a part learns from a teacher: from its log-probs, or by a divergence from it."""
-        return "teacher_logps" in self.needs or self.loss.divergence is not None
+        return "teacher_logps" in self.needs or self.distils
+
+    @property
+    def distils(self) -> bool:
+        """True where the loss needs a divergence from a teacher over the whole vocabulary."""
+        return self.loss.divergence is not None
+
+    def scores(self, updates: int) -> frozenset[str]:
+        """Log-probs to be computed for every sample of a step with so many updates, before the first."""
+        needs = self.advantage.needs | (self.importance.needs if self.importance else frozenset())
+        # With one update per step the policy that is updated is still the one before the update: backward fills it in.
+        needs |= self.loss.needs if updates > 1 else self.loss.needs - {"old_logps"}
+        return needs - {"entropy"}
 
 
 class SumAdvantage:

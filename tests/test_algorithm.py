@@ -133,7 +133,7 @@ def test_old_log_probs_are_scored_when_somebody_needs_them(
     tiny_policy: Policy, frozen: Frozen, make_sample: Make
 ) -> None:
     samples = [make_sample(12, 5, i) for i in range(3)]
-    assert score(tiny_policy, frozen, samples, replace(parts("token"), scores=frozenset({"old"})), 64) == {}
+    assert score(tiny_policy, frozen, samples, replace(parts("token"), scored=frozenset({"old_logps"})), 64) == {}
     for sample in samples:
         assert sample.old_logps_L is not None
         assert (sample.old_logps_L[-5:] < 0).all()
@@ -145,7 +145,7 @@ def test_every_sample_is_scored_by_its_domains_teacher(
     tiny_policy: Policy, frozen: Frozen, other_model: Path, make_sample: Make
 ) -> None:
     samples = [make_sample(12, 5, i, domain=("math", "coding")[i % 2]) for i in range(4)]
-    asked = replace(parts("token"), scores=frozenset({"old", "reference", "teacher"}))
+    asked = replace(parts("token"), scored=frozenset({"old_logps", "reference_logps", "teacher_logps"}))
     metrics = score(tiny_policy, frozen, samples, asked, 64)
     other = Policy.load(other_model, dtype="float32")
     [batch] = other.pack(samples, 64)

@@ -33,7 +33,7 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
-    ("study", "report", "verify", "rescore"),
+    ("study", "report", "verify", "rescore", "estimate"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
@@ -155,7 +155,7 @@ TORCH_FREE = [
 
 
 @pytest.mark.parametrize(
-    "name", [*TORCH_FREE, "rollout.verifiers", "rollout.worker", "cli", "study", "verify", "rescore"]
+    "name", [*TORCH_FREE, "rollout.verifiers", "rollout.worker", "cli", "study", "verify", "rescore", "estimate"]
 )
 def test_light_modules_import_no_torch(name: str) -> None:
     heavy = ("torch", "transformers", "vllm", "matplotlib")

@@ -133,7 +133,7 @@ def test_options_are_few_and_chosen() -> None:
     options = {name: sorted(o for p in command.params for o in p.opts) for name, command in commands.items()}
     assert options == {
         "run": ["--only", "--runs", "--set", "study"],
-        "check": ["--runs", "--set", "study"],
+        "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
@@ -217,7 +217,7 @@ def test_check_shows_the_stages(study: Path, tmp_path: Path) -> None:
     result = m2rl("check", study, "--runs", tmp_path / "runs", "--set", "stages.two.steps=5")
     assert result.exit_code == 0, result.stderr
     rows = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert [row for row in rows if row][2:] == [
+    assert [row for row in rows if row][2:8] == [
         "init init domain one, domain two to run",
         "sft sft init 6 × 16 to run",
         "one rl sft 20 × 8 × 4 to run",
@@ -226,6 +226,56 @@ def test_check_shows_the_stages(study: Path, tmp_path: Path) -> None:
         "evals eval all models to run (0 of 8 done)",
     ]
     assert not (tmp_path / "runs").exists()
+
+
+def blocks(text: str) -> list[list[str]]:
+    """Lines between blank ones."""
+    return [
+        block for part in "\n".join(map(str.strip, text.splitlines())).split("\n\n") if (block := part.splitlines())
+    ]
+
+
+def figure(cell: str) -> float:
+    return 0.0 if cell in ("·", "<0.1") else float(cell.replace(",", ""))
+
+
+def test_check_estimates_memory_and_time(study: Path) -> None:
+    result = m2rl("check", study, "--device", "cpu", "--set", "seeds=[1, 2]")
+    assert result.exit_code == 0, result.stderr
+    _, memory, rows, time, days, said = blocks(result.stdout)
+    assert memory[0].startswith("Memory of each device in GB: cpux1, with ")
+    columns = "stage parameters weights grads optim activ. head engine KV total"
+    assert rows[0].split() == columns.split()
+    assert [line.split()[0] for line in rows[2:]] == ["sft", "one", "two"]
+    stage, parameters, *parts, total = rows[3].split()
+    assert (stage, parameters) == ("one", "0.85M")
+    assert figure(total) == pytest.approx(sum(map(figure, parts)), abs=0.6)
+    assert time == ["Time on cpux1"]
+    assert days[-1].split()[:2] == ["2", "seeds"]
+    hours = [figure(line.split()[-1]) for line in days[2:]]
+    assert hours[-1] == pytest.approx(2 * sum(hours[:-1]), rel=0.02)
+    assert said[0].startswith("Taken for granted: prompts of 512 tokens")
+    assert max(len(line) for block in (memory, rows, time, days, said) for line in block) <= 100
+
+
+def test_check_says_what_would_not_work(study: Path) -> None:
+    result = m2rl("check", study, "--device", "h100x2", "--set", "stages.init.context=65536")
+    assert result.exit_code == 0, result.stderr
+    assert "unknown" not in result.stdout
+    small = m2rl(
+        "check", study, "--set", "stages.init.context=65536", "--set", "engine={use: embedded, cache_gib: 0.01}"
+    )
+    said = " ".join(small.stdout.split())
+    assert "one, two: engine.cache_gib = 0.01 holds no sample of 33280 tokens, so the run would stop" in said
+    assert said.count("unknown") == 2, "no time for a stage that would stop"
+
+
+def test_check_knows_its_devices(study: Path) -> None:
+    result = m2rl("check", study, "--device", "h20x8")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "Error: --device: no devices are known as 'h20x8'. Did you mean 'h200'? Allowed: h100"
+    )
 
 
 def test_a_wrong_study_is_one_message_and_exit_code_2(study: Path) -> None:

@@ -79,13 +79,25 @@ def run(
 
 
 @app.command()
-def check(study: StudyFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Check a study without running it, and show its stages: what is done and what is to be run."""
+def check(
+    study: StudyFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAMExCOUNT", help="What to estimate for, e.g. h200x8; this machine by default."),
+    ] = None,
+) -> None:
+    """Check a study without running it, and show its stages: what is done, what is to be run, memory and time."""
+    from m2rl_core.cli.estimates import show_estimates
     from m2rl_core.cli.tables import show, stages
+    from m2rl_core.estimate import estimate, machine
     from m2rl_core.study import plan
 
     loaded, registry = _checked(study, overrides)
+    devices = machine(device)
     show(stages(loaded, plan(loaded, registry, runs)))
+    show_estimates(estimate(loaded, registry, devices), devices, seeds=len(loaded.seeds or [loaded.seed]))
 
 
 @app.command()

@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from m2rl_core.rescore import Flip
     from m2rl_core.study import Node
 
-__all__ = ["flips", "plugins", "show", "stages"]
+__all__ = ["empty", "flips", "plugins", "show", "stages"]
 
 PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
+TEXT_WIDTH = 100
+"""Columns of what is read as sentences."""
 _COLOURS = {"loaded": "green", "disabled": "dim", "incompatible": "red", "failed": "red"}
 
 
-def show(table: Table) -> None:
-    """Print a table to standard output."""
+def show(*parts: Table | Text) -> None:
+    """Print tables and texts to standard output."""
     console = Console()
     console = console if console.is_terminal else Console(width=PIPE_WIDTH)
-    console.print(table)
+    for part in parts:
+        console.print(part, width=min(console.width, TEXT_WIDTH) if isinstance(part, Text) else None)
 
 
 def plugins(found: Iterable[Plugin]) -> Table:
     """One row per component of a loaded plugin, or one per plugin."""
-    table = _table("kind", "name", "distribution", "version", "status")
+    table = empty("kind", "name", "distribution", "version", "status")
     for plugin in found:
         offers = [component.split(" ", 1) for component in plugin.components]
         for kind, name in offers or [_of_name(plugin.name)]:
@@ -50,7 +53,7 @@ def _of_name(name: str) -> list[str]:
 
 def stages(study: Study, nodes: Sequence[Node]) -> Table:
     """The stages of a study in the order of their work. A stage of several nodes (seeds, evaluations) is one row."""
-    table = _table("stage", "kind", "from", "steps", "state")
+    table = empty("stage", "kind", "from", "steps", "state")
     for name in dict.fromkeys(node.stage for node in nodes):
         own = [node for node in nodes if node.stage == name]
         done = sum(node.done for node in own)
@@ -90,7 +93,7 @@ def _steps(stage: AnyStage) -> str:
 
 def flips(found: Iterable[Flip]) -> Table:
     """One row per reward that has changed."""
-    table = _table("stage", "step", "domain", "prompt", "sample", "reward", "reason")
+    table = empty("stage", "step", "domain", "prompt", "sample", "reward", "reason")
     for flip in found:
         then = flip.stored
         step = "" if then.step is None else str(then.step)
@@ -104,8 +107,11 @@ def _value(reward: float | None) -> str:
     return "failed" if reward is None else f"{reward:g}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+def empty(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
+    """A table without rows; ``numbers`` are further columns, aligned at the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right")
     return table

@@ -1,0 +1,175 @@
+"""The estimates of a whole study, one per training stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from m2rl_core.composition import Components, compose
+from m2rl_core.config import RlStage, SftStage, Study
+from m2rl_core.estimate.advice import advice
+from m2rl_core.estimate.device import Machine
+from m2rl_core.estimate.lengths import PROMPT, Lengths
+from m2rl_core.estimate.memory import Load, Memory, peak
+from m2rl_core.estimate.models import shape_of
+from m2rl_core.estimate.sampling import Engine, engine_of, rollout_seconds
+from m2rl_core.estimate.seconds import Seconds, scoring_flops, swap_seconds, teaching_flops, training_flops
+from m2rl_core.estimate.shape import Shape
+from m2rl_core.registry import Registry
+
+__all__ = ["Estimate", "assumptions", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of one training stage."""
+
+    stage: str
+    steps: int
+    devices: int
+    unknown: str = ""
+    """Why there is nothing else."""
+    parameters: int = 0
+    memory: Memory | None = None
+    seconds: Seconds | None = None
+    problems: tuple[str, ...] = ()
+    """What would stop the stage, and which settings to change."""
+
+    @property
+    def device_hours(self) -> float | None:
+        """Of all its steps."""
+        return None if self.seconds is None else self.steps * self.seconds.total * self.devices / 3600
+
+
+def assumptions(machine: Machine) -> str:
+    """What all estimates take for granted, for their reader."""
+    device = machine.device
+    return (
+        f"Taken for granted: prompts of {PROMPT} tokens (half of max_tokens or of the context where that is less), "
+        "responses of any length up to max_tokens and half of it on average, conversations likewise up to max_length; "
+        f"training and scoring achieve {device.mfu:.0%} of the peak and decoding {device.mbu:.0%} of the bandwidth; "
+        "verification, weight sync and checkpoints take no time; no group is left out for want of advantage."
+    )
+
+
+def estimate(study: Study, registry: Registry, machine: Machine) -> list[Estimate]:
+    """Memory and time of every training stage.
+
+    Args:
+        study: checked and grounded.
+        registry: builds the algorithms' parts, which say what they need.
+    """
+    found = []
+    for name, stage in study.stages.items():
+        if isinstance(stage, SftStage):
+            found.append(_sft(study, machine, name, stage))
+        elif isinstance(stage, RlStage):
+            found.append(_rl(study, registry, machine, name, stage))
+    return found
+
+
+# ── supervised fine-tuning ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sft(study: Study, machine: Machine, name: str, stage: SftStage) -> Estimate:
+    shape, lengths = shape_of(study, stage.init), Lengths(0, stage.max_length)
+    if isinstance(shape, str):
+        return Estimate(name, stage.updates, machine.count, shape)
+    load = _load(study, machine, shape, lengths, stage.tokens_per_device, stage.batch)
+    work = stage.batch * training_flops(shape, lengths, checkpointing=load.checkpointing)
+    seconds = Seconds(train=work / _rate(study, machine))
+    problems = _problems(advice(load, lengths.row, machine, embedded=False))
+    return Estimate(name, stage.updates, machine.count, "", shape.parameters, peak(load), seconds, problems)
+
+
+# ── reinforcement learning and distillation ──────────────────────────────────────────────────────────────────────────
+
+
+def _rl(study: Study, registry: Registry, machine: Machine, name: str, stage: RlStage) -> Estimate:
+    models: dict[str, Shape] = {}
+    for model in (stage.init, *stage.teachers.values()):
+        found = shape_of(study, model)
+        if isinstance(found, str):
+            return Estimate(name, stage.steps, machine.count, found)
+        models[model] = found
+    shape = models[stage.init]
+    lengths = Lengths.of_samples(stage.max_tokens, shape.context)
+    engine = engine_of(study, machine, shape, lengths, stage.prompts * stage.group / machine.count)
+    parts = compose(registry, stage.algorithm, f"stages.{name}.algorithm")
+    frozen = _frozen(stage, parts, models)
+    load = _rl_load(study, machine, stage, shape, engine, frozen)
+    seconds = None if engine.problem else _rl_seconds(study, machine, stage, parts, models, frozen, engine)
+    problems = _problems(engine.problem, advice(load, lengths.row, machine, embedded=engine.stays))
+    return Estimate(name, stage.steps, machine.count, "", shape.parameters, peak(load), seconds, problems)
+
+
+def _frozen(stage: RlStage, parts: Components, models: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The models that are only scored with."""
+    reference = [stage.init] if "reference_logps" in parts.scores(stage.updates) else []
+    return {model: models[model] for model in (*stage.teachers.values(), *reference)}
+
+
+def _rl_load(
+    study: Study, machine: Machine, stage: RlStage, shape: Shape, engine: Engine, frozen: Mapping[str, Shape]
+) -> Load:
+    samples, lengths = stage.prompts * stage.group / stage.updates, Lengths.of_samples(stage.max_tokens, shape.context)
+    load = _load(study, machine, shape, lengths, stage.tokens_per_device, samples)
+    largest = max((model.parameters for model in frozen.values()), default=0)
+    if engine.stays:
+        load = replace(load, engine=engine.weights, cache=engine.cache)
+    return replace(load, frozen=largest)
+
+
+def _rl_seconds(
+    study: Study,
+    machine: Machine,
+    stage: RlStage,
+    parts: Components,
+    models: Mapping[str, Shape],
+    frozen: Mapping[str, Shape],
+    engine: Engine,
+) -> Seconds:
+    shape, samples = models[stage.init], stage.prompts * stage.group
+    lengths = Lengths.of_samples(stage.max_tokens, shape.context)
+    each, needs = samples / _rate(study, machine), parts.scores(stage.updates)
+    scored = each * scoring_flops(shape, lengths)
+    teachers = {domain: models[model] for domain, model in stage.teachers.items()}
+    taught = each * teaching_flops(teachers, _shares(stage), lengths, divergence=parts.distils) if teachers else 0.0
+    swaps = swap_seconds(frozen, machine) * (stage.updates if parts.distils else 1)  # the former, once per minibatch
+    return Seconds(
+        train=each * training_flops(shape, lengths, checkpointing=study.model.activation_checkpointing),
+        rollout=rollout_seconds(shape, lengths, engine, machine, stage.prompts, samples),
+        old=scored if "old_logps" in needs else 0.0,
+        reference=scored if "reference_logps" in needs else 0.0,
+        teachers=taught + swaps,
+    )
+
+
+def _shares(stage: RlStage) -> dict[str, float]:
+    return dict(stage.domains) if isinstance(stage.domains, Mapping) else dict.fromkeys(stage.domains, 1.0)
+
+
+# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _load(study: Study, machine: Machine, shape: Shape, lengths: Lengths, most: int, samples: float) -> Load:
+    """Batches are as full as ``most`` allows, unless an update has fewer tokens than that."""
+    held, longest = study.model, lengths.row
+    dense = machine.device.dense or held.dtype == "float32"
+    return Load(
+        shape,
+        tokens=min(most, max(longest, int(samples * lengths.tokens / machine.count))),
+        devices=machine.count,
+        dtype=held.dtype,
+        checkpointing=held.activation_checkpointing,
+        row=min(most, longest) if dense else 0,
+    )
+
+
+def _rate(study: Study, machine: Machine) -> float:
+    """What all devices together achieve [FLOP/s]."""
+    return machine.count * machine.device.flops(study.model.dtype)
+
+
+def _problems(*texts: str) -> tuple[str, ...]:
+    return tuple(text for text in texts if text)
