@@ -20,9 +20,13 @@ UNKNOWN = ("sliding_window", "softcap", "s_aux")
 
 
 def dense_mask(sequence_RC: Tensor) -> Tensor:
-    """bool [R, 1, C, C]: True where the row's token may look. Filling (-1) sees filling, so that no row is empty."""
+    """float32 [R, 1, C, C]: 0 where the row's token may look, −inf elsewhere; filling (-1) sees filling.
+
+    In float32, because every layer would make a copy of its own of a bool mask, and save it for its backward pass.
+    """
     same = sequence_RC[:, None, :, None] == sequence_RC[:, None, None, :]
-    return same & torch.ones_like(same[0, 0]).tril()
+    seen = same & torch.ones_like(same[0, 0]).tril()
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
 
 
 def sequence_bounds(position_T: Tensor) -> tuple[Tensor, int]:

@@ -43,6 +43,14 @@ def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
     return trained, trained - 1
 
 
+def _checkpoint_activations(model: Any) -> None:
+    """Under the name that the installed transformers has for it."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 def weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
     """coef · loss of the tokens ``part`` of ``view``, which holds trained tokens only."""
     here = view.take(part)
@@ -130,7 +138,7 @@ class Policy:
             raise DataError(f"{folder}: layers with sliding-window attention cannot be trained on packed rows yet")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention.NAME)
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            _checkpoint_activations(model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = cls(model.to(device).train(), dtype=dtype, optim=optim, temperature=temperature)
         policy.source = folder
