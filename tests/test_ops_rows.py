@@ -122,7 +122,7 @@ def test_masked_tokens_are_no_numbers_nowhere(kind: Divergence) -> None:
     student, teacher, ids, (g, h, d) = logits_of(), logits_of(5), chosen().clamp_min(64), slopes()
     kept = student[:, 64:].double(), teacher[:, 64:].double()
     student[:, :64] = teacher[:, :64] = -torch.inf
-    slices = [rows.summarise(student[:, a:b], ids, a, 1.4) for a, b in ((0, 64), (64, 100), (100, VOCAB))]
+    slices = [rows.summarise(student[:, a:b], ids, a, 1.4) for a, b in pairwise((0, 32, 64, 100, VOCAB))]
     lse, _, entropy = rows.finish(joined(slices))
     found = rows.compare(student, teacher, ids, 1.4, kind)
     torch.testing.assert_close(found.lse, lse, rtol=1e-6, atol=1e-5)
@@ -136,6 +136,13 @@ def test_masked_tokens_are_no_numbers_nowhere(kind: Divergence) -> None:
     for grad in (other, student):
         assert bool(grad.isfinite().all())
         assert not grad[:, :64].any()
+
+
+def test_large_logits_keep_the_digits_of_the_log_prob() -> None:
+    logits = torch.tensor([[1e4, 1e4 - 1.0]])
+    for token in (0, 1):
+        _, logp, _ = rows.finish(rows.summarise(logits, torch.tensor([token]), 0, 1.0))
+        torch.testing.assert_close(logp, logits.double().log_softmax(1)[:, token].float(), rtol=1e-6, atol=0)
 
 
 def test_what_is_broken_stays_visible() -> None:
