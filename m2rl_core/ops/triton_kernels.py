@@ -60,10 +60,9 @@ def _own(ids, offset, V: tl.constexpr):
 
 
 @triton.jit
-def _target(row, own, scale):
-    """Scaled logit of the row's own token, −inf where the slice does not hold it."""
-    logit = tl.load(row + own, mask=own >= 0, other=0.0).to(tl.float32)
-    return tl.where(own >= 0, logit * scale, float("-inf"))
+def _target(row, own):
+    """Logit of the row's own token, −inf where the slice does not hold it."""
+    return tl.load(row + own, mask=own >= 0, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
@@ -129,7 +128,7 @@ def summarise(
     _put(out, 0, top * scale)
     _put(out, 1, tl.sum(mass * tl.exp2(fall), 0))
     _put(out, 2, tl.sum(_moved(moment, mass, fall, fall), 0) * LN2)
-    _put(out, 3, _target(row, _own(ids, offset, V), scale))
+    _put(out, 3, _target(row, _own(ids, offset, V)) * scale)
 
 
 @triton.jit(do_not_specialize=["offset"])
@@ -218,7 +217,7 @@ def compare(
         of_s, of_t = _mixture_means(row, other, lse_s, lse_t, scale, beta, V, LANES, VECTOR)
         value = beta * of_t + (1 - beta) * of_s
     _put(out, 0, lse_s)
-    _put(out, 1, _target(row, _own(ids, 0, V), scale) - top_s * scale - log_s)
+    _put(out, 1, (_target(row, _own(ids, 0, V)) - top_s) * scale - log_s)  # never above 0, fused or not
     _put(out, 2, log_s - moment * LN2 / mass_s)
     _put(out, 3, lse_t)
     _put(out, 4, value)
