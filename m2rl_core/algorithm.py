@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -115,14 +114,15 @@ def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
 
 
 def _teacher_kl(samples_S: Sequence[Sample]) -> dict[str, float]:
-    gaps: dict[str, list[float]] = {}
+    sums: dict[str, tuple[float, int]] = {}
     for sample in samples_S:
         if sample.teacher_logps_L is not None:
-            drawn = torch.tensor(sample.sampled_L)
-            gap_L = torch.tensor(sample.logps_L)[drawn] - sample.teacher_logps_L[drawn]
-            gaps.setdefault(sample.prompt.domain, []).extend(gap_L.tolist())
-    found = {f"teacher_kl/{domain}": fmean(values) for domain, values in gaps.items() if values}
-    return {"teacher_kl": fmean(gap for values in gaps.values() for gap in values), **found} if found else {}
+            gap_L = (torch.tensor(sample.logps_L) - sample.teacher_logps_L) * torch.tensor(sample.sampled_L)
+            total, tokens = sums.get(sample.prompt.domain, (0.0, 0))
+            sums[sample.prompt.domain] = total + gap_L.sum().item(), tokens + sample.length
+    found = {f"teacher_kl/{domain}": total / tokens for domain, (total, tokens) in sums.items() if tokens}
+    totals = [sum(column) for column in zip(*sums.values(), strict=True)]
+    return {"teacher_kl": totals[0] / totals[1], **found} if found else {}
 
 
 def _uncorrected(samples_S: Sequence[Sample], parts: Parts) -> None:

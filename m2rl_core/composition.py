@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from m2rl_core.errors import ConfigError, boundary
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Components", "compose", "composed", "terms"]
+
+
+KNOWN = frozenset({"old_logps", "reference_logps", "teacher_logps", "entropy"})
+"""What parts may need."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,19 @@ class SumLoss:
         return torch.stack([weight * loss(logps, batch) for weight, loss in self.parts]).sum(0)
 
 
-def terms(part: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """(weight, ``{use: NAME, **config}``) of one part or of several that are added up."""
+def terms(
+    part: Mapping[str, Any] | Sequence[Mapping[str, Any]], owner: str = "algorithm"
+) -> Iterator[tuple[float, dict[str, Any]]]:
+    """(weight, ``{use: NAME, **config}``) of one part or of several that are added up.
+
+    Raises:
+        ConfigError: a weight, below ``owner``, that is no finite number above 0.
+    """
     for one in [part] if isinstance(part, Mapping) else part:
-        yield float(one.get("weight", 1.0)), {key: value for key, value in one.items() if key != "weight"}
+        weight = one.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 < weight < inf:
+            raise ConfigError(f"{owner}.weight: of '{one.get('use')}'", found=weight, allowed="a finite number above 0")
+        yield float(weight), {key: value for key, value in one.items() if key != "weight"}
 
 
 def composed(registry: Registry, algorithm: Use, owner: str) -> Composition:
@@ -129,8 +143,12 @@ def compose(registry: Registry, algorithm: Use, owner: str) -> Components:
         StageError: a component's own code failed.
     """
     made = composed(registry, algorithm, owner)
-    advantages = [(w, registry.create("advantage", use, f"{owner}.advantage")) for w, use in terms(made.advantage)]
-    losses = [(w, registry.create("loss", use, f"{owner}.loss")) for w, use in terms(made.loss)]
+    place = {kind: f"{owner}.{kind}" for kind in ("advantage", "loss")}
+    advantages = [
+        (weight, registry.create("advantage", use, place["advantage"]))
+        for weight, use in terms(made.advantage, place["advantage"])
+    ]
+    losses = [(weight, registry.create("loss", use, place["loss"])) for weight, use in terms(made.loss, place["loss"])]
     rule = made.importance
     importance = None if rule is None else registry.create("importance", rule, f"{owner}.importance")
     if not losses:
@@ -140,7 +158,12 @@ def compose(registry: Registry, algorithm: Use, owner: str) -> Components:
         loss = losses[0][1] if _plain(losses) else cast("Loss", SumLoss(losses))
     except ValueError as error:
         raise ConfigError(f"{owner}.loss: {error}") from error
-    return Components(advantage, importance, loss, made.reduction)
+    components = Components(advantage, importance, loss, made.reduction)
+    if unknown := components.needs - KNOWN:
+        raise ConfigError(
+            f"{owner}: a part needs what nobody computes", found=", ".join(sorted(unknown)), allowed=sorted(KNOWN)
+        )
+    return components
 
 
 def _plain(parts: Sequence[tuple[float, object]]) -> bool:

@@ -17,7 +17,8 @@ from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
 from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig
-from m2rl_core.policy import open_policy
+from m2rl_core.packing import pieces
+from m2rl_core.policy import check_tokens, open_policy
 from m2rl_core.rollout.records import from_record, workload
 from m2rl_core.run import ROLLOUTS, StageRun
 from m2rl_core.schedule import lr_at
@@ -121,9 +122,7 @@ def right_samples(run: StageRun[SftStage], domain: str, stage: str, count: int) 
         DataError: they do not.
     """
     teacher = run.models[stage]
-    mine, theirs = ((path / "tokenizer.json").read_bytes() for path in (run.models[run.stage.init], teacher))
-    if mine != theirs:
-        raise DataError(f"stages.{run.name}.rollouts.{domain}: '{stage}' has another tokenizer than {run.stage.init}")
+    check_tokens(run.models[run.stage.init], teacher, f"stages.{run.name}.rollouts.{domain}: '{stage}'")
     stored = read_jsonl(teacher.parent / ROLLOUTS)
     right = (record for record in stored if record["domain"] == domain and record["verdict"] == "right")
     return [from_record(record) for record in deque(right, maxlen=count)]
@@ -131,7 +130,7 @@ def right_samples(run: StageRun[SftStage], domain: str, stage: str, count: int) 
 
 def _check_lengths(samples: Sequence[Sample], max_length: int) -> None:
     for sample in samples:
-        if (length := len(sample.ids_L)) > max_length:
+        if (length := max(piece.stop - piece.start for piece in pieces([sample]))) > max_length:
             where = f"conversation {sample.prompt.id} of '{sample.prompt.domain}'"
             raise DataError(f"{where} is too long", found=f"{length} tokens", allowed=f"max_length = {max_length}")
 

@@ -57,7 +57,7 @@ class Recipe:
 
 class Part:
     name, reference = "part", "a test"
-    needs, separable, needs_base = frozenset(), True, False
+    needs, separable, divergence, needs_base = frozenset(), True, None, False
     class Config(ComponentConfig):
         pass
     def __init__(self, config):

@@ -55,6 +55,11 @@ class Apart(Part):
     divergence = Divergence("forward")
 
 
+class Wild(Part):
+    name, needs = "wild", frozenset({"ref_logps"})
+    separable, vanishes = True, True
+
+
 class Taught(Part):
     name, needs = "taught", frozenset({"teacher_logps"})
 
@@ -80,7 +85,7 @@ class Algorithm(Part):
 @pytest.fixture
 def full(registry: Registry) -> Registry:
     parts = {
-        f"m2rl_{kind}": hookimpl(lambda: [Part, Taught, Twice, Whole, Apart])
+        f"m2rl_{kind}": hookimpl(lambda: [Part, Taught, Twice, Whole, Apart, Wild])
         for kind in ("advantages", "importances", "losses")
     }
     offers = SimpleNamespace(m2rl_algorithms=hookimpl(lambda: [Algorithm]), **parts)
@@ -115,8 +120,8 @@ def test_several_parts_are_added_up_with_their_weights(full: Registry, make_samp
 
 
 def test_a_weight_alone_counts_too(full: Registry, make_sample: Callable[..., Sample]) -> None:
-    made = compose(full, {"use": "made", "part": [{"use": "twice", "weight": -1}]}, "a")
-    assert [value.tolist() for value in made.advantage([make_sample(3, 2)])] == [[-2.0] * 3]
+    made = compose(full, {"use": "made", "part": [{"use": "twice", "weight": 3}]}, "a")
+    assert [value.tolist() for value in made.advantage([make_sample(3, 2)])] == [[6.0] * 3]
 
 
 def test_no_advantage_is_none(full: Registry, make_sample: Callable[..., Sample]) -> None:
@@ -137,6 +142,13 @@ def test_a_sum_is_what_its_parts_are(full: Registry) -> None:
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
+        (
+            [{"use": "twice", "weight": "heavy"}],
+            "a.loss.weight: of 'twice'. Found: heavy. Allowed: a finite number abo",
+        ),
+        ([{"use": "twice", "weight": 0}], "a.loss.weight: of 'twice'. Found: 0. Allowed: a finite number above 0."),
+        ([{"use": "twice", "weight": float("nan")}], "a.loss.weight: of 'twice'. Found: nan"),
+        ([{"use": "wild"}], "a: a part needs what nobody computes. Found: ref_logps. Allowed: entropy, old_logps, ref"),
         ([], "a.loss: algorithm 'made' names no loss"),
         ([{"use": "apart"}, {"use": "apart"}], "a.loss: apart + apart: at most one loss may have a divergence"),
         ([{"use": "apart"}, {"use": "whole"}], "a.loss: apart + whole: a divergence is fused token by token"),

@@ -344,7 +344,15 @@ def test_a_wrong_override_is_named(read: Read, override: str, message: str) -> N
             "{kind: sft, rollouts: {coding: math, math: science}, ",
             [
                 "study.yaml:15: stages.sft.rollouts.coding: is no domain of this stage. Allowed: math, science.",
-                "study.yaml:15: stages.sft.rollouts.math: 'science' is no rl stage that samples 'math'.",
+                "study.yaml:15: stages.sft.rollouts.math: 'science' is no rl stage that samples 'math'. Allowed: math.",
+            ],
+        ),
+        (
+            "{kind: sft, ",
+            "{kind: sft, rollouts: {math: math@10, science: sft}, ",
+            [
+                "study.yaml:15: stages.sft.rollouts.math: 'math@10' is no rl stage that samples 'math'. Allowed: math.",
+                "study.yaml:15: stages.sft.rollouts.science: 'sft' is no rl stage that samples 'science'. Allowed: s",
             ],
         ),
         ("{kind: eval}", "{kind: eval, models: ['*', no]}", ["study.yaml:19: stages.evals.models[1]: "]),
@@ -534,7 +542,7 @@ def test_whole_sequences_where_they_are_needed(read: Read, registry: Registry) -
     assert str(caught.value).startswith(
         "stages.math.algorithm: loss 'whole' needs whole sequences, and samples of math are trained as several, because"
     )
-    assert "Next: set domains.math.history to keep" in str(caught.value)
+    assert "Next: let these domains keep it" in str(caught.value)
 
 
 def test_refilling_what_a_teacher_teaches_is_refused(read: Read, registry: Registry) -> None:
@@ -542,6 +550,16 @@ def test_refilling_what_a_teacher_teaches_is_refused(read: Read, registry: Regis
     with pytest.raises(ConfigError, match=r"stages.math.refill: under 'grpo' groups of equal rewards teach too. Found"):
         check_components(read("level: 2", "level: 1", taught), registry)
     check_components(read("level: 2", "level: 1", ["stages.math.refill=2"]), registry)
+
+
+def test_teachers_of_other_tokens_are_refused(read: Read) -> None:
+    other = {"kind": "init", "domains": ["math"]}
+    study = read(overrides=["stages.math.teachers={math: sft}", f"stages.other={other}"])
+    math = study.stages["math"].model_copy(update={"teachers": {"math": "other"}})
+    text = "stages.math.teachers.math: 'other' reads the tokens of 'other', but 'sft' those of 'init'."
+    wrong = study.model_copy(update={"stages": {**study.stages, "math": math}})
+    assert problems(lambda: check_references(wrong)) == [text]
+    check_references(study)
 
 
 def test_teachers_where_they_are_needed(read: Read, registry: Registry) -> None:

@@ -79,7 +79,9 @@ def test_a_teacher_of_another_vocabulary_is_refused(tiny_model: Path, tmp_path: 
     first, second = list(vocab)[20:22]
     vocab[first], vocab[second] = vocab[second], vocab[first]
     (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(DataError, match="teacher 'model-math' has another vocabulary"):
+    with pytest.raises(
+        DataError, match="teacher 'model-math' has another vocabulary than the student, so it cannot teach it"
+    ):
         opened({"math": tmp_path / "m"}, tiny_model)
 
 

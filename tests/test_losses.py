@@ -21,8 +21,13 @@ REGISTRY = load_plugins()
 VOCAB, HIDDEN = 64, 12
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "distil": [{"kind": "reverse"}, {"kind": "forward"}, {"kind": "js", "beta": 0.2}, {"kind": "reverse", "top_k": 5}],
-    "reference-kl": [{"estimator": "k1"}, {"estimator": "k2"}, {"estimator": "k3"}],
+    "distil": [
+        *({"kind": kind} for kind in ("reverse", "forward")),
+        {"kind": "js", "beta": 0.2},
+        *({"kind": kind, "top_k": 5} for kind in ("reverse", "forward", "js")),
+    ],
+    "ppo-clip": [{}, {"dual": 1.5}],
+    "reference-kl": [{"estimator": estimator} for estimator in ("k1", "k2", "k3")],
 }
 CASES = [{"use": name, **config} for name in REGISTRY.names("loss") for config in VARIANTS.get(name, [{}])]
 

@@ -150,13 +150,20 @@ def test_what_no_clock_measured_is_idle(tmp_path: Path) -> None:
         assert row["cpu_seconds"]["idle"] == 0
 
 
-def test_idle_is_never_below_zero(tmp_path: Path) -> None:
+def test_a_block_within_another_takes_its_seconds_out_of_it(tmp_path: Path) -> None:
     run = open_run(tmp_path)
-    with run.clock("train"), run.clock("sync"):
+    with run.clock("train"):
         time.sleep(0.02)
+        for _ in range(2):
+            with run.clock("score"):
+                time.sleep(0.1)
     run.log(0, {})
     [row] = read_jsonl(tmp_path / "times.jsonl")
-    assert row["seconds"]["idle"] == 0
+    seconds = row["seconds"]
+    assert 0.02 <= seconds["train"] < 0.1
+    assert seconds["score"] >= 0.2
+    assert seconds["train"] + seconds["score"] + seconds["idle"] == pytest.approx(seconds["total"], abs=0.01)
+    assert seconds["idle"] >= 0
 
 
 def test_seconds_are_shared_among_domains_by_tokens(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -180,13 +181,39 @@ def test_a_resumed_run_repeats_the_bytes(
 
 
 def test_a_student_comes_to_its_teacher(start: Any) -> None:
-    run = start(steps=24, lr=0.02, **TAUGHT)
+    run = start(steps=6, lr=0.02, **TAUGHT)
     train_rl(run)
     lines = metrics(run)
     assert lines[-1]["divergence"] < 0.8 * lines[0]["divergence"]
     assert lines[-1]["teacher_kl"] < 0.8 * lines[0]["teacher_kl"]
     assert lines[0]["teacher_kl/even"] == lines[0]["teacher_kl"]
     assert lines[0]["ratio"] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"use": "grpo", "importance": "mis"},
+        {"use": "grpo", "loss": {"use": "gspo"}, "kl": 0.1, "importance": {"use": "tis", "level": "geometric"}},
+        {"use": "grpo", "loss": ["sapo", {"use": "cispo", "weight": 0.5}], "reduction": "constant"},
+        {"use": "opd"},
+        {"use": "opd", "mode": "full", "divergence": "js", "reward": 0.5},
+        {"use": "opd", "mode": "top-k", "k": 8, "importance": "mis", "reduction": "token"},
+    ],
+    ids=str,
+)
+def test_every_installed_algorithm_trains(start: Any, tiny_model: Path, algorithm: dict[str, Any]) -> None:
+    teachers = {"even": "other"} if algorithm["use"] == "opd" else {}
+    run = start(steps=2, updates=2, algorithm=algorithm, teachers=teachers)
+    train_rl(run)
+    for line in metrics(run):
+        assert line["grad_norm"] > 0
+        assert all(math.isfinite(value) for value in line.values() if value is not None)
+        assert ("ratio_k3/even" in line) == ("importance" in algorithm)
+        assert ("divergence" in line) == ("mode" in algorithm)
+        assert ("teacher_kl/even" in line) == (algorithm == {"use": "opd"})
+    seconds = [row["seconds"] for row in read_jsonl(run.folder / "times.jsonl")]
+    assert all(("importance" in algorithm) <= (each["score"] > 0) for each in seconds)
 
 
 def test_refilled_groups_are_recorded_and_counted(start: Any) -> None:

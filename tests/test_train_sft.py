@@ -199,7 +199,10 @@ def test_rollouts_in_other_tokens_are_refused(
 ) -> None:
     run = make_run(conversations=1, batch=1, rollouts={"parrot": "expert"})
     expert = rollouts(tmp_path / "expert", [("parrot", "right")], tiny_model, make_sample)
-    (expert / "tokenizer.json").write_text((expert / "tokenizer.json").read_text() + " ")
+    tokenizer = json.loads((expert / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["ab"], vocab["a"] = vocab["a"], vocab["b"]
+    (expert / "tokenizer.json").write_text(json.dumps(tokenizer))
     run.models = {**run.models, "expert": expert}
-    with pytest.raises(DataError, match=r"stages.sft.rollouts.parrot: 'expert' has another tokenizer than start"):
+    with pytest.raises(DataError, match=r"stages.sft.rollouts.parrot: 'expert' has another vocabulary"):
         demonstrations(run, Chat.load(tiny_model))

@@ -96,14 +96,22 @@ def _algorithm(registry: Registry, stage: RlStage, owner: str, domains: Mapping[
         raise ConfigError(
             f"{owner}.algorithm: loss '{made.loss.name}' needs whole sequences, and samples of {', '.join(split)} are "
             "trained as several, because their episodes drop earlier reasoning",
-            then=f"set domains.{split[0]}.history to keep, or use a loss that goes token by token",
+            then="let these domains keep it, or use a loss that goes token by token",
         )
     if stage.refill and taught:
-        raise ConfigError(f"{owner}.refill: under '{name}' groups of equal rewards teach too", found=stage.refill)
+        raise ConfigError(
+            f"{owner}.refill: under '{name}' groups of equal rewards teach too", found=stage.refill, allowed="0"
+        )
     if taught and (untaught := [domain for domain in stage.domains if domain not in stage.teachers]):
-        raise ConfigError(f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}")
+        raise ConfigError(
+            f"{owner}.teachers: algorithm '{name}' needs a teacher for {', '.join(untaught)}",
+            then=f"name a model for each, as in {{{untaught[0]}: MODEL}}",
+        )
     if stage.teachers and not taught:
-        raise ConfigError(f"{owner}.teachers: algorithm '{name}' learns from no teacher")
+        raise ConfigError(
+            f"{owner}.teachers: algorithm '{name}' learns from no teacher",
+            then="leave teachers out, or take an algorithm that distils",
+        )
 
 
 def _merger(study: Study, registry: Registry, stage: MergeStage, owner: str) -> None:

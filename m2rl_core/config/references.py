@@ -112,7 +112,7 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
                 hint = f"{nearest(domain, study.domains)} Domains: {', '.join(study.domains) or 'none'}."
                 yield Problem(("domains",), f"there is no domain '{domain}'.{hint}")
     if isinstance(stage, RlStage):
-        yield from _rl(stage)
+        yield from _rl(study, stage)
     if isinstance(stage, SftStage):
         yield from _rollouts(study, stage)
     for field in ("experts", "models", "domains", "suites"):
@@ -144,13 +144,31 @@ def _reference(study: Study, reference: str) -> Iterator[str]:
         yield f"'{name}' keeps every {stage.keep_every} of {stage.steps} steps, and {step} is none of them."
 
 
-def _rl(stage: RlStage) -> Iterator[Problem]:
+def _rl(study: Study, stage: RlStage) -> Iterator[Problem]:
     if stage.top_p < 1:
         text = f"would train on tokens of another distribution than the policy's, found {stage.top_p}. Allowed: 1."
         yield Problem(("top_p",), text)
     for domain in stage.teachers:
         if domain not in stage.domains:
             yield Problem(("teachers", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
+    for domain, model in stage.teachers.items():
+        teacher, student = _origin(study, model), _origin(study, stage.init)
+        if teacher != student and {type(study.stages.get(name)) for name in (teacher, student)} == {InitStage}:
+            text = f"'{model}' reads the tokens of '{teacher}', but '{stage.init}' those of '{student}'."
+            yield Problem(("teachers", domain), text)
+
+
+def _origin(study: Study, model: str) -> str:
+    """The model that ``model`` descends from, whose tokens it reads; as far as the names can be followed."""
+    seen: list[str] = []
+    while (name := model.partition("@")[0]) not in seen:
+        seen.append(name)
+        stage = study.stages.get(name)
+        if isinstance(stage, TrainStage):
+            model = stage.init
+        elif isinstance(stage, MergeStage) and (base := anchor(study, stage)):
+            model = base
+    return seen[-1]
 
 
 def _rollouts(study: Study, stage: SftStage) -> Iterator[Problem]:
@@ -158,8 +176,12 @@ def _rollouts(study: Study, stage: SftStage) -> Iterator[Problem]:
         maker = study.stages.get(model)
         if domain not in stage.domains:
             yield Problem(("rollouts", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")
-        elif maker is not None and not (isinstance(maker, RlStage) and domain in maker.domains):
-            yield Problem(("rollouts", domain), f"'{model}' is no rl stage that samples '{domain}'.")
+        elif not (isinstance(maker, RlStage) and domain in maker.domains):
+            fit = [name for name, s in study.stages.items() if isinstance(s, RlStage) and domain in s.domains]
+            text = f"'{model}' is no rl stage that samples '{domain}'. Allowed: {', '.join(fit) or 'none here'}."
+            yield Problem(("rollouts", domain), text)
+        elif _origin(study, model) != _origin(study, stage.init):
+            yield Problem(("rollouts", domain), f"'{model}' reads other tokens than '{stage.init}'.")
 
 
 def _cycle(study: Study) -> Iterator[Problem]:

@@ -183,6 +183,10 @@ class RlStage(TrainStage):
             raise ValueError(
                 f"samples of max_tokens {self.max_tokens} exceed tokens_per_device {self.tokens_per_device}"
             )
+        if self.updates > self.prompts * self.group:
+            raise ValueError(f"{self.updates} updates have more than the {self.prompts * self.group} samples of a step")
+        if self.refill and self.group == 1:
+            raise ValueError("refill needs a group of at least 2: rewards of one sample are always equal")
         return self
 
 

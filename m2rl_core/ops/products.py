@@ -28,7 +28,8 @@ def row_functions(device: torch.device) -> ModuleType:
 @cache
 def _row_functions(device: str) -> ModuleType:
     fast = device == "cuda" and importlib.util.find_spec("triton") is not None
-    return importlib.import_module("m2rl_core.ops." + ("triton_rows" if fast else "rows"))
+    # whole names, so that a change of either counts as a change of the code behind a stage
+    return importlib.import_module("m2rl_core.ops.triton_rows" if fast else "m2rl_core.ops.rows")
 
 
 def parts(count: int, most: int) -> list[slice]:

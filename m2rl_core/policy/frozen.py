@@ -7,7 +7,8 @@ N models one is in memory; using another reads its weights from disk, or from th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from m2rl_core.policy.model import Policy
 from m2rl_core.run import StageRun
 from m2rl_core.types import Batch, Sample
 
-__all__ = ["Frozen", "open_frozen"]
+__all__ = ["Frozen", "check_tokens", "open_frozen"]
 
 NOT_SHAPES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -36,18 +37,25 @@ class Frozen:
         teachers: domain → model.
         reference: the model that the policy is held close to.
         load: opens a folder as a policy without optimizer.
+        clock: measures the time of lectures.
 
     Raises:
         DataError: a model that reads other tokens than the reference does.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], teachers: Mapping[str, str], reference: str, load: Callable[[Path], Policy]
+        self,
+        folders: Mapping[str, Path],
+        teachers: Mapping[str, str],
+        reference: str,
+        load: Callable[[Path], Policy],
+        clock: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.folders, self.teachers, self.reference, self._load = folders, teachers, reference, load
+        self.folders, self.teachers, self.reference = folders, teachers, reference
+        self._load, self._clock = load, clock
         self._held: tuple[str, Policy] | None = None
         for model in dict.fromkeys(teachers.values()):
-            _same_tokens(folders[reference], folders[model], model)
+            check_tokens(folders[reference], folders[model], f"teacher '{model}'")
 
     def use(self, model: str) -> Policy:
         """The model called so, with its weights in memory. Collective."""
@@ -67,7 +75,10 @@ class Frozen:
     @torch.no_grad()
     def lecture(self, batch: Batch) -> Lecture | None:
         """What the batch's teacher makes of its trained tokens; ``None`` for a batch without one."""
-        return None if batch.teacher is None else self.use(batch.teacher).run(batch, _states)
+        if batch.teacher is None:
+            return None
+        with self._clock():
+            return self.use(batch.teacher).run(batch, _states)
 
 
 def _states(hidden_N: Tensor, head: Tensor, ids_N: Tensor, **_: Any) -> Lecture:
@@ -91,13 +102,20 @@ def _shape(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in NOT_SHAPES}
 
 
-def _same_tokens(student: Path, teacher: Path, name: str) -> None:
-    """Refuse a teacher of another vocabulary: its probabilities would be those of other tokens."""
+def check_tokens(student: Path, teacher: Path, who: str) -> None:
+    """Refuse a teacher of another vocabulary: it would speak of other tokens.
+
+    Args:
+        who: the teacher, for the message.
+
+    Raises:
+        DataError: the tokenizers or the numbers of the embeddings' rows differ.
+    """
     mine, theirs = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
     sizes = [AutoConfig.from_pretrained(folder).vocab_size for folder in (student, teacher)]
     if mine != theirs or sizes[0] != sizes[1]:
         raise DataError(
-            f"teacher '{name}' has another vocabulary than the student, so it cannot score the student's tokens",
+            f"{who} has another vocabulary than the student, so it cannot teach it",
             found=f"{len(theirs)} tokens, {sizes[1]} rows in {teacher}",
             allowed=f"the {len(mine)} tokens, {sizes[0]} rows of {student}",
         )
@@ -110,4 +128,4 @@ def open_frozen(run: StageRun[RlStage]) -> Frozen:
     def load(folder: Path) -> Policy:
         return Policy.load(folder, dtype=dtype, temperature=temperature)
 
-    return Frozen(run.models, run.stage.teachers, run.stage.init, load)
+    return Frozen(run.models, run.stage.teachers, run.stage.init, load, partial(run.clock, "score"))

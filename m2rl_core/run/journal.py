@@ -40,6 +40,8 @@ class Clock:
         self._start = self._lap = self._now()
         self._measured = 0.0
         """Wall seconds of this lap that blocks have measured."""
+        self._within = (0.0, 0.0)
+        """(wall, CPU) seconds of the blocks within the one that is being measured."""
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     @staticmethod
@@ -49,14 +51,16 @@ class Clock:
 
     @contextmanager
     def measure(self, kind: str) -> Iterator[None]:
-        """Charge the block's seconds to ``kind``."""
-        wall, cpu = self._now()
+        """Charge the block's seconds to ``kind``, but for those of blocks within it, which go to theirs."""
+        start, outer, self._within = self._now(), self._within, (0.0, 0.0)
         try:
             yield
         finally:
-            now = self._now()
-            self._measured += now[0] - wall
-            self.charge(kind, now[0] - wall, now[1] - cpu)
+            wall, cpu = (now - then for now, then in zip(self._now(), start, strict=True))
+            own = wall - self._within[0], cpu - self._within[1]
+            self._within = outer[0] + wall, outer[1] + cpu
+            self._measured += own[0]
+            self.charge(kind, *own)
 
     def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
         """Add seconds that were measured elsewhere, e.g. in verifier processes."""

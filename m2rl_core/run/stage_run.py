@@ -122,7 +122,8 @@ class StageRun(Generic[S]):
         self._send({"note": text})
 
     def clock(self, kind: str) -> AbstractContextManager[None]:
-        """Charge the block's wall and CPU seconds to ``kind``: rollout, verify, train, sync, … Not nested."""
+        """Charge the block's wall and CPU seconds to ``kind``: rollout, score, train, sync, … A block within
+        another one takes its seconds out of it."""
         return self._journal.clock.measure(kind)
 
     def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
@@ -24,6 +24,14 @@ Part = Annotated[dict[str, Any], BeforeValidator(_by_name)]
 """``{use: NAME, **settings}``, or just ``NAME``."""
 
 
+def _shape(value: object) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+Parts = Annotated[Annotated[Part, Tag("one")] | Annotated[list[Part], Tag("several")], Discriminator(_shape)]
+"""One part, or several that are added up, each times the ``weight`` beside its ``use``."""
+
+
 class Grpo:
     """Group-normalised advantages and a clipped importance ratio; no KL penalty unless asked for."""
 
@@ -31,12 +39,12 @@ class Grpo:
     reference: ClassVar[str] = "https://arxiv.org/abs/2402.03300 section 4.1; the paper's sections 3.1 and A"
 
     class Config(ComponentConfig):
-        advantage: Part = {}
-        """Changes to ``{use: group}``; a part that names another ``use`` takes its place."""
+        advantage: Parts = {}
+        """Changes to ``{use: group}``; a part that names another ``use`` takes its place, as do several parts."""
         importance: Part | None = None
         """A correction for the difference between sampler and trainer; none by default."""
-        loss: Part = {}
-        """Changes to ``{use: ppo-clip}``; a part that names another ``use`` takes its place."""
+        loss: Parts = {}
+        """Changes to ``{use: ppo-clip}``; a part that names another ``use`` takes its place, as do several parts."""
         reduction: Reduction = "sequence"
         """Mean over each sample's tokens, then over samples: paper silent, the released code's choice."""
         kl: float = Field(default=0.0, ge=0.0)
@@ -49,14 +57,20 @@ class Grpo:
 
     def compose(self) -> Composition:
         config = self.config
-        policy = {"use": "ppo-clip", **config.loss}
-        penalty = {"use": "reference-kl", "weight": config.kl, "estimator": config.kl_estimator}
+        loss = _changed("ppo-clip", config.loss)
+        if config.kl:
+            penalty = {"use": "reference-kl", "weight": config.kl, "estimator": config.kl_estimator}
+            loss = [*(loss if isinstance(loss, list) else [loss]), penalty]
         return Composition(
-            advantage={"use": "group", **config.advantage},
-            loss=[policy, penalty] if config.kl else policy,
+            advantage=_changed("group", config.advantage),
+            loss=loss,
             importance=config.importance,
             reduction=config.reduction,
         )
+
+
+def _changed(default: str, parts: dict[str, Any] | list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    return parts if isinstance(parts, list) else {"use": default, **parts}
 
 
 @hookimpl

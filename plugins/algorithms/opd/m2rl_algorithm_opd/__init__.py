@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig
@@ -44,6 +44,18 @@ class Opd:
         """A correction for the difference between sampler and trainer; none by default, as in the released code."""
         reduction: Reduction = "sequence"
         """Mean over each sample's tokens, then over samples: paper silent, the released code's choice."""
+
+        @model_validator(mode="after")
+        def _means_something(self) -> Opd.Config:
+            used = {
+                "sampled": set(),
+                "full": {"divergence", "beta"},
+                "top-k": {"divergence", "beta", "k"},
+            }[self.mode] - ({"beta"} if self.divergence != "js" else set())
+            if idle := sorted((self.model_fields_set & {"divergence", "beta", "k"}) - used):
+                kind = f" with divergence {self.divergence}" if idle == ["beta"] and self.mode != "sampled" else ""
+                raise ValueError(f"mode {self.mode}{kind} does not use {', '.join(idle)}")
+            return self
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""Distillation's parts against hand cases; what every mode is made of; a student that learns from two teachers."""
+"""Distillation's parts against hand cases, and what every mode is made of."""
 
 from __future__ import annotations
 
@@ -116,7 +116,19 @@ def test_every_mode_is_made_of_its_parts(config: dict[str, Any], expected: Compo
     assert Opd(Opd.Config(**config)).compose() == expected
 
 
-@pytest.mark.parametrize("config", [{"mode": "all"}, {"beta": 0.0}, {"k": 0}, {"reward": -1.0}, {"temperature": 1.0}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"mode": "all"},
+        {"mode": "full", "divergence": "js", "beta": 0.0},
+        {"mode": "top-k", "k": 0},
+        {"reward": -1.0},
+        {"temperature": 1.0},
+        {"divergence": "js"},
+        {"mode": "full", "k": 5},
+        {"mode": "full", "beta": 0.3},
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Opd.Config(**config)
