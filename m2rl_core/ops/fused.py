@@ -144,7 +144,7 @@ class _FusedLoss(torch.autograd.Function):
 
 def _room(job: _Job, device: torch.device) -> Scores:
     """Scores of all tokens, to be filled in."""
-    logps_N, entropy_N, divergence_N = torch.empty((3, len(job.ids_N)), device=device)
+    logps_N, entropy_N, divergence_N = (torch.empty(len(job.ids_N), device=device) for _ in range(3))
     return Scores(logps_N, entropy_N, None if job.lecture is None else divergence_N)
 
 

@@ -30,7 +30,7 @@ class _TokenLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_N: Tensor, head: Tensor, ids_N: Tensor, temperature: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        lse_N, logps_N, entropy_N = torch.empty((3, len(ids_N)), device=hidden_N.device)
+        lse_N, logps_N, entropy_N = (torch.empty(len(ids_N), device=hidden_N.device) for _ in range(3))
         weights, rows = head.to(dtype), row_functions(hidden_N.device)
         tokens, slices, products = _plan(hidden_N.to(dtype), len(head))
         for part in tokens:
