@@ -58,6 +58,7 @@ class Recipe:
 class Part:
     name, reference = "part", "a test"
     needs, separable, needs_base = frozenset(), True, False
+    vanishes, divergence = False, None
     class Config(ComponentConfig):
         pass
     def __init__(self, config):
