@@ -57,7 +57,8 @@ class Recipe:
 
 class Part:
     name, reference = "part", "a test"
-    needs, separable, divergence, needs_base = frozenset(), True, None, False
+    needs, separable, needs_base = frozenset(), True, False
+    vanishes, divergence = False, None
     class Config(ComponentConfig):
         pass
     def __init__(self, config):

@@ -15,8 +15,8 @@ __all__ = ["show_estimates"]
 
 MEMORY = ("weights", "grads", "optim", "activ.", "head", "engine", "KV", "teacher")
 """Columns for the fields of :class:`~m2rl_core.estimate.Memory`, in their order."""
-SECONDS = ("rollout", "old", "ref.", "teachers", "train")
-"""Columns for those of :class:`~m2rl_core.estimate.Seconds`."""
+SECONDS = ("rollout", "score", "train", "step [s]", "teachers")
+"""Columns for :class:`~m2rl_core.estimate.Seconds`: what a run's clock tells apart, their sum, the teachers' share."""
 NOTHING = "·"
 
 
@@ -47,7 +47,7 @@ def memory_table(found: Sequence[Estimate], machine: Machine) -> Table:
 def time_table(found: Sequence[Estimate], machine: Machine, seeds: int) -> Table:
     """Seconds of one step, and what all steps come to."""
     rows = {each.stage: list(map(Text, _times(each, each.seconds))) for each in found if each.seconds is not None}
-    table = _table(f"Time on {machine}", ("steps", *SECONDS, "step [s]", "all steps", "device-hours"), found, rows)
+    table = _table(f"Time on {machine}", ("steps", *SECONDS, "all steps", "device-hours"), found, rows)
     known = sum(each.device_hours or 0 for each in found) * seeds
     name = "together" if seeds == 1 else f"{seeds} seeds"
     table.add_row(name, *[""] * (len(table.columns) - 2), Text(_figure(known), "bold"))
@@ -55,10 +55,9 @@ def time_table(found: Sequence[Estimate], machine: Machine, seeds: int) -> Table
 
 
 def _times(each: Estimate, seconds: Seconds) -> list[str]:
-    cells = [_figure(part) for part in (seconds.rollout, seconds.old, seconds.reference, seconds.teachers)]
-    if seconds.teachers:
-        cells[-1] += f" ({seconds.teachers_share:.0%})"
-    last = (_figure(seconds.train), _figure(seconds.total), _span(each.steps * seconds.total))
+    cells = [_figure(part) for part in (seconds.rollout, seconds.score, seconds.train)]
+    share = f"{seconds.teachers_share:.0%} of it" if seconds.teachers_share else NOTHING
+    last = (_figure(seconds.total), share, _span(each.steps * seconds.total))
     return [f"{each.steps:,}", *cells, *last, _figure(each.device_hours or 0)]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from m2rl_core.estimate.device import Machine
-from m2rl_core.estimate.memory import Load, peak
+from m2rl_core.estimate.load import Load
+from m2rl_core.estimate.memory import peak
 
 __all__ = ["advice"]
 

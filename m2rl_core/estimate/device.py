@@ -26,8 +26,8 @@ class Device:
     communication buffers and to fragmentation."""
     bandwidth: float
     """Of its memory [bytes/s]."""
-    host_bandwidth: float
-    """From pinned memory of the host to the device [bytes/s]."""
+    reading: float
+    """Stored weights from the host's page cache into the device's tensors, by each process for itself [bytes/s]."""
     mfu: float
     """Share of the peak that training, scoring and prefill achieve, recomputed products included."""
     mbu: float
@@ -51,14 +51,14 @@ def presets() -> dict[str, Device]:
     The CPU is this machine's memory, with what one thread of an AMD EPYC (AVX512_BF16) measured on the miniature's
     model: training reaches 51 GFLOP/s in float32, half of what bare products do, and 85 in bfloat16, where bare
     products reach 420 but attention and elementwise work stay in float32; decoding steps of 4, 64 and 256 rows take
-    0.4 ms per layer beside products at 51 GFLOP/s.
+    0.4 ms per layer beside products at 51 GFLOP/s; it reads weights at 0.8 GB/s as float32 and 0.4 as bfloat16.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpu = {"host_bandwidth": 55e9, "mfu": 0.4, "mbu": 0.7, "eager": 0.8e-3}
+    gpu = {"reading": 2e9, "mfu": 0.4, "mbu": 0.7, "eager": 0.8e-3}
     found = [
         Device("h100", bf16=989e12, fp32=67e12, memory=80e9, bandwidth=3.35e12, **gpu),
         Device("h200", bf16=989e12, fp32=67e12, memory=141e9, bandwidth=4.8e12, **gpu),
-        Device("cpu", 170e9, 103e9, memory, bandwidth=20e9, host_bandwidth=10e9, mfu=0.5, mbu=0.7, eager=0.4e-3),
+        Device("cpu", 170e9, 103e9, memory, bandwidth=20e9, reading=0.6e9, mfu=0.5, mbu=0.7, eager=0.4e-3),
     ]
     return {device.name: device for device in found}
 

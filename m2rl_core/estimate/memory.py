@@ -2,58 +2,19 @@
 
 What the core holds: float32 master weights, gradients and two AdamW moments, all sharded over the devices; copies of
 the weights in the type of the products, made by autocast on one device and gathered layer by layer by FSDP2 on several;
-activations of one packed batch; what the fused head needs; the engine's own weights and cache; one frozen model.
+activations of one packed batch; what the ops on the head need; the engine's own weights and cache; one frozen model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from typing import NamedTuple
+from dataclasses import astuple, dataclass, replace
 
-from m2rl_core.estimate.shape import Shape
+from m2rl_core.estimate import head
+from m2rl_core.estimate.load import FLOAT32, Load
 
-__all__ = ["CHUNK", "Load", "Memory", "peak"]
-
-CHUNK = 1 << 24
-"""Logits that the fused head holds at once (:data:`m2rl_core.ops.logprob.CHUNK_ELEMENTS`)."""
-FLOAT32 = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a training stage asks of each device."""
-
-    shape: Shape
-    tokens: int
-    """Of the largest packed batch; all of them count as trained."""
-    devices: int = 1
-    dtype: str = "bfloat16"
-    """Of the products."""
-    checkpointing: bool = False
-    row: int = 0
-    """Columns of a row where attention is dense over it; 0 where sequences keep to themselves without a mask."""
-    engine: float = 0
-    """The engine's weights [bytes]."""
-    cache: float = 0
-    """Its keys and values [bytes]."""
-    frozen: int = 0
-    """Parameters of the one teacher or reference that is there at a time, in bfloat16 and whole on every device."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of a number in the type of the products."""
-        return FLOAT32 if self.dtype == "float32" else 2
-
-    @property
-    def autocast(self) -> bool:
-        return self.devices == 1 and self.size < FLOAT32
-
-    @property
-    def residual(self) -> int:
-        """Bytes of a number between layers: FSDP2 casts the embedding, autocast does not."""
-        return FLOAT32 if self.autocast else self.size
+__all__ = ["Memory", "peak"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,60 +27,103 @@ class Memory:
     optimizer: float
     activations: float
     head: float
-    """Workspace of the fused head."""
+    """Workspace of the ops on the head, its gradient while it waits, and a lecture."""
     engine: float
     cache: float
     frozen: float
+    """The frozen model, and its gathered copies."""
 
     @property
     def total(self) -> float:
         return math.fsum(astuple(self))
 
 
-class _Moment(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Moment:
     """What is there at one moment of a step beside what is always there [bytes]."""
 
-    copies: float
-    gradients: float
-    activations: float
-    head: float
+    copies: float = 0
+    gradients: float = 0
+    activations: float = 0
+    head: float = 0
+    frozen: float = 0
+    without_gradients: bool = False
+    """True while nothing is trained; once something is, batches add to the gradients."""
 
     def on(self, load: Load) -> Memory:
-        """Together with what is always there. Gradients are: batches add to them."""
+        """Together with what is always there."""
         shard = FLOAT32 * load.shape.parameters / load.devices
         return Memory(
             weights=shard + self.copies,
-            gradients=shard + self.gradients,
+            gradients=0 if self.without_gradients else shard + self.gradients,
             optimizer=2 * shard,
             activations=self.activations,
             head=self.head,
             engine=load.engine,
             cache=load.cache,
-            frozen=2 * load.frozen,
+            frozen=_resident(load) + self.frozen,
         )
 
 
 def peak(load: Load) -> Memory:
     """The fullest moment of a training step."""
-    return max((moment.on(load) for moment in _moments(load)), key=lambda memory: memory.total)
+    moments = (*_frozen_moments(load), *_training_moments(load))
+    return max((moment.on(load) for moment in moments), key=lambda memory: memory.total)
 
 
-def _moments(load: Load) -> Iterator[_Moment]:
-    """The end of the forward pass; then the backward passes of the head, of the last layer and of the embedding."""
-    shape, size, tokens = load.shape, load.size, load.tokens
+def _training_moments(load: Load) -> Iterator[_Moment]:
+    """The end of the forward pass, the head, and the backward passes of the last layer and of the embedding."""
+    shape, tokens, lecture = load.shape, load.tokens, head.lecture(load)
     layer = _layer(load)
     # Without checkpointing, autocast's copies are saved for the backward pass with everything else.
-    saved = shape.layers * (load.residual * shape.hidden * tokens if load.checkpointing else layer)
+    saved = shape.layers * (load.residual * shape.hidden * tokens if load.checkpointing else layer) + _mask(load)
     through, gathered = _copies(load)
     kept = gathered if load.checkpointing else through
-    yield _Moment(through, 0, saved + (tokens * _forward(load) if load.checkpointing else 0), 0)
-    yield _Moment(kept, 0, saved + tokens * _last(load), head_bytes(load))
+    yield _Moment(through, 0, saved + (tokens * _forward(load) if load.checkpointing else 0), lecture)
+    for workspace in _workspaces(load):
+        yield _Moment(_between(load), 0, saved + tokens * _last(load), workspace + lecture)
     # A tied head's gradient waits for the embedding's, and both for their sum; several devices reduce it in float32.
-    gradient = shape.head * (FLOAT32 if load.autocast else size)
-    reduced = 0 if load.devices == 1 else size + FLOAT32
+    waiting = shape.head * load.gradient if shape.tied or load.devices > 1 else 0
+    reduced = 0 if load.devices == 1 else load.size + FLOAT32
     working = tokens * _backward(load) + (layer if load.checkpointing else 0)
-    yield _Moment(kept, shape.layer_parameters * reduced, saved + working, gradient if shape.tied else 0)
-    yield _Moment(gathered, 0, 0, max((3 if shape.tied else 1) * gradient, shape.embeddings * reduced))
+    yield _Moment(kept, shape.layer_parameters * reduced, saved + working, waiting + lecture)
+    sums = max((3 if shape.tied else 1) * shape.head * load.gradient, shape.embeddings * reduced)
+    yield _Moment(0, 0, 0, sums + lecture)
+
+
+def _workspaces(load: Load) -> Iterator[float]:
+    """Of the ops on the head, one moment after the other."""
+    if load.separable:
+        yield head.fused(load)
+        yield head.handing_on(load)
+    else:
+        yield head.logps(load)
+
+
+def _frozen_moments(load: Load) -> Iterator[_Moment]:
+    """While the frozen model scores or lectures."""
+    if (shape := load.frozen) is None:
+        return
+    scorer = replace(load, shape=shape)
+    # Nothing is saved, but the embedding and the layer's input stay.
+    passing = load.tokens * (_forward(scorer) + 2 * load.residual * shape.hidden) + _mask(load)
+    gathered = 2 * load.size * shape.layer_parameters if load.devices > 1 else 0
+    workspace = head.lecture(load) if load.lectured else head.scoring(load, shape)
+    yield _Moment(0, 0, passing, 0, gathered, not load.lectured)
+    last = load.tokens * _last(scorer)
+    yield _Moment(0, 0, last, workspace, 0, not load.lectured)
+
+
+def _resident(load: Load) -> float:
+    """The frozen model: on one device its layers' matrices in the type of the products, the rest in float32.
+
+    On several it is sharded in float32, and embedding and head stay gathered, as no backward pass lets go of them.
+    """
+    if (shape := load.frozen) is None:
+        return 0
+    if load.devices > 1:
+        return FLOAT32 * shape.parameters / load.devices + load.size * shape.embeddings
+    return load.size * shape.matrices + FLOAT32 * (shape.parameters - shape.matrices)
 
 
 def _copies(load: Load) -> tuple[float, float]:
@@ -131,6 +135,13 @@ def _copies(load: Load) -> tuple[float, float]:
     if load.autocast:
         return load.size * shape.products, load.size * shape.layer_products
     return 0, 0
+
+
+def _between(load: Load) -> float:
+    """While the head is at work and no layer is: what is saved, or what FSDP2 has not yet let go of."""
+    if load.devices > 1:
+        return load.size * (load.shape.layer_parameters + load.shape.embeddings)
+    return load.cast * (0 if load.checkpointing else load.shape.products)
 
 
 def _layer(load: Load) -> float:
@@ -145,9 +156,13 @@ def _layer(load: Load) -> float:
     inputs = (5 if load.autocast else 2) * size * shape.hidden
     qk_norm = (FLOAT32 + size) * (shape.q + shape.kv) if shape.qk_norm else 0
     states = 4 * (FLOAT32 if load.row else size) * shape.q + (size * shape.q if load.row and load.size < FLOAT32 else 0)
-    mask = FLOAT32 * load.row
     statistics = FLOAT32 * (2 + 2 * shape.heads + shape.kv_heads)
-    return load.tokens * (norms + inputs + qk_norm + states + mask + statistics + 4 * size * shape.ffn)
+    return load.tokens * (norms + inputs + qk_norm + states + statistics + 4 * size * shape.ffn)
+
+
+def _mask(load: Load) -> float:
+    """Of dense attention, in float32, one for all layers."""
+    return FLOAT32 * load.tokens * load.row
 
 
 def _forward(load: Load) -> float:
@@ -163,17 +178,3 @@ def _backward(load: Load) -> float:
 def _last(load: Load) -> float:
     """Bytes per token that the last norm saves, and the hidden states that the head reads."""
     return (FLOAT32 + 2 * load.residual) * load.shape.hidden
-
-
-def head_bytes(load: Load) -> float:
-    """Workspace of the fused head's backward pass: [vocabulary, hidden] a few times, one chunk of logits.
-
-    A copy of the head, its float32 gradient, the hidden states' gradient and their copy; then either the elementwise
-    work on a chunk (four float32 of its size) or its product with the hidden states.
-    """
-    shape, size = load.shape, load.size
-    chunk = shape.vocab * min(load.tokens, max(16, CHUNK // shape.vocab))
-    cast = size if load.autocast else 0
-    whole = shape.head * (cast + FLOAT32)
-    hidden = load.tokens * shape.hidden * (load.residual + cast)
-    return whole + hidden + max(4 * FLOAT32 * chunk, (2 * FLOAT32 + size) * chunk + size * shape.head)

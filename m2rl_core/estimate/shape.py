@@ -54,6 +54,11 @@ class Shape:
         return self.layers * self.layer_products
 
     @property
+    def matrices(self) -> int:
+        """Numbers of all layers' matrices, with their biases."""
+        return self.products + self.layers * self.biases
+
+    @property
     def layer_parameters(self) -> int:
         norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
         return self.layer_products + norms + self.biases

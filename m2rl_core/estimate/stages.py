@@ -10,10 +10,11 @@ from m2rl_core.config import RlStage, SftStage, Study
 from m2rl_core.estimate.advice import advice
 from m2rl_core.estimate.device import Machine
 from m2rl_core.estimate.lengths import PROMPT, Lengths
-from m2rl_core.estimate.memory import Load, Memory, peak
+from m2rl_core.estimate.load import Load
+from m2rl_core.estimate.memory import Memory, peak
 from m2rl_core.estimate.models import shape_of
 from m2rl_core.estimate.sampling import Engine, engine_of, rollout_seconds
-from m2rl_core.estimate.seconds import Seconds, scoring_flops, swap_seconds, teaching_flops, training_flops
+from m2rl_core.estimate.seconds import Seconds, reading_seconds, scoring_flops, teaching_flops, training_flops
 from m2rl_core.estimate.shape import Shape
 from m2rl_core.registry import Registry
 
@@ -48,6 +49,7 @@ def assumptions(machine: Machine) -> str:
         f"Taken for granted: prompts of {PROMPT} tokens (half of max_tokens or of the context where that is less), "
         "responses of any length up to max_tokens and half of it on average, conversations likewise up to max_length; "
         f"training and scoring achieve {device.mfu:.0%} of the peak and decoding {device.mbu:.0%} of the bandwidth; "
+        f"a teacher's weights come from the page cache at {device.reading / 1e9:g} GB/s; "
         "verification, weight sync and checkpoints take no time; no group is left out for want of advantage."
     )
 
@@ -77,7 +79,7 @@ def _sft(study: Study, machine: Machine, name: str, stage: SftStage) -> Estimate
         return Estimate(name, stage.updates, machine.count, shape)
     load = _load(study, machine, shape, lengths, stage.tokens_per_device, stage.batch)
     work = stage.batch * training_flops(shape, lengths, checkpointing=load.checkpointing)
-    seconds = Seconds(train=work / _rate(study, machine))
+    seconds = Seconds(update=work / _rate(study, machine))
     problems = _problems(advice(load, lengths.row, machine, embedded=False))
     return Estimate(name, stage.updates, machine.count, "", shape.parameters, peak(load), seconds, problems)
 
@@ -96,52 +98,60 @@ def _rl(study: Study, registry: Registry, machine: Machine, name: str, stage: Rl
     lengths = Lengths.of_samples(stage.max_tokens, shape.context)
     engine = engine_of(study, machine, shape, lengths, stage.prompts * stage.group / machine.count)
     parts = compose(registry, stage.algorithm, f"stages.{name}.algorithm")
-    frozen = _frozen(stage, parts, models)
-    load = _rl_load(study, machine, stage, shape, engine, frozen)
-    seconds = None if engine.problem else _rl_seconds(study, machine, stage, parts, models, frozen, engine)
+    load = _rl_load(study, machine, stage, parts, models, engine)
+    seconds = None if engine.problem else _rl_seconds(study, machine, stage, parts, models, engine)
     problems = _problems(engine.problem, advice(load, lengths.row, machine, embedded=engine.stays))
     return Estimate(name, stage.steps, machine.count, "", shape.parameters, peak(load), seconds, problems)
 
 
-def _frozen(stage: RlStage, parts: Components, models: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The models that are only scored with."""
-    reference = [stage.init] if "reference_logps" in parts.scores(stage.updates) else []
-    return {model: models[model] for model in (*stage.teachers.values(), *reference)}
+def _scored(stage: RlStage, parts: Components) -> list[str]:
+    """The frozen models that score a step, in their order: the reference, every teacher."""
+    needs = parts.scores(stage.updates)
+    reference = [stage.init] if "reference_logps" in needs else []
+    return [*reference, *(_teachers(stage) if "teacher_logps" in needs else [])]
+
+
+def _lecturing(stage: RlStage, parts: Components) -> list[str]:
+    """The teachers of a step's minibatches, in their order."""
+    return _teachers(stage) * stage.updates if parts.distils else []
+
+
+def _teachers(stage: RlStage) -> list[str]:
+    return list(dict.fromkeys(stage.teachers.values()))
 
 
 def _rl_load(
-    study: Study, machine: Machine, stage: RlStage, shape: Shape, engine: Engine, frozen: Mapping[str, Shape]
+    study: Study, machine: Machine, stage: RlStage, parts: Components, models: Mapping[str, Shape], engine: Engine
 ) -> Load:
-    samples, lengths = stage.prompts * stage.group / stage.updates, Lengths.of_samples(stage.max_tokens, shape.context)
+    shape, samples = models[stage.init], stage.prompts * stage.group / stage.updates
+    lengths = Lengths.of_samples(stage.max_tokens, shape.context)
     load = _load(study, machine, shape, lengths, stage.tokens_per_device, samples)
-    largest = max((model.parameters for model in frozen.values()), default=0)
-    if engine.stays:
-        load = replace(load, engine=engine.weights, cache=engine.cache)
-    return replace(load, frozen=largest)
+    frozen = [models[model] for model in (*_scored(stage, parts), *_lecturing(stage, parts))]
+    largest = max(frozen, key=lambda model: model.parameters, default=None)
+    load = replace(load, separable=parts.loss.separable, frozen=largest, lectured=parts.distils)
+    return replace(load, engine=engine.weights, cache=engine.cache) if engine.stays else load
 
 
 def _rl_seconds(
-    study: Study,
-    machine: Machine,
-    stage: RlStage,
-    parts: Components,
-    models: Mapping[str, Shape],
-    frozen: Mapping[str, Shape],
-    engine: Engine,
+    study: Study, machine: Machine, stage: RlStage, parts: Components, models: Mapping[str, Shape], engine: Engine
 ) -> Seconds:
     shape, samples = models[stage.init], stage.prompts * stage.group
     lengths = Lengths.of_samples(stage.max_tokens, shape.context)
     each, needs = samples / _rate(study, machine), parts.scores(stage.updates)
     scored = each * scoring_flops(shape, lengths)
     teachers = {domain: models[model] for domain, model in stage.teachers.items()}
-    taught = each * teaching_flops(teachers, _shares(stage), lengths, divergence=parts.distils) if teachers else 0.0
-    swaps = swap_seconds(frozen, machine) * (stage.updates if parts.distils else 1)  # the former, once per minibatch
+    taught = each * teaching_flops(teachers, _shares(stage), lengths) if teachers else 0.0
+    scoring, lecturing = _scored(stage, parts), _lecturing(stage, parts)
+    checkpointing = study.model.activation_checkpointing
+    update = training_flops(shape, lengths, checkpointing=checkpointing, separable=parts.loss.separable)
     return Seconds(
-        train=each * training_flops(shape, lengths, checkpointing=study.model.activation_checkpointing),
+        update=each * update,
         rollout=rollout_seconds(shape, lengths, engine, machine, stage.prompts, samples),
         old=scored if "old_logps" in needs else 0.0,
         reference=scored if "reference_logps" in needs else 0.0,
-        teachers=taught + swaps,
+        teachers=(taught if "teacher_logps" in needs else 0.0)
+        + reading_seconds(lecturing or scoring, scoring, models, machine),
+        lectures=(taught if lecturing else 0.0) + reading_seconds(scoring or lecturing, lecturing, models, machine),
     )
 
 
@@ -160,6 +170,7 @@ def _load(study: Study, machine: Machine, shape: Shape, lengths: Lengths, most: 
         shape,
         tokens=min(most, max(longest, int(samples * lengths.tokens / machine.count))),
         devices=machine.count,
+        cpu=machine.device.dense,
         dtype=held.dtype,
         checkpointing=held.activation_checkpointing,
         row=min(most, longest) if dense else 0,
