@@ -21,7 +21,7 @@ __all__ = ["flips", "plugins", "show", "stages"]
 
 PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
-_COLOURS = {"loaded": "green", "disabled": "dim", "incompatible": "red", "failed": "red"}
+_COLOURS = {"loaded": "green", "disabled": "dim", "waiting": "yellow", "incompatible": "red", "failed": "red"}
 
 
 def show(table: Table) -> None:

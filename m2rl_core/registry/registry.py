@@ -116,7 +116,7 @@ class Registry:
         if entry := self._entries.get((kind, name)):
             return entry
         known = self.names(kind)
-        gone = [p for p in self.plugins if p.broken or p.status == "disabled"]
+        gone = [p for p in self.plugins if p.broken or p.status in {"disabled", "waiting"}]
         # of several that are gone, the one whose name says that it is this component's
         gone = [p for p in gone if p.name.replace("_", "-") == f"{kind}-{name}".replace("_", "-")] or gone
         lines = [f"{kind} '{name}' is not available.{nearest(name, known)}"]
