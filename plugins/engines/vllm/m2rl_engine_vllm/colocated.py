@@ -11,7 +11,7 @@ import itertools
 import os
 from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from m2rl_core.errors import ConfigError, StageError
 from m2rl_core.types import Turn
@@ -128,7 +128,7 @@ class Colocated:
         await self._watched(self._llm.wake_up(["weights"] if weights_only else None))
 
     async def close(self) -> None:
-        self._llm.shutdown()
+        self._llm.shutdown(timeout=2.0)
         # it does so once more when it is deleted, which may be while the interpreter ends, and then complains
         vars(self._llm)["shutdown"] = lambda *_: None
 

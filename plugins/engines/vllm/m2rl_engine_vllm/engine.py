@@ -177,5 +177,7 @@ def sleep_level(config: VllmConfig) -> int:
     if torch.cuda.is_available():
         return 1 if config.sleep is None else config.sleep
     if config.sleep:
-        warnings.warn("engine.sleep: on a CPU vLLM has no memory to give back, so sleeping changes nothing", stacklevel=2)
+        warnings.warn(
+            "engine.sleep: on a CPU vLLM has no memory to give back, so sleeping changes nothing", stacklevel=2
+        )
     return config.sleep or 0

@@ -55,8 +55,7 @@ class Reference:
         for name, parameter in self._lm.named_parameters(remove_duplicate=False):
             first.setdefault(id(parameter), name)
         self._saved = {
-            name: {name, first[id(parameter)]}
-            for name, parameter in self._lm.named_parameters(remove_duplicate=False)
+            name: {name, first[id(parameter)]} for name, parameter in self._lm.named_parameters(remove_duplicate=False)
         }
         """Name of a parameter → the names under which it may have been saved: a tied one has two."""
         self._source: dict[str, Any] = {}
