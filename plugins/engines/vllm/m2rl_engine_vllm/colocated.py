@@ -99,13 +99,11 @@ class Colocated:
         wanted = SamplingParams(**params, output_kind=RequestOutputKind.FINAL_ONLY)
         prompt = {"prompt_token_ids": ids, "cache_salt": salt}
 
-        async def last() -> Any:
-            output = None
-            async for output in self._llm.generate(prompt, wanted, str(next(self._numbers))):
-                pass
+        async def only() -> Any:
+            [output] = [each async for each in self._llm.generate(prompt, wanted, str(next(self._numbers)))]
             return output
 
-        return await self._watched(last())
+        return await self._watched(only())
 
     async def pause(self, mode: Pause) -> None:
         await self._watched(self._llm.pause_generation(mode=mode))

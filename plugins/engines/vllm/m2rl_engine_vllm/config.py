@@ -22,7 +22,7 @@ class VllmConfig(ComponentConfig):
     urls: tuple[Address, ...] = ()
     """Servers that were started with ``python -m m2rl_engine_vllm.serve``; none: one is started on this machine."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of weights, activations and keys and values in vLLM. A server at one of ``urls`` must have been given the same."""
+    """Of weights, activations, keys and values in vLLM. A server at one of ``urls`` must have been given the same."""
     memory: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the device's memory (of the machine's, on a CPU) for weights, activations, keys and values."""
     cache_gib: PositiveFloat | None = None
@@ -39,10 +39,10 @@ class VllmConfig(ComponentConfig):
     frees the weights too, which then come from ``folder`` again; 0 keeps all. ``None``: 1 on a GPU, 0 on a CPU, where
     there is nothing to free."""
     folder: Path | None = None
-    """Weights pass through here as safetensors, and the newest are kept to restore a vLLM that died. A server on another
-    machine must see it under the same path. ``None``: a temporary folder."""
+    """Weights pass through here as safetensors, and the newest are kept to restore a vLLM that died. A server on
+    another machine must see it under the same path. ``None``: a temporary folder."""
     parity_tokens: NonNegativeInt = 32
-    """Tokens whose log-probs are compared with those of the new weights in transformers, after every update; 0: none."""
+    """Tokens of the check after every update: vLLM's log-probs beside those of the weights in transformers; 0: none."""
     restarts: NonNegativeInt = 3
     """How often a vLLM that died is replaced during one stage."""
 

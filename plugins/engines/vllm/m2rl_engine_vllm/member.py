@@ -186,15 +186,12 @@ class Member:
                 f"{self.title} died ({error}): restart {count} of {self._allowed}; what it was drawing is drawn again",
                 stacklevel=2,
             )
-            lost, self._backend, self._asleep = self._backend, None, False
-            if lost is not None:
-                await lost.close()
+            await self._running().close()
             try:
-                backend = await self._start()
+                self._backend = await self._start()
                 if self._files != self._first:
-                    await backend.update(self._files, self._version)
+                    await self._backend.update(self._files, self._version)
+                self._asleep = False
+                return
             except EngineLostError as again:
                 error = again
-                continue
-            self._backend = backend
-            return

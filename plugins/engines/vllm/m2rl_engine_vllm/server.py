@@ -192,7 +192,7 @@ async def own_server(config: VllmConfig, model: Path, context: int) -> Backend:
     port = _free_port()
     given = arguments(config, model, context, cuda=cuda)
     options = flags({name: value for name, value in given.items() if name != "model"})
-    said = tempfile.TemporaryFile()
+    said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
     process = subprocess.Popen(
         [sys.executable, "-m", "m2rl_engine_vllm.serve", str(model), *options, "--port", str(port)],
         stdin=subprocess.PIPE,

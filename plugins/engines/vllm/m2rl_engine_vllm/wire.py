@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ async def ask(url: str, path: str, body: object = None, *, method: str = "POST",
     try:
         async with asyncio.timeout(seconds):
             status, text = await _exchange(url, path, body, method)
-    except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError) as error:
+    except (OSError, EOFError, ValueError, IndexError, TimeoutError, asyncio.LimitOverrunError) as error:
         raise EngineLostError(f"{url}: {type(error).__name__}: {error}") from error
     if not 200 <= status < 300:
         raise Refused(f"{url}{path} answers {status}: {text.decode(errors='replace')[:2000]}")
@@ -55,6 +56,8 @@ async def _exchange(url: str, path: str, body: object, method: str) -> tuple[int
         return await _reply(reader)
     finally:
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from m2rl_engine_vllm.engine import VllmEngine
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -18,6 +17,7 @@ from m2rl_core.config import InitStage
 from m2rl_core.engine.embedded import EmbeddedEngine
 from m2rl_core.init import fresh_model, fresh_tokenizer
 from m2rl_core.types import Sampling, Turn
+from m2rl_engine_vllm.engine import VllmEngine
 
 T = TypeVar("T")
 CORPUS = ["user\nWhat is 12 + 34?", "assistant\n<think>2+4=6, 1+3=4</think>\\boxed{46}", "system\ntool\n"] * 4

@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("vllm", reason="`make test-vllm` installs vLLM and runs this")
 
 import torch
-from m2rl_engine_vllm.engine import VllmEngine
 
 from m2rl_core.errors import DataError
 from m2rl_core.types import Sampling
+from m2rl_engine_vllm.engine import VllmEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

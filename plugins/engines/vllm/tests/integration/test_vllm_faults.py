@@ -14,11 +14,10 @@ import pytest
 pytest.importorskip("vllm", reason="`make test-vllm` installs vLLM and runs this")
 
 
-from m2rl_engine_vllm import arguments
-from m2rl_engine_vllm.engine import VllmEngine
-
 from m2rl_core.errors import StageError
 from m2rl_core.types import Turn
+from m2rl_engine_vllm import arguments
+from m2rl_engine_vllm.engine import VllmEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

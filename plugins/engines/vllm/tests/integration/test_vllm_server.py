@@ -13,11 +13,10 @@ import pytest
 pytest.importorskip("vllm", reason="`make test-vllm` installs vLLM and runs this")
 
 
-from m2rl_engine_vllm.engine import VllmEngine
-from m2rl_engine_vllm.server import Server
-
 from m2rl_core.errors import ConfigError
 from m2rl_core.types import Turn
+from m2rl_engine_vllm.engine import VllmEngine
+from m2rl_engine_vllm.server import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
