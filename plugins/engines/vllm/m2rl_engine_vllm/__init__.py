@@ -1,9 +1,9 @@
 """Rollouts with vLLM (https://docs.vllm.ai): token ids in, token ids and log-probs out, weights updated in place.
 
 Read in this order: :mod:`.config`, :mod:`.engine` (the component), :mod:`.member` (one vLLM under supervision),
-:mod:`.backend` (what a vLLM must be able to do) with its two kinds :mod:`.colocated` and :mod:`.server`,
-:mod:`.mapping` (what is asked and answered), :mod:`.buckets` (weights on their way), :mod:`.worker` (their arrival),
-:mod:`.parity` (the check after every update).
+:mod:`.backend` (what a vLLM must be able to do) with its two kinds :mod:`.colocated` and :mod:`.server` (started by
+:mod:`.launch`), :mod:`.mapping` (what is asked and answered), :mod:`.buckets` (weights on their way), :mod:`.worker`
+(their arrival), :mod:`.parity` (the check after every update).
 
 vLLM is imported by :mod:`.colocated`, by :mod:`.worker` and by :mod:`.serve` only.
 """

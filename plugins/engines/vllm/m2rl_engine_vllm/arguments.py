@@ -17,7 +17,7 @@ BACKEND = "m2rl-files"
 EXTENSION = "m2rl_engine_vllm.worker.Extension"
 """Imported by every vLLM worker, which registers the backend there."""
 BATCHED_TOKENS = 8192
-"""Least number of tokens of one forward pass."""
+"""Most tokens of one forward pass, where prompts are prefilled in parts."""
 FIXED: Mapping[str, Any] = {
     "enable_prefix_caching": True,
     "logprobs_mode": "processed_logprobs",
@@ -35,9 +35,9 @@ def arguments(config: VllmConfig, model: Path, context: int, *, cuda: bool) -> d
         "dtype": config.dtype,
         "max_model_len": context,
         "max_num_seqs": config.rows,
-        "max_num_batched_tokens": max(context, BATCHED_TOKENS),
-        # on a CPU, vLLM 0.32 dies where a prompt with a seed is prefilled in parts
+        # on a CPU, vLLM 0.32 dies where a prompt with a seed is prefilled in parts, so a pass must take the longest
         "enable_chunked_prefill": cuda,
+        "max_num_batched_tokens": BATCHED_TOKENS if cuda else max(context, BATCHED_TOKENS),
         "gpu_memory_utilization": config.memory,
         "kv_cache_memory_bytes": None if config.cache_gib is None else int(config.cache_gib * 2**30),
         "enforce_eager": config.eager,
@@ -61,7 +61,11 @@ def flags(values: Mapping[str, Any]) -> list[str]:
 
 def environment(*, cuda: bool) -> dict[str, str]:
     """Variables that vLLM needs; what is set already stays as it is."""
-    wanted = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    wanted = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    }
     if not cuda:
         # threads are not bound to cores, which the trainer uses too; no process for the worker alone
         wanted |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}

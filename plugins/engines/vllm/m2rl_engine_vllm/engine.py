@@ -91,19 +91,25 @@ class VllmEngine:
         """Update vLLM's weights in place and check that it computes with them; see ``Config.in_flight``.
 
         Raises:
-            DataError: an unknown, missing, doubled or misshapen tensor; vLLM keeps its weights.
-            RunError: no room for them in ``Config.folder``.
+            DataError: an unknown, missing, doubled or misshapen tensor; vLLM keeps its weights. Or vLLM refuses one.
+            RunError: no room for them in ``Config.folder``; vLLM keeps its weights.
             StageError: the engine is not started, or vLLM's log-probs are not those of ``tensors``.
+
+        The engine is closed where vLLM's weights are neither the old nor the new.
         """
         members = self._started()
         folder = self._folder / f"{next(self._updates):06d}"
         given = buckets.checked(tensors, self._shapes)
         files = await asyncio.to_thread(buckets.write, given, folder, self.config.dtype)
-        await asyncio.gather(*(member.update(files, version) for member in members))
+        try:
+            await asyncio.gather(*(member.update(files, version) for member in members))
+            await self._check_parity(files, version)
+        except BaseException:
+            await self.close()
+            raise
         for old in self._folder.iterdir():
             if old != folder:
                 await asyncio.to_thread(shutil.rmtree, old)
-        await self._check_parity(files, version)
 
     async def rest(self) -> None:
         """Nothing will be drawn for a while: give memory back, as ``Config.sleep`` says."""
@@ -131,7 +137,7 @@ class VllmEngine:
             from m2rl_engine_vllm.colocated import open_colocated
 
             return [("vLLM", functools.partial(open_colocated, config, model, context))]
-        from m2rl_engine_vllm.server import own_server, reach_server
+        from m2rl_engine_vllm.launch import own_server, reach_server
 
         if not config.urls:
             return [("the vLLM server", functools.partial(own_server, config, model, context))]

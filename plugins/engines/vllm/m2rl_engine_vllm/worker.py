@@ -5,6 +5,10 @@ vLLM imports this module in every worker because :class:`Extension` is its ``wor
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,5 +80,16 @@ def repack(model: Any) -> None:
             dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, however that ends.
+
+    vLLM 0.32's engine process would otherwise outlive a trainer that was killed, and keep the device's memory.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+threading.Thread(target=end_with_parent, name="m2rl-end-with-parent", daemon=True).start()
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, FileTransfer)

@@ -53,7 +53,7 @@ def test_seeds_need_whole_prefills_on_a_cpu_only() -> None:
     assert cpu["kv_cache_memory_bytes"] == 2 * 2**30
     assert cpu["logprobs_mode"] == "processed_logprobs"
     assert not cpu["enable_sleep_mode"]
-    cuda = arguments(config, Path("m"), 512, cuda=True)
+    cuda = arguments(config, Path("m"), 20_000, cuda=True)
     assert (cuda["enable_chunked_prefill"], cuda["max_num_batched_tokens"]) == (True, 8192)
     assert cuda["enable_sleep_mode"]
     for config in (VllmConfig(sleep=0), VllmConfig(placement="server")):

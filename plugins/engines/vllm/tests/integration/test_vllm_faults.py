@@ -6,7 +6,11 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +72,8 @@ def test_a_head_that_stays_stale_is_found_out(driver: Any, monkeypatch: pytest.M
     engine = driver.start()
     with pytest.raises(StageError, match=r"stale or wrong.*mean difference of"):
         driver.run(engine.load_weights(iter(driver.other_weights(1)), 1))
-    driver.run(engine.close())
+    with pytest.raises(StageError, match="not started"):
+        driver.run(engine.generate([1], driver.long, 1))
 
 
 def kill_engine() -> None:
@@ -112,3 +117,30 @@ def test_a_killed_engine_is_replaced_and_what_was_lost_is_drawn_again(driver: An
 
     with pytest.raises(StageError, match=r"vLLM died 3 times.*engine\.restarts"):
         driver.run(once_too_often())
+
+
+ORPHAN = """
+import asyncio, multiprocessing, os, pathlib, signal, sys
+from m2rl_engine_vllm.engine import VllmEngine
+
+async def start():
+    engine = VllmEngine(VllmEngine.Config(dtype="float32", cache_gib=0.25, eager=True))
+    await engine.start(pathlib.Path(sys.argv[1]), max_tokens=256)
+    print("pids", *(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    asyncio.run(start())
+"""
+
+
+def test_vllm_does_not_outlive_a_killed_trainer(vllm_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    command = [sys.executable, str(tmp_path / "orphan.py"), str(vllm_model)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -signal.SIGKILL
+    [pid] = map(int, done.stdout.splitlines()[-1].removeprefix("pids ").split())
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
