@@ -69,9 +69,33 @@ def settings(given: argparse.Namespace, placement: str) -> Any:
     return VllmConfig(placement=placement, dtype=given.dtype, cache_gib=1, rows=256, eager=True)
 
 
-def show(name: str, given: argparse.Namespace, seconds: list[float], start: float, more: str = "") -> None:
+def work() -> float:
+    """CPU seconds of this process and its descendants so far: what a busy machine does not change."""
+    import psutil
+
+    own = psutil.Process()
+    return sum(sum(each.cpu_times()[:2]) for each in [own, *own.children(recursive=True)])
+
+
+class Rounds:
+    """Wall and CPU seconds of rounds; the first is to warm up."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter(), work()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall.append(time.perf_counter() - self._began[0])
+        self.cpu.append(work() - self._began[1])
+
+
+def show(name: str, given: argparse.Namespace, rounds: Rounds, start: float, more: str = "") -> None:
     tokens = given.prompts * given.samples * given.tokens
-    print(f"| {name} | {tokens / statistics.median(seconds):,.0f} tok/s | start {start:.1f} s | {more} |", flush=True)
+    wall, cpu = (tokens / statistics.median(each[1:]) for each in (rounds.wall, rounds.cpu))
+    print(f"| {name} | {wall:,.0f} tok/s | {cpu:,.0f} per CPU second | start {start:.1f} s | {more} |", flush=True)
 
 
 def raw(given: argparse.Namespace) -> None:
@@ -88,17 +112,17 @@ def raw(given: argparse.Namespace) -> None:
     for seeded in (True, False):
         wanted = [
             SamplingParams(
-                n=given.samples, max_tokens=given.tokens, ignore_eos=True, logprobs=0, detokenize=False,
+                n=given.samples, max_tokens=given.tokens, ignore_eos=True, logprobs=0, flat_logprobs=True,
+                detokenize=False,
                 seed=i * 1000 if seeded else None,
             )
             for i in range(given.prompts)
         ]  # fmt: skip
-        seconds = []
+        rounds = Rounds()
         for _ in range(given.rounds + 1):
-            began = time.perf_counter()
-            llm.generate([{"prompt_token_ids": ids} for ids in prompts(given.prompts)], wanted, use_tqdm=False)
-            seconds.append(time.perf_counter() - began)
-        show("`LLM.generate`, seeds" if seeded else "`LLM.generate`, no seeds", given, seconds[1:], start)
+            with rounds:
+                llm.generate([{"prompt_token_ids": ids} for ids in prompts(given.prompts)], wanted, use_tqdm=False)
+        show("`LLM.generate`, seeds" if seeded else "`LLM.generate`, no seeds", given, rounds, start)
 
 
 async def engine(given: argparse.Namespace) -> None:
@@ -114,23 +138,21 @@ async def engine(given: argparse.Namespace) -> None:
     await vllm.start(given.model, max_tokens=CONTEXT)
     start = time.perf_counter() - began
     tensors = list(AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).named_parameters())
-    drawn, synced, checked = [], [], []
+    drawn, synced, checked = Rounds(), Rounds(), Rounds()
+    samplings = [Sampling(given.tokens, seed=i) for i in range(given.prompts)]
     for number in range(given.rounds + 1):
-        began = time.perf_counter()
-        samplings = [Sampling(given.tokens, seed=i) for i in range(given.prompts)]
         asked = zip(prompts(given.prompts), samplings, strict=True)
-        await asyncio.gather(*(vllm.generate(ids, sampling, given.samples) for ids, sampling in asked))
-        drawn.append(time.perf_counter() - began)
-        for times, reference in ((checked, vllm._reference), (synced, None)):
+        with drawn:
+            await asyncio.gather(*(vllm.generate(ids, sampling, given.samples) for ids, sampling in asked))
+        for rounds, reference in ((checked, vllm._reference), (synced, None)):
             kept, vllm._reference = vllm._reference, reference
-            began = time.perf_counter()
-            await vllm.load_weights(iter(tensors), number)
-            times.append(time.perf_counter() - began)
+            with rounds:
+                await vllm.load_weights(iter(tensors), number)
             vllm._reference = kept
     await vllm.close()
-    sync, check = (1000 * statistics.median(times[1:]) for times in (synced, checked))
+    sync, check = (1000 * statistics.median(rounds.wall[1:]) for rounds in (synced, checked))
     more = f"update {sync:.0f} ms, with the check {check:.0f} ms; difference {vllm.difference:.1e} nats"
-    show(f"the engine, `{given.contender}`", given, drawn[1:], start, more)
+    show(f"the engine, `{given.contender}`", given, drawn, start, more)
 
 
 if __name__ == "__main__":

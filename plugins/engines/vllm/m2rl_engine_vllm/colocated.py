@@ -78,16 +78,8 @@ class Colocated:
         check_mode(turn)
 
     async def draw(self, ids: list[int], params: Mapping[str, Any], salt: str) -> list[Turn]:
-        output = await self._ask(ids, params, salt)
-        return [
-            mapping.turn(
-                each.token_ids,
-                [at[token].logprob for token, at in zip(each.token_ids, each.logprobs or (), strict=True)],
-                [(span.version, span.start, span.end) for span in each.weight_versions or ()],
-                each.finish_reason,
-            )
-            for each in output.outputs
-        ]
+        output = await self._ask(ids, {**params, "flat_logprobs": True}, salt)
+        return [drawn(each) for each in output.outputs]
 
     async def score(self, ids: list[int], salt: str) -> list[float]:
         output = await self._ask(ids, mapping.SCORE, salt)
@@ -153,6 +145,14 @@ class Colocated:
             raise EngineLostError("its engine's process ended") from error
         finally:
             task.cancel()
+
+
+def drawn(output: Any) -> Turn:
+    """A ``CompletionOutput`` with flat log-probs, in which the drawn token's comes first at its position."""
+    flat = output.logprobs
+    logps = [flat.logprobs[first] for first in flat.start_indices] if flat is not None else ()
+    spans = [(span.version, span.start, span.end) for span in output.weight_versions or ()]
+    return mapping.turn(output.token_ids, logps, spans, output.finish_reason)
 
 
 def check_mode(turn: Turn) -> None:
