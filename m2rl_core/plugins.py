@@ -5,6 +5,9 @@ plugin that cannot be loaded stays in :attr:`Registry.plugins` with its problem;
 what it should have offered. ``pluggy.load_setuptools_entrypoints`` does not do: one plugin that raises would take the
 command line down.
 
+A distribution that offers the extras ``cpu`` and ``cuda`` needs the packages of one of them, which of the two depends
+on the machine. Without either its plugin waits: that is no defect, but it cannot be used.
+
 Environment: ``M2RL_DISABLE_PLUGINS=a,b`` leaves out entry points or distributions; ``M2RL_STRICT_PLUGINS=1`` makes any
 broken plugin an error.
 """
@@ -19,7 +22,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -36,6 +39,8 @@ __all__ = ["Entry", "Kind", "Observer", "Plugin", "Registry", "discover", "load_
 
 CORE = "m2rl-core"
 GROUP = "m2rl"
+CHOICE = ("cuda", "cpu")
+"""Extras of which a distribution needs one."""
 _MACHINERY = (
     "<frozen",
     __file__,
@@ -99,10 +104,13 @@ def _described(entry_point: EntryPoint) -> Plugin:
         plugin = dataclasses.replace(plugin, distribution=dist.metadata["Name"], version=dist.metadata["Version"])
         if {plugin.name, canonicalize_name(plugin.distribution)} & _disabled():
             return dataclasses.replace(plugin, status="disabled", problem="named in M2RL_DISABLE_PLUGINS")
-        problem = _misfit(dist.requires or ())
+        if problem := _misfit(dist.requires or ()):
+            return dataclasses.replace(plugin, status="incompatible", problem=problem)
+        if problem := _wants(plugin.distribution, list(map(Requirement, dist.requires or ()))):
+            return dataclasses.replace(plugin, status="waiting", problem=problem)
     except Exception as error:
         return dataclasses.replace(plugin, status="failed", problem=f"its metadata cannot be read: {_cause(error)}")
-    return dataclasses.replace(plugin, status="incompatible", problem=problem) if problem else plugin
+    return plugin
 
 
 def _disabled() -> set[str]:
@@ -123,6 +131,31 @@ def _misfit(requires: Iterable[str]) -> str:
             if not requirement.specifier.contains(version, prereleases=True):
                 return f"it requires {CORE} {requirement.specifier}, but {version} is running"
     return ""
+
+
+def _wants(distribution: str, requirements: Sequence[Requirement]) -> str:
+    """What to install so that one of the extras in :data:`CHOICE` is complete, or nothing if one is, or none exists."""
+    extras = {extra: [each for each in requirements if _belongs(each, extra)] for extra in CHOICE}
+    if not all(extras.values()) or any(all(map(_is_installed, each)) for each in extras.values()):
+        return ""
+    commands = [
+        f"{' and '.join(str(each.name) for each in needed)} (pip install '{distribution}[{extra}]')"
+        for extra, needed in extras.items()
+    ]
+    return "it needs " + " or ".join(commands)
+
+
+def _belongs(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement is an extra's and of nobody else."""
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _is_installed(requirement: Requirement) -> bool:
+    try:
+        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
 
 
 def _load(registry: Registry, plugin: Plugin, load: Callable[[], object]) -> Plugin:

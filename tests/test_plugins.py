@@ -186,6 +186,30 @@ def test_a_refused_plugin_leaves_nothing_behind(install: Install) -> None:
     assert registry.observers == []
 
 
+CHOICE = """m2rl-core>=0.1,<0.2
+Provides-Extra: cuda
+Requires-Dist: no-such-package; extra == "cuda"
+Provides-Extra: cpu
+Requires-Dist: pluggy>={version}; extra == "cpu\""""
+
+
+def test_a_plugin_waits_for_the_package_that_suits_the_machine(install: Install) -> None:
+    install("merger-choosy", merger(), requires=CHOICE.format(version="99"))
+    [found] = [plugin for plugin in discover() if plugin.name == "merger-choosy"]
+    assert (found.status, found.broken) == ("waiting", False)
+    assert str(found) == (
+        "m2rl-merger-choosy 1.2 is waiting: it needs no-such-package (pip install 'm2rl-merger-choosy[cuda]')"
+        " or pluggy (pip install 'm2rl-merger-choosy[cpu]')"
+    )
+    with pytest.raises(ComponentError, match=r"m2rl-merger-choosy 1\.2 is waiting: it needs no-such-package"):
+        load_plugins(strict=True).lookup("merger", "choosy")
+
+
+def test_one_of_the_packages_is_enough(install: Install) -> None:
+    install("merger-choosy", merger("choosy"), requires=CHOICE.format(version="1"))
+    assert load_plugins().lookup("merger", "choosy")
+
+
 def test_plugins_can_be_disabled(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("merger-a", merger("a"))
     install("merger-b", merger("b"))

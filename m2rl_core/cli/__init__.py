@@ -118,7 +118,7 @@ def plugins(
         from m2rl_core.cli.tables import show
 
         show(table(found))
-        warn(found)
+        warn(found, waiting=True)
     if check and any(plugin.broken for plugin in found):
         raise typer.Exit(2)
 

@@ -31,8 +31,8 @@ class Group(TyperGroup):
             raise typer.Exit(130) from None
 
 
-def warn(plugins: Iterable[Plugin]) -> None:
-    """One line for each broken plugin."""
+def warn(plugins: Iterable[Plugin], *, waiting: bool = False) -> None:
+    """One line for each broken plugin, and if ``waiting`` for each that waits."""
     for plugin in plugins:
-        if plugin.broken:
+        if plugin.broken or (waiting and plugin.status == "waiting"):
             typer.secho(f"Warning: {plugin}", fg="yellow", err=True)

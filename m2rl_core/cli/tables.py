@@ -23,7 +23,7 @@ PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
 TEXT_WIDTH = 100
 """Columns of what is read as sentences."""
-_COLOURS = {"loaded": "green", "disabled": "dim", "incompatible": "red", "failed": "red"}
+_COLOURS = {"loaded": "green", "disabled": "dim", "waiting": "yellow", "incompatible": "red", "failed": "red"}
 
 
 def show(*parts: Table | Text) -> None:

@@ -122,6 +122,9 @@ class EmbeddedEngine:
             raise
         decoder.version = version
 
+    async def rest(self) -> None:
+        """Keys and values are freed when a sample ends, and the weights are needed again soon."""
+
     async def close(self) -> None:
         """Free the model. Whoever still waits gets a :class:`StageError`."""
         if self._decoder is not None:

@@ -45,8 +45,8 @@ class Plugin:
     """What is imported: ``module`` or ``module:attribute``, or a path."""
     distribution: str
     version: str = ""
-    status: Literal["installed", "loaded", "disabled", "incompatible", "failed"] = "installed"
-    """``installed``: as far as its metadata tells, it will load."""
+    status: Literal["installed", "loaded", "disabled", "waiting", "incompatible", "failed"] = "installed"
+    """``installed``: as far as its metadata tells, it will load. ``waiting``: for a package that suits the machine."""
     problem: str = ""
     components: tuple[str, ...] = ()
     """``KIND NAME`` of what it offers; known once it is loaded."""

@@ -116,9 +116,10 @@ class Registry:
         if entry := self._entries.get((kind, name)):
             return entry
         known = self.names(kind)
-        gone = [p for p in self.plugins if p.broken or p.status == "disabled"]
-        # of several that are gone, the one whose name says that it is this component's
-        gone = [p for p in gone if p.name.replace("_", "-") == f"{kind}-{name}".replace("_", "-")] or gone
+        gone = [p for p in self.plugins if p.broken or p.status in {"disabled", "waiting"}]
+        # of several that are gone, the one whose name says that it is this component's; else any might have offered it
+        own = [p for p in gone if p.name.replace("_", "-") == f"{kind}-{name}".replace("_", "-")]
+        gone = own or [p for p in gone if p.status != "waiting"]
         lines = [f"{kind} '{name}' is not available.{nearest(name, known)}"]
         lines += [str(plugin).rstrip(".") + "." for plugin in gone]
         lines += [f"{_PLURAL[kind].capitalize()} available: {', '.join(known) or 'none'}."]

@@ -97,7 +97,9 @@ class Sampler:
             groups.append(self._group(prompt, replace(sampling, seed=seed), n))
 
         async def all_of_them() -> list[Group]:
-            return list(await asyncio.gather(*groups))
+            done = list(await asyncio.gather(*groups))
+            await self.engine.rest()
+            return done
 
         return self._run(all_of_them())
 

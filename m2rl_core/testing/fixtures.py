@@ -86,6 +86,8 @@ class FakeEngine:
     async def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.version = version
 
+    async def rest(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
