@@ -21,6 +21,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from m2rl_core.redaction import redacted
+
 __all__ = [
     "ComponentError",
     "ConfigError",
@@ -38,7 +40,7 @@ __all__ = [
 
 
 class M2rlError(Exception):
-    """Base of all. The message names the culprit, the value found, what is allowed and the next command."""
+    """Base of all. The message names the culprit, the value found, what is allowed and the next command; no secret."""
 
     exit_code = 1
 
@@ -50,7 +52,7 @@ class M2rlError(Exception):
             parts.append(f"Allowed: {listed}.")
         if then:
             parts.append(f"Next: {then}")
-        super().__init__(" ".join(parts))
+        super().__init__(redacted(" ".join(parts)))
 
 
 class UserError(M2rlError):

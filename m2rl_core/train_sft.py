@@ -32,7 +32,7 @@ def train_sft(run: StageRun[SftStage]) -> None:
     stage, start = run.stage, run.models[run.stage.init]
     updates = stage.updates
     run.report(steps=updates, text="tokenising demonstrations")
-    samples = demonstrations(run, Chat.load(start))
+    samples = demonstrations(run, Chat.load(start, trust_remote_code=run.study.model.trust_remote_code))
     policy = open_policy(run, start)
     loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
     for step in range(run.restore(policy), updates):

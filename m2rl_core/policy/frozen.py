@@ -21,6 +21,7 @@ from m2rl_core.errors import DataError
 from m2rl_core.ops import Lecture
 from m2rl_core.policy.model import Policy
 from m2rl_core.run import StageRun
+from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
 
 __all__ = ["Frozen", "open_frozen"]
@@ -36,28 +37,38 @@ class Frozen:
         teachers: domain → model.
         reference: the model that the policy is held close to.
         load: opens a folder as a policy without optimizer.
+        trust: ``trust_remote_code`` of the study.
 
     Raises:
         DataError: a model that reads other tokens than the reference does.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], teachers: Mapping[str, str], reference: str, load: Callable[[Path], Policy]
+        self,
+        folders: Mapping[str, Path],
+        teachers: Mapping[str, str],
+        reference: str,
+        load: Callable[[Path], Policy],
+        *,
+        trust: bool = False,
     ) -> None:
-        self.folders, self.teachers, self.reference, self._load = folders, teachers, reference, load
+        self.folders, self.teachers, self.reference, self._load, self._trust = folders, teachers, reference, load, trust
         self._held: tuple[str, Policy] | None = None
         for model in dict.fromkeys(teachers.values()):
-            _same_tokens(folders[reference], folders[model], model)
+            _same_tokens(folders[reference], folders[model], model, trust)
 
     def use(self, model: str) -> Policy:
         """The model called so, with its weights in memory. Collective."""
-        if self._held is None or _shape(self.folders[self._held[0]]) != _shape(self.folders[model]):
+        if self._held is None or self._shape_of(self._held[0]) != self._shape_of(model):
             self._held = None  # before another is opened
             self._held = model, _frozen(self._load(self.folders[model]))
         elif self._held[0] != model:
             self._held[1].read(self.folders[model])
             self._held = model, self._held[1]
         return self._held[1]
+
+    def _shape_of(self, model: str) -> dict[str, Any]:
+        return _shape(self.folders[model], self._trust)
 
     def by_teacher(self, samples_S: Sequence[Sample]) -> Iterator[tuple[str, list[Sample]]]:
         """Every teacher, and the samples of its domains; on all ranks in the same order."""
@@ -85,29 +96,38 @@ def _frozen(policy: Policy) -> Policy:
 
 
 @cache
-def _shape(folder: Path) -> dict[str, Any]:
+def _shape(folder: Path, trust: bool) -> dict[str, Any]:
     """The part of a model's configuration that says what it computes."""
-    found = AutoConfig.from_pretrained(folder).to_dict()
+    with own_code(folder):
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True).to_dict()
     return {key: value for key, value in found.items() if key not in NOT_SHAPES}
 
 
-def _same_tokens(student: Path, teacher: Path, name: str) -> None:
+def _same_tokens(student: Path, teacher: Path, name: str, trust: bool) -> None:
     """Refuse a teacher of another vocabulary: its probabilities would be those of other tokens."""
-    mine, theirs = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
-    sizes = [AutoConfig.from_pretrained(folder).vocab_size for folder in (student, teacher)]
-    if mine != theirs or sizes[0] != sizes[1]:
+    (mine, rows), (theirs, their_rows) = (_vocabulary(folder, trust) for folder in (student, teacher))
+    if mine != theirs or rows != their_rows:
         raise DataError(
             f"teacher '{name}' has another vocabulary than the student, so it cannot score the student's tokens",
-            found=f"{len(theirs)} tokens, {sizes[1]} rows in {teacher}",
-            allowed=f"the {len(mine)} tokens, {sizes[0]} rows of {student}",
+            found=f"{len(theirs)} tokens, {their_rows} rows in {teacher}",
+            allowed=f"the {len(mine)} tokens, {rows} rows of {student}",
         )
+
+
+def _vocabulary(folder: Path, trust: bool) -> tuple[dict[str, int], int]:
+    """(token → id, rows of the head)."""
+    with own_code(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    return tokenizer.get_vocab(), config.vocab_size
 
 
 def open_frozen(run: StageRun[RlStage]) -> Frozen:
     """The models that a stage is taught by and held to; nothing is read before it is used."""
-    dtype, temperature = run.study.model.dtype, run.stage.temperature
+    held, temperature = run.study.model, run.stage.temperature
 
     def load(folder: Path) -> Policy:
-        return Policy.load(folder, dtype=dtype, temperature=temperature)
+        trust = held.trust_remote_code
+        return Policy.load(folder, dtype=held.dtype, temperature=temperature, trust_remote_code=trust)
 
-    return Frozen(run.models, run.stage.teachers, run.stage.init, load)
+    return Frozen(run.models, run.stage.teachers, run.stage.init, load, trust=held.trust_remote_code)

@@ -25,6 +25,7 @@ from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding
 from m2rl_core.run import StageRun
+from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
 from m2rl_core.weights import copy_companions, stream_named
 
@@ -125,18 +126,23 @@ class Policy:
         optim: OptimSection | None = None,
         temperature: float = 1.0,
         checkpointing: bool = False,
+        trust_remote_code: bool = False,
     ) -> Policy:
         """Open a Hugging Face folder; ``checkpointing`` recomputes activations in the backward pass.
 
         Raises:
-            DataError: no safetensors weights there, or an architecture whose attention cannot be packed.
+            DataError: no safetensors weights there, code of its own that is not trusted, or an architecture whose
+                attention cannot be packed.
         """
         if not list(folder.glob("*.safetensors")):
             raise DataError(f"no safetensors weights in {folder}", then="convert the model with save_pretrained")
-        config = AutoConfig.from_pretrained(folder)
+        trust = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+        with own_code(folder):
+            config = AutoConfig.from_pretrained(folder, **trust)
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             raise DataError(f"{folder}: layers with sliding-window attention cannot be trained on packed rows yet")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention.NAME)
+        held = {"dtype": torch.float32, "attn_implementation": attention.NAME, "use_safetensors": True}
+        model = AutoModelForCausalLM.from_pretrained(folder, **held, **trust)
         if checkpointing:
             _checkpoint_activations(model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -303,4 +309,5 @@ def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, te
         optim=run.stage.optim,
         temperature=temperature,
         checkpointing=held.activation_checkpointing,
+        trust_remote_code=held.trust_remote_code,
     )

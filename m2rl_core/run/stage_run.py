@@ -15,6 +15,7 @@ from m2rl_core.errors import StageError
 from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.plugins import Registry
+from m2rl_core.redaction import redacted
 from m2rl_core.run.journal import Journal
 from m2rl_core.run.states import Part, States
 from m2rl_core.types import Prompt
@@ -119,7 +120,7 @@ class StageRun(Generic[S]):
 
     def note(self, text: str) -> None:
         """Say something that the user must not miss."""
-        self._send({"note": text})
+        self._send({"note": redacted(text)})
 
     def clock(self, kind: str) -> AbstractContextManager[None]:
         """Charge the block's wall and CPU seconds to ``kind``: rollout, verify, train, sync, … Not nested."""
