@@ -10,7 +10,8 @@
     │   └── RunError         a run directory: of another study, in use, not writable, full
     └── StageError           exit code 1: a stage stopped itself
         ├── VerifierError    too many verifiers failed
-        └── DivergedError    non-finite losses or gradients, several in a row
+        ├── DivergedError    non-finite losses or gradients, several in a row
+        └── ShortageError    out of memory
 
 Plugins raise plain exceptions; :func:`boundary` says whose they are.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "DivergedError",
     "M2rlError",
     "RunError",
+    "ShortageError",
     "StageError",
     "UserError",
     "VerifierError",
@@ -87,6 +89,10 @@ class VerifierError(StageError):
 
 class DivergedError(StageError):
     """Several updates in a row had a non-finite loss or gradient."""
+
+
+class ShortageError(StageError):
+    """A stage asked for more memory than there is."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

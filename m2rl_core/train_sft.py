@@ -18,6 +18,7 @@ from m2rl_core.errors import DataError
 from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.policy import open_policy
+from m2rl_core.rollout.diverged import batch_kept
 from m2rl_core.rollout.records import from_record, workload
 from m2rl_core.run import ROLLOUTS, StageRun
 from m2rl_core.schedule import lr_at
@@ -39,9 +40,10 @@ def train_sft(run: StageRun[SftStage]) -> None:
         with run.clock("train"):
             minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
             share_tokens(minibatch)
-            for batch in policy.pack(minibatch, stage.tokens_per_device):
-                policy.backward(batch, loss)
-            policy.step(lr_at(stage, step, updates))
+            with batch_kept(run, policy, minibatch, step):
+                for batch in policy.pack(minibatch, stage.tokens_per_device):
+                    policy.backward(batch, loss)
+                policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
         metrics = {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()}
         run.log(step, metrics, workload=workload([], [], minibatch))

@@ -133,10 +133,16 @@ def test_errors_of_components_say_no_secret(monkeypatch: pytest.MonkeyPatch) -> 
 class Leaky(Domain):
     """A remote verifier whose errors and reasons quote its key."""
 
-    name, reference, remote, suites = "leaky", "test", True, {}  # type: ignore[assignment]
+    name, reference, remote, suites = "leaky", "test", True, {}
     Config = ComponentConfig
 
     def __init__(self, config: ComponentConfig) -> None: ...
+
+    def prompts(self, split: str) -> list[Prompt]:
+        return []
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        raise NotImplementedError
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
         if trajectory.answer == "raise":

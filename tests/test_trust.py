@@ -21,6 +21,7 @@ from m2rl_core.policy.frozen import Frozen
 from m2rl_core.run import StageRun
 from m2rl_core.study import plan
 from m2rl_core.train_rl import train_rl
+from m2rl_core.types import Prompt, Reward, Trajectory
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [p for top in ("m2rl_core", "plugins") for p in sorted((ROOT / top).rglob("*.py")) if "tests" not in p.parts]
@@ -203,10 +204,16 @@ def test_trust_is_part_of_the_key(tiny_model: Path, tmp_path: Path, registry: Re
     from m2rl_core.hookspecs import hookimpl
 
     class Plain(Domain):
-        name, reference, suites = "trust-plain", "test", {}  # type: ignore[assignment]
+        name, reference, suites = "trust-plain", "test", {}
         Config = ComponentConfig
 
         def __init__(self, config: ComponentConfig) -> None: ...
+
+        def prompts(self, split: str) -> list[Prompt]:
+            return []
+
+        def verify(self, trajectory: Trajectory) -> Reward:
+            raise NotImplementedError
 
     class Plugin:
         @hookimpl

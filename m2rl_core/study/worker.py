@@ -84,7 +84,8 @@ def perform(job: Job, send: Send) -> float:
                 key=node.key,
                 send=send,
             )
-            resolve_name(job.target)(run)
+            with run.enough_memory(""):
+                resolve_name(job.target)(run)
             run.close()
             folders.end(node, *run.spent, started)
     return run.spent[0]
