@@ -15,6 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # stages run in forked
 from transformers import AutoTokenizer
 
 from m2rl_core.errors import DataError
+from m2rl_core.trust import own_code
 from m2rl_core.types import Conversation, Message
 
 __all__ = ["Chat"]
@@ -43,9 +44,16 @@ class Chat:
         self.stop_ids: tuple[int, ...] = tuple(sorted(ends))
 
     @classmethod
-    def load(cls, folder: Path) -> Chat:
-        """The tokenizer of a Hugging Face folder."""
-        return cls(AutoTokenizer.from_pretrained(folder))
+    def load(cls, folder: Path, *, trust_remote_code: bool = False) -> Chat:
+        """The tokenizer of a Hugging Face folder.
+
+        Raises:
+            DataError: it needs code of its own, which is not trusted.
+        """
+        with own_code(folder):
+            return cls(
+                AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+            )
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Ids of a conversation up to and including the prompt for the next assistant turn."""

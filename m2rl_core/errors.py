@@ -10,7 +10,8 @@
     │   └── RunError         a run directory: of another study, in use, not writable, full
     └── StageError           exit code 1: a stage stopped itself
         ├── VerifierError    too many verifiers failed
-        └── DivergedError    non-finite losses or gradients, several in a row
+        ├── DivergedError    non-finite losses or gradients, several in a row
+        └── ShortageError    out of memory
 
 Plugins raise plain exceptions; :func:`boundary` says whose they are.
 """
@@ -21,6 +22,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from m2rl_core.redaction import redacted
+
 __all__ = [
     "ComponentError",
     "ConfigError",
@@ -28,6 +31,7 @@ __all__ = [
     "DivergedError",
     "M2rlError",
     "RunError",
+    "ShortageError",
     "StageError",
     "UserError",
     "VerifierError",
@@ -38,7 +42,7 @@ __all__ = [
 
 
 class M2rlError(Exception):
-    """Base of all. The message names the culprit, the value found, what is allowed and the next command."""
+    """Base of all. The message names the culprit, the value found, what is allowed and the next command; no secret."""
 
     exit_code = 1
 
@@ -50,7 +54,7 @@ class M2rlError(Exception):
             parts.append(f"Allowed: {listed}.")
         if then:
             parts.append(f"Next: {then}")
-        super().__init__(" ".join(parts))
+        super().__init__(redacted(" ".join(parts)))
 
 
 class UserError(M2rlError):
@@ -85,6 +89,10 @@ class VerifierError(StageError):
 
 class DivergedError(StageError):
     """Several updates in a row had a non-finite loss or gradient."""
+
+
+class ShortageError(StageError):
+    """A stage asked for more memory than there is."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -196,8 +196,12 @@ class Domain(Component, Protocol):
 class Engine(Component, Protocol):
     """Draws tokens. Driven by one event-loop thread that the core owns; token ids in, token ids out."""
 
-    async def start(self, model: Path, *, max_tokens: int) -> None:
-        """Load the Hugging Face folder ``model`` as policy version 0; no context will exceed ``max_tokens``."""
+    async def start(self, model: Path, *, max_tokens: int, trust_remote_code: bool = False) -> None:
+        """Load the Hugging Face folder ``model`` as policy version 0; no context will exceed ``max_tokens``.
+
+        Args:
+            trust_remote_code: the study lets code run that lies in the folder; without it, none may.
+        """
         ...
 
     async def generate(self, ids: list[int], sampling: Sampling, n: int) -> list[Turn]:

@@ -15,7 +15,7 @@ from m2rl_core.run import StageRun
 __all__ = ["model"]
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-"""What is fetched from the hub: safetensors only, never pickled weights, never code."""
+"""What is fetched from the hub: safetensors only, never pickled weights, and code only where the study trusts it."""
 
 
 def model(run: StageRun[ModelStage]) -> None:
@@ -44,9 +44,10 @@ def _fetched(run: StageRun[ModelStage]) -> Path:
     from huggingface_hub import snapshot_download
 
     stage = run.stage
+    patterns = [*FILES, *(["*.py"] if run.study.model.trust_remote_code else [])]
     run.report(text=f"fetching {stage.path}")
     try:
-        return Path(snapshot_download(stage.path, revision=stage.revision, allow_patterns=FILES))
+        return Path(snapshot_download(stage.path, revision=stage.revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors have no common base, and every one means the same here
         raise DataError(
             f"{stage.path} at {stage.revision} could not be fetched: {type(error).__name__}: {error}",

@@ -13,6 +13,7 @@ from m2rl_core.config import RlStage
 from m2rl_core.policy import open_frozen, open_policy
 from m2rl_core.rollout.alarms import Alarms
 from m2rl_core.rollout.collect import collect
+from m2rl_core.rollout.diverged import batch_kept
 from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
 from m2rl_core.rollout.records import mean, records, summarise, workload
@@ -44,9 +45,10 @@ def train_rl(run: StageRun[RlStage]) -> None:
                 corrections = []
                 for minibatch in split(samples_S, stage.updates):
                     corrections.append(correct(minibatch, parts))
-                    for batch in batches(policy, frozen, minibatch, parts, stage.tokens_per_device):
-                        policy.backward(batch, parts.loss, frozen.lecture(batch))
-                    policy.step(lr_at(stage, step, stage.steps))
+                    with batch_kept(run, policy, minibatch, step):
+                        for batch in batches(policy, frozen, minibatch, parts, stage.tokens_per_device):
+                            policy.backward(batch, parts.loss, frozen.lecture(batch))
+                        policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
             metrics = alarms.watch(summarise(groups_P)) | scores | mean(corrections) | policy.metrics()
             work = workload(groups_P, samples_S, contributing(samples_S, parts.loss))

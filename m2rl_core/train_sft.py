@@ -19,6 +19,7 @@ from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import pieces
 from m2rl_core.policy import check_tokens, open_policy
+from m2rl_core.rollout.diverged import batch_kept
 from m2rl_core.rollout.records import from_record, workload
 from m2rl_core.run import ROLLOUTS, StageRun
 from m2rl_core.schedule import lr_at
@@ -33,16 +34,17 @@ def train_sft(run: StageRun[SftStage]) -> None:
     stage, start = run.stage, run.models[run.stage.init]
     updates = stage.updates
     run.report(steps=updates, text="tokenising demonstrations")
-    samples = demonstrations(run, Chat.load(start))
+    samples = demonstrations(run, Chat.load(start, trust_remote_code=run.study.model.trust_remote_code))
     policy = open_policy(run, start)
     loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
     for step in range(run.restore(policy), updates):
         with run.clock("train"):
             minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
             share_tokens(minibatch)
-            for batch in policy.pack(minibatch, stage.tokens_per_device):
-                policy.backward(batch, loss)
-            policy.step(lr_at(stage, step, updates))
+            with batch_kept(run, policy, minibatch, step):
+                for batch in policy.pack(minibatch, stage.tokens_per_device):
+                    policy.backward(batch, loss)
+                policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
         metrics = {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()}
         run.log(step, metrics, workload=workload([], [], minibatch))
@@ -122,7 +124,8 @@ def right_samples(run: StageRun[SftStage], domain: str, stage: str, count: int) 
         DataError: they do not.
     """
     teacher = run.models[stage]
-    check_tokens(run.models[run.stage.init], teacher, f"stages.{run.name}.rollouts.{domain}: '{stage}'")
+    who, trust = f"stages.{run.name}.rollouts.{domain}: '{stage}'", run.study.model.trust_remote_code
+    check_tokens(run.models[run.stage.init], teacher, who, trust=trust)
     stored = read_jsonl(teacher.parent / ROLLOUTS)
     right = (record for record in stored if record["domain"] == domain and record["verdict"] == "right")
     return [from_record(record) for record in deque(right, maxlen=count)]

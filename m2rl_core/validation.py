@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from m2rl_core.errors import nearest
+from m2rl_core.redaction import masked, redacted
 
 __all__ = ["Keys", "Problem", "dotted", "problems"]
 
@@ -82,7 +83,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel], data: object, also: S
     hint = ""
     if kind == "literal_error" and isinstance(detail["input"], str):
         hint = nearest(detail["input"], str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", "))
-    return path, f"{text}, found {_short.repr(detail['input'])}.{hint}"
+    found = _short.repr(masked(detail["input"], path[-1] if path else ""))
+    return path, f"{redacted(text)}, found {found}.{hint}"
 
 
 def _keys(location: Keys, data: object, *, missing: bool) -> Keys:

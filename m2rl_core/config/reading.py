@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from m2rl_core.config.references import reference_problems
 from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.redaction import masked
 from m2rl_core.validation import Problem, dotted, problems
 
 __all__ = ["load_study", "settings"]
@@ -125,6 +126,7 @@ class _Override:
     """One ``--set``."""
 
     text: str
+    """For messages: without secrets."""
     keys: tuple[str, ...]
     value: object
 
@@ -133,6 +135,7 @@ class _Override:
         """Read ``a.b=value`` against the tree that it will change, since its keys may contain dots."""
         path, equals, value = text.partition("=")
         keys = tuple(_split(path.strip(), tree))
+        text = f"{path}{equals}{masked(value, keys[-1])}"
         if not equals or not all(keys):
             raise ConfigError(f"--set {text}: should read KEY.KEY=VALUE")
         try:

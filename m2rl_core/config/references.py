@@ -19,6 +19,7 @@ from m2rl_core.config.stages import (
 )
 from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, nearest
+from m2rl_core.redaction import secrets_in
 from m2rl_core.validation import Keys, Problem
 
 __all__ = ["anchor", "check_references", "model_names", "reference_problems", "references", "split_reference"]
@@ -82,9 +83,9 @@ def check_references(study: Study) -> None:
 
 
 def reference_problems(study: Study) -> list[Problem]:
-    """Unsafe names, models and domains that are not there, steps that are not kept, cycles, and training samples drawn
-    from a cut distribution."""
-    found = list(_names(study))
+    """Unsafe names, secrets, models and domains that are not there, steps that are not kept, cycles, and training
+    samples drawn from a cut distribution."""
+    found = [*_names(study), *_secrets(study)]
     for name, stage in study.stages.items():
         found += [Problem(("stages", name, *problem.path), problem.text) for problem in _stage(study, stage)]
     return found or list(_cycle(study))
@@ -99,6 +100,18 @@ def _names(study: Study) -> Iterator[Problem]:
         yield Problem(("stages", BASE), "the name is taken by model.base.")
     if not study.stages:
         yield Problem(("stages",), "there are none.")
+
+
+def _secrets(study: Study) -> Iterator[Problem]:
+    """A run's folder holds a copy of its study, which people hand on."""
+    for path in secrets_in(study.model_dump(mode="json")):
+        # a study file writes a domain's own keys beside ``use``
+        path = (*path[:2], *path[3:]) if path[:1] == ("domains",) and path[2:3] == ("config",) else path
+        yield Problem(
+            path,
+            "holds a secret, and a study is copied into its run's folder. Put it into an environment variable; "
+            "a component that needs one takes the variable's name, e.g. 'api_key_env: JUDGE_API_KEY'.",
+        )
 
 
 def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:

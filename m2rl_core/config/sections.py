@@ -85,6 +85,8 @@ class ModelSection(Section):
     """Type of the matrix products; master weights and optimizer are always float32."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    trust_remote_code: bool = False
+    """Run the code that a model's folder brings along. Only for models whose code you have read."""
 
 
 class DomainSection(Section):

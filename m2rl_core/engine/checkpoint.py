@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from m2rl_core.engine.attention import NAME
 from m2rl_core.errors import DataError, nearest
+from m2rl_core.trust import own_code
 
 LAYERS = {"full_attention", "sliding_attention"}
 """Kinds of layers, in transformers' words, that the plans of :mod:`.attention` know."""
@@ -19,17 +20,24 @@ ADAPTIVE_ROPE = {"dynamic", "longrope"}
 """Rotary scalings that transformers recomputes from the longest context of a batch."""
 
 
-def open_model(folder: Path, *, device: str, dtype: torch.dtype, context: int) -> Any:
+def open_model(folder: Path, *, device: str, dtype: torch.dtype, context: int, trust_remote_code: bool = False) -> Any:
     """The causal LM in ``folder``, ready to be decoded with.
 
     Raises:
-        DataError: no safetensors weights there, or an architecture whose rows cannot be decoded independently.
+        DataError: no safetensors weights there, code of its own that is not trusted, or an architecture whose rows
+            cannot be decoded independently.
     """
     if not list(folder.glob("*.safetensors")):
         raise DataError(f"no safetensors weights in {folder}", then="convert the model with save_pretrained")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation=NAME, use_safetensors=True, local_files_only=True
-    )
+    with own_code(folder):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=NAME,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+        )
     if problem := _unsuitable(model, context):
         raise DataError(f"{folder}: the embedded engine cannot decode {type(model).__name__}", found=problem)
     return model.to(device).eval().requires_grad_(False)

@@ -60,7 +60,7 @@ class EmbeddedEngine:
         self._pending: dict[Job, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, model: Path, *, max_tokens: int) -> None:
+    async def start(self, model: Path, *, max_tokens: int, trust_remote_code: bool = False) -> None:
         """Load the Hugging Face folder ``model`` as policy version 0; contexts end at ``max_tokens``.
 
         Raises:
@@ -71,7 +71,13 @@ class EmbeddedEngine:
         device = self.config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        lm = open_model(model, device=device, dtype=DTYPES[self.config.dtype], context=max_tokens)
+        lm = open_model(
+            model,
+            device=device,
+            dtype=DTYPES[self.config.dtype],
+            context=max_tokens,
+            trust_remote_code=trust_remote_code,
+        )
         cache = Cache()
         selftest.check_parity(lm, cache)
         self.exact = selftest.is_exact(lm, cache)

@@ -123,11 +123,14 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
 
 
 def _normalised(model: Model) -> dict[str, Any]:
-    """The configuration as this version of transformers understands it; empty where it does not."""
+    """The configuration as this version of transformers understands it; empty where it does not: a merge runs no code
+    of a model."""
     from transformers import AutoConfig
 
     try:
-        found: dict[str, Any] = AutoConfig.from_pretrained(model.checkpoint.folder).to_dict()
+        found: dict[str, Any] = AutoConfig.from_pretrained(
+            model.checkpoint.folder, trust_remote_code=False, local_files_only=True
+        ).to_dict()
     except (ValueError, OSError):  # a model type of someone's own code
         return {}
     return found

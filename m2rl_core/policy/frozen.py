@@ -22,6 +22,7 @@ from m2rl_core.errors import DataError
 from m2rl_core.ops import Lecture
 from m2rl_core.policy.model import Policy
 from m2rl_core.run import StageRun
+from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
 
 __all__ = ["Frozen", "check_tokens", "open_frozen"]
@@ -38,6 +39,7 @@ class Frozen:
         reference: the model that the policy is held close to.
         load: opens a folder as a policy without optimizer.
         clock: measures the time of lectures.
+        trust: ``trust_remote_code`` of the study.
 
     Raises:
         DataError: a model that reads other tokens than the reference does.
@@ -50,22 +52,27 @@ class Frozen:
         reference: str,
         load: Callable[[Path], Policy],
         clock: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        trust: bool = False,
     ) -> None:
         self.folders, self.teachers, self.reference = folders, teachers, reference
-        self._load, self._clock = load, clock
+        self._load, self._clock, self._trust = load, clock, trust
         self._held: tuple[str, Policy] | None = None
         for model in dict.fromkeys(teachers.values()):
-            check_tokens(folders[reference], folders[model], f"teacher '{model}'")
+            check_tokens(folders[reference], folders[model], f"teacher '{model}'", trust=trust)
 
     def use(self, model: str) -> Policy:
         """The model called so, with its weights in memory. Collective."""
-        if self._held is None or _shape(self.folders[self._held[0]]) != _shape(self.folders[model]):
+        if self._held is None or self._shape_of(self._held[0]) != self._shape_of(model):
             self._held = None  # before another is opened
             self._held = model, _frozen(self._load(self.folders[model]))
         elif self._held[0] != model:
             self._held[1].read(self.folders[model])
             self._held = model, self._held[1]
         return self._held[1]
+
+    def _shape_of(self, model: str) -> dict[str, Any]:
+        return _shape(self.folders[model], self._trust)
 
     def by_teacher(self, samples_S: Sequence[Sample]) -> Iterator[tuple[str, list[Sample]]]:
         """Every teacher, and the samples of its domains; on all ranks in the same order."""
@@ -96,36 +103,47 @@ def _frozen(policy: Policy) -> Policy:
 
 
 @cache
-def _shape(folder: Path) -> dict[str, Any]:
+def _shape(folder: Path, trust: bool) -> dict[str, Any]:
     """The part of a model's configuration that says what it computes."""
-    found = AutoConfig.from_pretrained(folder).to_dict()
+    with own_code(folder):
+        found = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True).to_dict()
     return {key: value for key, value in found.items() if key not in NOT_SHAPES}
 
 
-def check_tokens(student: Path, teacher: Path, who: str) -> None:
+def check_tokens(student: Path, teacher: Path, who: str, *, trust: bool = False) -> None:
     """Refuse a teacher of another vocabulary: it would speak of other tokens.
 
     Args:
         who: the teacher, for the message.
+        trust: ``trust_remote_code`` of the study.
 
     Raises:
         DataError: the tokenizers or the numbers of the embeddings' rows differ.
     """
-    mine, theirs = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, teacher))
-    sizes = [AutoConfig.from_pretrained(folder).vocab_size for folder in (student, teacher)]
-    if mine != theirs or sizes[0] != sizes[1]:
+    (mine, rows), (theirs, their_rows) = (_vocabulary(folder, trust) for folder in (student, teacher))
+    if mine != theirs or rows != their_rows:
         raise DataError(
             f"{who} has another vocabulary than the student, so it cannot teach it",
-            found=f"{len(theirs)} tokens, {sizes[1]} rows in {teacher}",
-            allowed=f"the {len(mine)} tokens, {sizes[0]} rows of {student}",
+            found=f"{len(theirs)} tokens, {their_rows} rows in {teacher}",
+            allowed=f"the {len(mine)} tokens, {rows} rows of {student}",
         )
+
+
+def _vocabulary(folder: Path, trust: bool) -> tuple[dict[str, int], int]:
+    """(token → id, rows of the head)."""
+    with own_code(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    return tokenizer.get_vocab(), config.vocab_size
 
 
 def open_frozen(run: StageRun[RlStage]) -> Frozen:
     """The models that a stage is taught by and held to; nothing is read before it is used."""
-    dtype, temperature = run.study.model.dtype, run.stage.temperature
+    held, temperature = run.study.model, run.stage.temperature
 
     def load(folder: Path) -> Policy:
-        return Policy.load(folder, dtype=dtype, temperature=temperature)
+        trust = held.trust_remote_code
+        return Policy.load(folder, dtype=held.dtype, temperature=temperature, trust_remote_code=trust)
 
-    return Frozen(run.models, run.stage.teachers, run.stage.init, load, partial(run.clock, "score"))
+    trust, clock = held.trust_remote_code, partial(run.clock, "score")
+    return Frozen(run.models, run.stage.teachers, run.stage.init, load, clock, trust=trust)

@@ -8,6 +8,7 @@ mixed precision on several). The model's own head is never called: log-probs com
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,12 @@ from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding
 from m2rl_core.run import StageRun
+from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
 from m2rl_core.weights import copy_companions, stream_named
 
 SKIPS = 5
-"""Updates with a non-finite gradient, one after the other, that stop a run."""
+"""Updates with a non-finite loss or gradient, one after the other, that stop a run."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 R = TypeVar("R")
 Work = Callable[..., R]
@@ -115,6 +117,8 @@ class Policy:
         """The folder it was opened from."""
         self._metrics: dict[str, float] = {}
         self.skipped = 0
+        self._finite = True
+        """Whether the losses since the last update were."""
 
     @classmethod
     def load(
@@ -125,18 +129,23 @@ class Policy:
         optim: OptimSection | None = None,
         temperature: float = 1.0,
         checkpointing: bool = False,
+        trust_remote_code: bool = False,
     ) -> Policy:
         """Open a Hugging Face folder; ``checkpointing`` recomputes activations in the backward pass.
 
         Raises:
-            DataError: no safetensors weights there, or an architecture whose attention cannot be packed.
+            DataError: no safetensors weights there, code of its own that is not trusted, or an architecture whose
+                attention cannot be packed.
         """
         if not list(folder.glob("*.safetensors")):
             raise DataError(f"no safetensors weights in {folder}", then="convert the model with save_pretrained")
-        config = AutoConfig.from_pretrained(folder)
+        trust = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+        with own_code(folder):
+            config = AutoConfig.from_pretrained(folder, **trust)
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             raise DataError(f"{folder}: layers with sliding-window attention cannot be trained on packed rows yet")
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention.NAME)
+        held = {"dtype": torch.float32, "attn_implementation": attention.NAME, "use_safetensors": True}
+        model = AutoModelForCausalLM.from_pretrained(folder, **held, **trust)
         if checkpointing:
             _checkpoint_activations(model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -199,27 +208,27 @@ class Policy:
         found = {"loss": total, "weight": weight_T.sum(), "entropy": (weight_T * scores.entropy_N).sum()}
         if scores.divergence_N is not None:
             found["divergence"] = (weight_T * scores.divergence_N).sum()
-        self._gather(**{name: value.item() for name, value in found.items()})
+        values = {name: value.item() for name, value in found.items()}
+        self._gather(**values)
+        self._finite = self._finite and math.isfinite(values["loss"])
 
     def step(self, lr: float) -> None:
-        """Clip, guard, update. A non-finite gradient skips the update and is counted.
+        """Clip, guard, update. A non-finite loss, on whatever rank, or gradient skips the update and is counted.
 
         Raises:
             DivergedError: several updates in a row were skipped.
         """
         assert self.optim is not None, "a policy opened for scoring has no optimizer"
         norm = sharding.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip)).item()
-        finite = norm == norm and norm not in (float("inf"), float("-inf"))
+        [broken] = sharding.summed(float(not self._finite))
+        finite, self._finite = math.isfinite(norm) and not broken, True
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped == SKIPS:
-            raise DivergedError(
-                f"{SKIPS} updates in a row had a non-finite gradient",
-                then="lower lr, or look at the batch that began it",
-            )
+            raise DivergedError(f"{SKIPS} updates in a row had a non-finite loss or gradient")
         self.optimizer.zero_grad(set_to_none=True)
         self._gather(grad_norm=norm if finite else 0.0, skipped_updates=float(not finite), updates=1.0)
 
@@ -303,4 +312,5 @@ def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, te
         optim=run.stage.optim,
         temperature=temperature,
         checkpointing=held.activation_checkpointing,
+        trust_remote_code=held.trust_remote_code,
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from m2rl_core.chat import Chat
 from m2rl_core.errors import M2rlError
 from m2rl_core.interfaces import Domain, Engine, Episode, SingleTurn
+from m2rl_core.redaction import redacted
 from m2rl_core.rollout.judging import gated
 from m2rl_core.rollout.records import TROUBLE
 from m2rl_core.rollout.verifiers import Spec, VerifierPool
@@ -45,6 +46,7 @@ class Sampler:
         context: longest context [tokens].
         reasoning: format gate per domain.
         charge: told what verification costs, as (``verify/DOMAIN``, seconds in the verifier).
+        trust_remote_code: the model's folder may run its own code.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Sampler:
         context: int,
         reasoning: Mapping[str, Reasoning],
         charge: Callable[[str, float], None] = lambda kind, seconds: None,
+        trust_remote_code: bool = False,
     ) -> None:
         self.engine, self.chat, self.domains, self.pool = engine, chat, domains, pool
         self.reasoning, self.charge = reasoning, charge
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="m2rl-rollout", daemon=True)
         self._thread.start()
-        self._run(engine.start(model, max_tokens=context))
+        self._run(engine.start(model, max_tokens=context, trust_remote_code=trust_remote_code))
 
     def _run(self, work: Coroutine[None, None, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -141,7 +144,7 @@ class Sampler:
         except M2rlError:
             raise  # the engine's or the user's: not this episode's
         except Exception as error:  # one bad rollout is data
-            trouble = f"{TROUBLE}: {type(error).__name__}: {error}"
+            trouble = redacted(f"{TROUBLE}: {type(error).__name__}: {error}")
         finally:
             trouble = await _closed(episode) or trouble
         reward, trajectory = await self._judge(prompt, said, finish, trouble)
@@ -177,7 +180,7 @@ async def _closed(episode: Episode) -> str:
     try:
         await episode.close()
     except Exception as error:
-        return f"{TROUBLE} to close: {type(error).__name__}: {error}"
+        return redacted(f"{TROUBLE} to close: {type(error).__name__}: {error}")
     return ""
 
 
@@ -188,15 +191,17 @@ def open_sampler(
     built = {name: run.domain(name) for name in domains}
     specs = {name: Spec.of(d, run.study.domains[name], run.study.plugins) for name, d in built.items()}
     config = json.loads((model / "config.json").read_text())
+    trust = run.study.model.trust_remote_code
     return Sampler(
         run.engine(),
-        Chat.load(model),
+        Chat.load(model, trust_remote_code=trust),
         built,
         VerifierPool(specs),
         model=model,
         context=config["max_position_embeddings"],
         reasoning=reasoning,
         charge=run.charge,
+        trust_remote_code=trust,
     )
 
 

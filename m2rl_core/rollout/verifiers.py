@@ -15,11 +15,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from m2rl_core.config import DomainSection
 from m2rl_core.interfaces import Domain
+from m2rl_core.redaction import redacted
 from m2rl_core.rollout.process import Task, Verdicts, WorkerProcess
 from m2rl_core.rollout.worker import Recipe, describe
 from m2rl_core.types import Reward, Trajectory
@@ -250,6 +251,7 @@ async def _ask(domain: Domain, name: str, trajectory: Trajectory, limit: float) 
                 reward = await domain.verify_remote(trajectory)
             if not isinstance(reward, Reward):
                 raise TypeError(f"verify_remote returned {type(reward).__name__}, not a Reward")
+            reward = replace(reward, reason=redacted(reward.reason))
             if reward.value is not None:
                 break
         except Exception as error:

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 from m2rl_core.interfaces import Domain
 from m2rl_core.plugins import load_plugins
+from m2rl_core.redaction import redacted
 from m2rl_core.types import Reward, Trajectory
 
 __all__ = ["BUILD_SECONDS", "MAX_RESULT", "Recipe", "describe", "frame", "frames"]
@@ -75,12 +76,12 @@ def frames(buffer: bytearray, limit: int) -> Iterator[bytes]:
 
 
 def describe(error: BaseException, domain: str) -> str:
-    """``"ValueError: no gold (domain math)"``, whatever ``str(error)`` does."""
+    """``"ValueError: no gold (domain math)"``, whatever ``str(error)`` does; without secrets."""
     try:
         text = str(error)
     except Exception:
         text = "(no message)"
-    return f"{type(error).__name__}: {text[:MAX_REASON]} (domain {domain})"
+    return f"{type(error).__name__}: {redacted(text)[:MAX_REASON]} (domain {domain})"
 
 
 class Worker:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from m2rl_core.config import AnyStage, Study
-from m2rl_core.errors import StageError
+from m2rl_core.config import AnyStage, EvalStage, RlStage, Study
+from m2rl_core.errors import ShortageError, StageError
 from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.plugins import Registry
+from m2rl_core.redaction import redacted
 from m2rl_core.run.journal import Journal
+from m2rl_core.run.memory import DOING, remedies, shortage
 from m2rl_core.run.states import Part, States
 from m2rl_core.types import Prompt
 
@@ -119,12 +121,42 @@ class StageRun(Generic[S]):
 
     def note(self, text: str) -> None:
         """Say something that the user must not miss."""
-        self._send({"note": text})
+        self._send({"note": redacted(text)})
 
-    def clock(self, kind: str) -> AbstractContextManager[None]:
-        """Charge the block's wall and CPU seconds to ``kind``: rollout, score, train, sync, … A block within
-        another one takes its seconds out of it."""
-        return self._journal.clock.measure(kind)
+    @contextmanager
+    def clock(self, kind: str) -> Iterator[None]:
+        """Charge the block's wall and CPU seconds to ``kind``: rollout, score, train, sync, …
+
+        A block within another one takes its seconds out of it.
+
+        Raises:
+            ShortageError: instead of the block's own error, where memory ran out.
+        """
+        with self._journal.clock.measure(kind), self.enough_memory(kind):
+            yield
+
+    @contextmanager
+    def enough_memory(self, kind: str) -> Iterator[None]:
+        """Name the settings to change where the block, work of ``kind``, runs out of memory.
+
+        Raises:
+            ShortageError: instead of the block's own error.
+        """
+        try:
+            yield
+        except ShortageError:
+            raise
+        except Exception as error:
+            if not (what := shortage(error)):
+                raise
+            engine: Mapping[str, Any] = {}
+            if isinstance(self.stage, RlStage | EvalStage):
+                engine = self.registry.configure("engine", self.study.engine, "engine").model_dump()
+            then = remedies(kind, self.name, self.stage, self.study.model, engine)
+            raise ShortageError(
+                f"out of memory while {DOING.get(kind, 'working')}: {what}",
+                then=f"{then}; m2rl check estimates what fits",
+            ) from error
 
     def charge(self, kind: str, seconds: float, cpu_seconds: float = 0.0) -> None:
         """Charge seconds that were measured elsewhere, e.g. in verifier processes, to ``kind``."""
@@ -203,6 +235,10 @@ class StageRun(Generic[S]):
     def finish(self, save: Callable[[Path], None]) -> None:
         """Write the stage's model to ``checkpoint/``."""
         self._write("checkpoint", save)
+
+    def leave(self, name: str, save: Callable[[Path], None]) -> None:
+        """Leave ``NAME/`` in the stage's folder for whoever looks into it."""
+        self._write(name, save)
 
     def _write(self, name: str, save: Callable[[Path], None]) -> None:
         with atomic_folder(self.folder / name) as folder:

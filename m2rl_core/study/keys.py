@@ -77,7 +77,8 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     """What a key covers beside inputs and code."""
     stage = node.config
     if isinstance(stage, ModelStage):
-        return {"model": content_hash(Path(stage.path)) if is_local(stage) else f"{stage.path}@{stage.revision}"}
+        found = content_hash(Path(stage.path)) if is_local(stage) else f"{stage.path}@{stage.revision}"
+        return {"model": found, "trust_remote_code": study.model.trust_remote_code}
     if isinstance(stage, ReportStage):
         return {"study": _described(study)}
     components = dict(_components(node, study))
@@ -92,7 +93,7 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     if isinstance(stage, RlStage):
         settings["reasoning"] = {name: study.domains[name].reasoning for name in node.domains}
     if isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
-        settings["model"] = study.model.model_dump(mode="json", include={"dtype"})
+        settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = _described(study)["stages"]
     return settings

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from m2rl_core import errors
 from m2rl_core.config import RlStage, SftStage
 from m2rl_core.errors import M2rlError, joined
+from m2rl_core.run.memory import remedies
 from m2rl_core.study import warm, worker
 from m2rl_core.study.graph import Node
 from m2rl_core.study.worker import Job
@@ -153,7 +154,7 @@ class _Worker:
     """A node being worked on."""
 
     def __init__(self, node: Node, job: Job) -> None:
-        self.node, self.device = node, job.device
+        self.node, self.study, self.device = node, job.study, job.device
         self.outcome: tuple[str, Any] | None = None
         """``("finished", seconds)`` or ``("failed", …)``, once it has said so."""
         context = multiprocessing.get_context("forkserver")
@@ -248,6 +249,9 @@ def _death(one: _Worker) -> str:
     """How a worker ended that could not say it itself."""
     code = one.process.exitcode or 0
     how = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
-    why = "; too little memory is the usual cause" if -code == signal.SIGKILL else ""
-    log = one.node.folder / "output.log"
-    return f"its process was {how}{why}. Its output: {log}. Next: run the same command again, it resumes."
+    log, then = one.node.folder / "output.log", "run the same command again, it resumes"
+    if -code == signal.SIGKILL:
+        how += "; too little memory is the usual cause"
+        change = remedies("", one.node.stage, one.node.config, one.study.model, one.study.engine)
+        then += f"; if it is killed again, {change}"
+    return f"its process was {how}. Its output: {log}. Next: {then}."

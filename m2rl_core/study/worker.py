@@ -24,6 +24,7 @@ from m2rl_core.config import Study
 from m2rl_core.errors import M2rlError, RunError, StageError
 from m2rl_core.files import locked, room, sweep
 from m2rl_core.plugins import load_plugins
+from m2rl_core.redaction import redacted
 from m2rl_core.run import NodeView, StageRun
 from m2rl_core.seeding import derive
 from m2rl_core.study import folders
@@ -83,7 +84,8 @@ def perform(job: Job, send: Send) -> float:
                 key=node.key,
                 send=send,
             )
-            resolve_name(job.target)(run)
+            with run.enough_memory(""):
+                resolve_name(job.target)(run)
             run.close()
             folders.end(node, *run.spent, started)
     return run.spent[0]
@@ -104,8 +106,8 @@ def main(job: Job, connection: Connection) -> None:
         own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
         connection.send(("failed", (own.__name__, str(error), "")))
     except BaseException as error:
-        message = f"{type(error).__name__}: {error}"
-        connection.send(("failed", (StageError.__name__, message, traceback.format_exc())))
+        message, trace = redacted(f"{type(error).__name__}: {error}"), redacted(traceback.format_exc())
+        connection.send(("failed", (StageError.__name__, message, trace)))
 
 
 def die_with_parent() -> None:
@@ -121,7 +123,8 @@ def die_with_parent() -> None:
 
 @contextmanager
 def _printing_to(node: Node) -> Iterator[None]:
-    """Send the output of this process and of its children to a file: the terminal shows the study's progress."""
+    """Send the output of this process and of its children to a file, without secrets at last: the terminal shows the
+    study's progress."""
     with room(node.folder):
         folders.begin(node)
         log = node.folder / "output.log"
@@ -137,5 +140,13 @@ def _printing_to(node: Node) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        if log.stat().st_size == 0:
-            log.unlink()
+        _clean(log)
+
+
+def _clean(log: Path) -> None:
+    """Take out what libraries and plugins have printed of secrets; remove a log that says nothing."""
+    text = log.read_bytes().decode(errors="surrogateescape")
+    if (shown := redacted(text)) != text:
+        log.write_bytes(shown.encode(errors="surrogateescape"))
+    if not text:
+        log.unlink()

@@ -71,7 +71,7 @@ class FakeEngine:
         self.version = 0
         self.contexts: list[list[int]] = []
 
-    async def start(self, model: Path, *, max_tokens: int) -> None: ...
+    async def start(self, model: Path, *, max_tokens: int, trust_remote_code: bool = False) -> None: ...
 
     async def generate(self, ids: list[int], sampling: Sampling, n: int) -> list[Turn]:
         self.contexts.append(list(ids))
