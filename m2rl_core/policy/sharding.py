@@ -84,7 +84,8 @@ def _gathered(bucket: Sequence[Tensor]) -> Iterator[Tensor]:
         held = local(parameter).flatten()
         place[: len(held)] = held
     all_R = own.new_empty(ranks() * len(own))
-    dist.all_gather_into_tensor(all_R, own)
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
+    gather(all_R, own)
     for parameter, part in zip(bucket, all_R.view(ranks(), -1).split(sizes, dim=1), strict=True):
         yield part.flatten()[: parameter.numel()].view(parameter.shape)
 

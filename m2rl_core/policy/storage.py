@@ -64,6 +64,7 @@ def write_rows(folder: Path, model: Any, parameters: Parameters, source: Path | 
     """Write a Hugging Face folder of float32 weights: every rank its rows, into the same files. Collective."""
     layout = {name: (torch.float32, tuple(parameter.shape)) for name, parameter in parameters.items()}
     if team.leads():
+        folder.mkdir(parents=True, exist_ok=True)
         Writer(folder, layout).close()
         model.config.dtype = "float32"
         model.config.save_pretrained(folder)
