@@ -77,9 +77,7 @@ def choose_rows(
     return best
 
 
-def _balanced(
-    lengths: Sequence[int], tokens_per_device: int, longest: int, ranks: int
-) -> tuple[int, list[list[int]]]:
+def _balanced(lengths: Sequence[int], tokens_per_device: int, longest: int, ranks: int) -> tuple[int, list[list[int]]]:
     """As few rows as fit and as give every rank as many, all about equally long, so that little is filling."""
     fewest = -(-len(fill_rows(lengths, tokens_per_device)) // ranks) * ranks
     columns = max(longest, -(-sum(lengths) // (fewest * ALIGN)) * ALIGN)

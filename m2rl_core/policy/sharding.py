@@ -48,7 +48,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def rows(parameter: Tensor) -> tuple[int, int]:
-    """(first, how many) of the rows of a parameter that this rank holds, as FSDP2 deals them: the last may have none."""
+    """(first, how many) of a parameter's rows that this rank holds, as FSDP2 deals them: the last may have none."""
     if not isinstance(parameter, DTensor):
         return 0, len(parameter)
     share = -(-len(parameter) // ranks())
@@ -146,4 +146,3 @@ def plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
-

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from m2rl_core.errors import DataError
 from m2rl_core.policy import sharding
@@ -86,14 +87,14 @@ def save_state(folder: Path, parameters: Parameters, optimizer: torch.optim.Opti
     """Everything that a bit-identical continuation needs. Collective."""
     state = _state(parameters, optimizer) | {name: torch.tensor(count) for name, count in counts.items()}
     with _unwarned():
-        dcp.save(state, storage_writer=FileSystemWriter(folder))
+        save(state, storage_writer=FileSystemWriter(folder))
 
 
 def load_state(folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, *counts: str) -> dict[str, int]:
     """Take up a state, whatever number of processes wrote it; returns its counts. Collective."""
     found = {name: torch.tensor(0) for name in counts}
     with _unwarned():
-        dcp.load({**_state(parameters, optimizer), **found}, storage_reader=FileSystemReader(folder))
+        load({**_state(parameters, optimizer), **found}, storage_reader=FileSystemReader(folder))
     return {name: int(count) for name, count in found.items()}
 
 

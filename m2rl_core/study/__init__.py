@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from m2rl_core.config import EvalStage, Study, TrainStage, check_references, grounded, suite_owners
-from m2rl_core.errors import ConfigError, RunError
+from m2rl_core.errors import ConfigError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
 from m2rl_core.study.folders import claim, is_done, opened, study_in
 from m2rl_core.study.graph import Node, expand, named, needed
 from m2rl_core.study.keys import keyed, narrowed
-from m2rl_core.study.schedule import Progress, devices, run_here, run_parallel
+from m2rl_core.study.schedule import Progress, run_here, run_parallel
+from m2rl_core.study.teams import check_team, run_following
 from m2rl_core.study.worker import Job, Team
 
 __all__ = ["Node", "Progress", "Team", "named", "placed", "plan", "run_study", "study_in"]
@@ -105,8 +106,13 @@ def run_study(
     study = grounded(study, root)
     registry = load_plugins(study.plugins) if registry is None else registry
     nodes = needed(plan(study, registry, runs), only)
-    _check_team(team, nodes)
     folder = runs.absolute() / study.name
+    job = partial(_job, study, {node.id: node for node in nodes}, team)
+    if team is not None:
+        check_team(team, nodes)
+        if team.node > 0:
+            run_following(nodes, job, progress)
+            return folder
     with opened(folder, study):
         left = []
         for node in nodes:
@@ -114,28 +120,12 @@ def run_study(
                 progress.cached(node.id)
             else:
                 left.append(node)
-        job = partial(_job, study, {node.id: node for node in nodes}, team)
         if parallel == 0:
             run_here(left, job, progress)
         elif left:
             modules = dict.fromkeys(STAGES[node.kind].partition(":")[0] for node in left)
             run_parallel(left, job, progress, width=parallel, preload=[*modules, *PRELOAD])
     return folder
-
-
-def _check_team(team: Team | None, nodes: Sequence[Node]) -> None:
-    """Refuse processes that would have nothing to do or nowhere to work.
-
-    Raises:
-        ConfigError, RunError: what is wrong with ``team``.
-    """
-    if team is None:
-        return
-    if not any(isinstance(node.config, TrainStage) for node in nodes):
-        kinds = ", ".join(sorted({node.kind for node in nodes}))
-        raise ConfigError("--nproc: no stage to be run trains a model", found=kinds, allowed="sft, rl", then="leave it out")
-    if (gpus := devices()) and team.count > len(gpus):
-        raise RunError("--nproc: more processes than GPUs", found=team.count, allowed=f"1 to {len(gpus)}")
 
 
 def _job(study: Study, nodes: Mapping[str, Node], team: Team | None, node: Node) -> Job:

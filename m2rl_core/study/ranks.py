@@ -23,16 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from m2rl_core.errors import M2rlError, StageError
-from m2rl_core.files import room
+from m2rl_core.files import room, write_text
 from m2rl_core.study import warm, worker
-from m2rl_core.study.worker import Job, Send, Team
+from m2rl_core.study.worker import MEETING, Job, Send, Team
 
-__all__ = ["launch", "serve"]
+__all__ = ["follow", "launch", "serve"]
 
 RESTARTS = 3
 """Times that a stage begins again because one of its processes died."""
 LINGER = 2.0
-"""Seconds that a process keeps an exception to itself: where another's death is the cause, the agent sees that first."""
+"""Seconds that a process keeps an exception to itself: if another's death is the cause, the agent sees that first."""
+PATIENCE = 24 * 3600, 120
+"""Seconds that the first machine waits for the others, and that these wait for the first, which has called them."""
 PRELOAD = ("m2rl_core.policy", "transformers.models.qwen3.modeling_qwen3")
 
 
@@ -42,6 +44,11 @@ class Outcome:
 
     spent: tuple[float, float] | None = None
     failure: tuple[str, str, str] | None = None
+
+    @property
+    def is_said(self) -> bool:
+        """The failure is one that we raise on purpose; any other may follow from a death on another machine."""
+        return self.failure is not None and self.failure[0] != StageError.__name__
 
 
 def launch(job: Job, send: Send) -> tuple[float, float]:
@@ -57,18 +64,41 @@ def launch(job: Job, send: Send) -> tuple[float, float]:
     assert job.team is not None
     with _server(job):
         for attempt in range(RESTARTS + 1):
-            outcome = _attempt(job, job.team, attempt, send)
+            with _announced(job, job.team, name := f"{job.node.key}-{os.getpid()}-{attempt}"):
+                outcome = _attempt(job, job.team, name, send)
             if outcome.spent is not None:
                 return outcome.spent
-            if outcome.failure is not None:
+            if outcome.failure is not None and (outcome.is_said or job.team.nodes == 1):
                 raise worker.told(*outcome.failure)
             if attempt < RESTARTS:
                 send({"note": f"stage '{job.node.id}': a process died; all begin again from the last checkpoint"})
     raise StageError(
-        f"one of {job.team.count} processes died, {RESTARTS + 1} times in a row; too little memory is the usual cause",
+        f"one of {job.team.size} processes died, {RESTARTS + 1} times in a row; too little memory is the usual cause",
         found=f"its output in {job.node.folder / 'output.log'}",
         then="run the same command again, it resumes; or lower tokens_per_device",
     )
+
+
+def follow(job: Job) -> None:
+    """Work on a stage that the first machine has announced. How it ends is the first machine's affair."""
+    assert job.team is not None
+    with _server(job), suppress(Exception):  # the first machine is gone, or comes back with another announcement
+        name = (job.node.folder / MEETING).read_text()
+        _attempt(job, job.team, name, lambda fields: None)
+
+
+@contextmanager
+def _announced(job: Job, team: Team, name: str) -> Iterator[None]:
+    """Tell the other machines, which see the same files, that an attempt at the stage begins."""
+    announcement = job.node.folder / MEETING
+    if team.nodes == 1:
+        yield
+        return
+    write_text(announcement, name)
+    try:
+        yield
+    finally:
+        announcement.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -84,15 +114,15 @@ def _server(job: Job) -> Iterator[None]:
     yield
 
 
-def _attempt(job: Job, team: Team, attempt: int, send: Send) -> Outcome:
-    """Start the processes once."""
+def _attempt(job: Job, team: Team, name: str, send: Send) -> Outcome:
+    """Start this machine's processes once."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     context = get_context("forkserver")
     pipes = [context.Pipe(duplex=False) for _ in range(team.count)]
     with tempfile.TemporaryDirectory(prefix="m2rl-ranks-") as folder, _heard([ours for ours, _ in pipes], send) as told:
-        config = _config(team, f"{job.node.key}-{attempt}", Path(folder))
+        config = _config(team, name, Path(folder))
         place = None if team.nodes > 1 else f"{folder}/group"
         try:
             with suppress(ChildFailedError):
@@ -108,18 +138,18 @@ def _config(team: Team, name: str, folder: Path) -> Any:
     from torch.distributed.launcher.api import LaunchConfig
 
     if team.nodes > 1:
-        meeting: dict[str, Any] = {
-            "rdzv_endpoint": team.rendezvous,
-            "rdzv_configs": {"is_host": team.node == 0, "join_timeout": 24 * 3600},
-        }
+        patience = PATIENCE[0 if team.node == 0 else 1]
+        configs: dict[str, Any] = {"rank": team.node, "timeout": patience}
+        meeting: dict[str, Any] = {"rdzv_backend": "static", "rdzv_endpoint": team.rendezvous}
     else:
-        meeting = {"rdzv_endpoint": f"{folder}/agent", "rdzv_configs": {"store_type": "file"}, "local_addr": "127.0.0.1"}
+        configs = {"store_type": "file"}
+        meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": f"{folder}/agent", "local_addr": "127.0.0.1"}
     return LaunchConfig(
         min_nodes=team.nodes,
         max_nodes=team.nodes,
         nproc_per_node=team.count,
         run_id=name,
-        rdzv_backend="c10d",
+        rdzv_configs=configs,
         max_restarts=0,
         monitor_interval=0.1,
         start_method="forkserver",

@@ -158,7 +158,9 @@ class _Worker:
         """``("finished", seconds)`` or ``("failed", …)``, once it has said so."""
         context = multiprocessing.get_context("forkserver")
         self.pipe, other = context.Pipe(duplex=False)
-        self.process = context.Process(target=worker.main, args=(replace(job, device=",".join(filter(None, places))), other), name=node.id)
+        self.process = context.Process(
+            target=worker.main, args=(replace(job, device=",".join(filter(None, places))), other), name=node.id
+        )
         self.process.start()
         other.close()
 

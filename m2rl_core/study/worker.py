@@ -30,8 +30,22 @@ from m2rl_core.seeding import derive
 from m2rl_core.study import folders
 from m2rl_core.study.graph import Node
 
-__all__ = ["Job", "Send", "Team", "described", "die_with_parent", "main", "perform", "stage_run", "told", "work"]
+__all__ = [
+    "MEETING",
+    "Job",
+    "Send",
+    "Team",
+    "described",
+    "die_with_parent",
+    "main",
+    "perform",
+    "stage_run",
+    "told",
+    "work",
+]
 
+MEETING = ".meeting"
+"""In a stage's folder: the attempt that all machines are to join."""
 Send = Callable[[Mapping[str, Any]], None]
 
 
@@ -47,6 +61,11 @@ class Team:
     """Which of them this is; the first does everything that is not training."""
     rendezvous: str = ""
     """``HOST:PORT`` on the first machine, where they meet."""
+
+    @property
+    def size(self) -> int:
+        """On all machines."""
+        return self.count * self.nodes
 
 
 @dataclass(frozen=True, slots=True)
