@@ -18,10 +18,10 @@ from m2rl_core.errors import boundary
 from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
-from m2rl_core.policy import Frozen, Policy
+from m2rl_core.policy import Frozen, Policy, sharding
 from m2rl_core.types import Batch, Group, Sample
 
-__all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", "score"]
+__all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", "score", "share"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def score(
     def fill(scorer: Policy, theirs: Sequence[Sample], name: str) -> None:
         for batch in scorer.pack(theirs, tokens_per_device):
             unpack(batch, scorer.logps(batch), theirs, f"{name}_L")
+        share(theirs, f"{name}_L")
 
     if "old_logps" in parts.scored:
         fill(policy, samples_S, "old_logps")
@@ -111,6 +112,15 @@ def contributing(samples_S: Sequence[Sample], loss: Loss) -> Sequence[Sample]:
     if not loss.vanishes:
         return samples_S
     return [s for s in samples_S if s.advantage_L is None or bool(s.advantage_L.any())]
+
+
+def share(samples_S: Sequence[Sample], field: str) -> None:
+    """Give every rank what each has found of ``field`` for its own sequences. Collective."""
+    if sharding.ranks() > 1:
+        for sample in samples_S:
+            if getattr(sample, field) is None:
+                setattr(sample, field, torch.zeros(len(sample.ids_L)))
+        sharding.add_up([getattr(sample, field) for sample in samples_S])
 
 
 def _teacher_kl(samples_S: Sequence[Sample]) -> dict[str, float]:

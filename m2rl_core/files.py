@@ -251,12 +251,16 @@ def content_hash(path: Path) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests.items()).encode()).hexdigest()
 
 
-def content_hashes(folder: Path) -> dict[str, str]:
-    """Relative name → SHA-256 [hex] of every file below ``folder`` that is not hidden, sorted by name."""
+def content_hashes(folder: Path, *, hidden: bool = False) -> dict[str, str]:
+    """Relative name → SHA-256 [hex] of every file below ``folder``, sorted by name; hidden ones where asked for."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    names = sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+    names = sorted(path.as_posix() for path in found if hidden or not _is_hidden(path))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
         return dict(zip(names, pool.map(lambda name: content_hash(folder / name), names), strict=True))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def sweep(folder: Path, *, deep: bool = False) -> None:

@@ -52,7 +52,9 @@ def fill_rows(lengths: Sequence[int], columns: int) -> list[list[int]]:
     return rows
 
 
-def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) -> tuple[int, list[list[int]]]:
+def choose_rows(
+    lengths: Sequence[int], tokens_per_device: int, *, dense: bool, ranks: int = 1
+) -> tuple[int, list[list[int]]]:
     """(columns, rows) for these lengths; ``dense`` where attention costs the square of a row's length."""
     longest = -(-max(lengths) // ALIGN) * ALIGN
     if longest > tokens_per_device:
@@ -63,7 +65,7 @@ def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) 
             then="raise tokens_per_device or lower max_tokens",
         )
     if not dense:
-        return _balanced(lengths, tokens_per_device, longest)
+        return _balanced(lengths, tokens_per_device, longest, ranks)
     best: tuple[int, list[list[int]]] | None = None
     for columns in sorted({min(tokens_per_device, -(-longest * k // (2 * ALIGN)) * ALIGN) for k in (2, 3, 4)}):
         rows = fill_rows(lengths, columns)
@@ -75,9 +77,9 @@ def choose_rows(lengths: Sequence[int], tokens_per_device: int, *, dense: bool) 
     return best
 
 
-def _balanced(lengths: Sequence[int], tokens_per_device: int, longest: int) -> tuple[int, list[list[int]]]:
-    """As few rows as fit, all about equally long, so that little is filling."""
-    fewest = len(fill_rows(lengths, tokens_per_device))
+def _balanced(lengths: Sequence[int], tokens_per_device: int, longest: int, ranks: int) -> tuple[int, list[list[int]]]:
+    """As few rows as fit and as give every rank as many, all about equally long, so that little is filling."""
+    fewest = -(-len(fill_rows(lengths, tokens_per_device)) // ranks) * ranks
     columns = max(longest, -(-sum(lengths) // (fewest * ALIGN)) * ALIGN)
     while columns < tokens_per_device and len(fill_rows(lengths, columns)) > fewest:
         columns = min(tokens_per_device, columns + max(ALIGN, columns // (50 * ALIGN) * ALIGN))
@@ -105,10 +107,11 @@ def pack(
     if not todo:
         return []
     dense = device.type == "cpu" if dense is None else dense
-    columns, rows = choose_rows([p.stop - p.start for p in todo], tokens_per_device, dense=dense)
+    lengths = [p.stop - p.start for p in todo]
+    columns, rows = choose_rows(lengths, tokens_per_device, dense=dense, ranks=ranks)
     per_batch = max(1, tokens_per_device // columns)
     total = -(-len(rows) // (per_batch * ranks)) * ranks
-    return [
+    return [  # best fit fills all rows but the last few, so that the same number of rows are the same number of tokens
         _batch(samples_S, [[todo[i] for i in row] for row in rows[number::total]], columns, device)
         for number in range(rank, total, ranks)
     ]

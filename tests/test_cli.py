@@ -21,6 +21,7 @@ from m2rl_core.cli import app
 from m2rl_core.config import load_study
 from m2rl_core.errors import RunError, StageError
 from m2rl_core.plugins import Registry, load_plugins
+from m2rl_core.study import Team
 
 Install = Callable[..., Path]
 
@@ -57,8 +58,7 @@ class Recipe:
 
 class Part:
     name, reference = "part", "a test"
-    needs, separable, needs_base = frozenset(), True, False
-    vanishes, divergence = False, None
+    needs, separable, vanishes, divergence, needs_base = frozenset(), True, True, None, False
     class Config(ComponentConfig):
         pass
     def __init__(self, config):
@@ -133,7 +133,8 @@ def test_options_are_few_and_chosen() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # typer's class is not exported
     options = {name: sorted(o for p in command.params for o in p.opts) for name, command in commands.items()}
     assert options == {
-        "run": ["--only", "--runs", "--set", "study"],
+        # processes and machines change no result, so they are the command's business and not the study's
+        "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
@@ -332,6 +333,45 @@ def test_run_passes_on_what_it_is_given(study: Path, tmp_path: Path, monkeypatch
     assert (call["study"].seed, call["study"].stages["sft"].batch) == (5, 8)
     assert result.stdout.splitlines()[-1] == f"Done: {tmp_path / 'runs' / 'mini'}"
     assert "= 1 done before: init" in result.stdout
+
+
+def test_run_passes_on_the_processes(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = run_with(monkeypatch, tmp_path)
+    assert m2rl("run", study).exit_code == 0
+    machines = ("--nnodes", "2", "--node-rank", "1", "--rendezvous", "first:29400")
+    assert m2rl("run", study, "--nproc", "8", *machines).exit_code == 0
+    assert [call["team"] for call in calls] == [None, Team(8, 2, 1, "first:29400")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--nproc", "2", "--only", "evals"), ""),
+        (
+            ("--nproc", "4"),
+            "--nproc: more processes than GPUs. Found: 4 processes, 3 GPUs. Allowed: 1 to 3. Next: lower",
+        ),
+        (("--nnodes", "2"), "--rendezvous: where do the machines meet? Found: nothing. Allowed: HOST:PORT"),
+        (("--nnodes", "2", "--rendezvous", "first"), "--rendezvous: where do the machines meet? Found: first."),
+        (("--nnodes", "2", "--node-rank", "2"), "--node-rank: no such machine. Found: 2. Allowed: 0 to 1."),
+    ],
+)
+def test_processes_without_a_place_are_refused(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr(m2rl_core.study, "run_parallel", lambda *_, **__: None)
+    result = m2rl("run", study, "--runs", tmp_path / "runs", *options)
+    assert result.stderr.startswith(f"Error: {message}" if message else ""), result.stderr
+    assert result.exit_code == (2 if message else 0)
+    assert (tmp_path / "runs").exists() == (not message)
+
+
+def test_processes_without_a_stage_that_trains_are_refused(study: Path, tmp_path: Path) -> None:
+    result = m2rl("run", study, "--runs", tmp_path / "runs", "--only", "init", "--nproc", "2")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: --nproc: no stage to be run trains a model")
+    assert "Found: init. Allowed: sft, rl." in result.stderr
 
 
 def test_run_loads_the_plugins_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

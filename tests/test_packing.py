@@ -99,6 +99,27 @@ def test_ranks_share_all_rows_in_equal_numbers_of_batches(make_sample: Make, ran
     assert sorted(p.sample for share in shares for b in share for p in b.pieces_N) == list(range(31))
 
 
+@pytest.mark.parametrize(("dense", "tokens"), [(True, 2048), (False, 16384)])
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_ranks_get_the_same_number_of_tokens(make_sample: Make, dense: bool, tokens: int, ranks: int) -> None:
+    """To within one short row on a CPU, to within a thousandth where a batch is one long row."""
+    draw = random.Random(ranks)
+    lengths = [min(1024, max(8, int(draw.expovariate(1 / 200)))) for _ in range(512)]
+    samples = [make_sample(length, length - 2, i) for i, length in enumerate(lengths)]
+    shares = [pack(samples, tokens, CPU, dense=dense, rank=rank, ranks=ranks) for rank in range(ranks)]
+    loads = [sum(int((batch.sequence_T >= 0).sum()) for batch in share) for share in shares]
+    mean = sum(loads) / ranks
+    assert max(loads) - mean <= (shares[0][0].shape[1] if dense else 0.001 * mean)
+
+
+def test_there_are_rows_for_every_rank() -> None:
+    """Fewer and longer rows would leave ranks with filling only."""
+    for ranks in (1, 2, 4, 8):
+        columns, rows = choose_rows([1000] * 40, 16384, dense=False, ranks=ranks)
+        assert len(rows) == {1: 3, 2: 4, 4: 4, 8: 8}[ranks]
+        assert columns * len(rows) < 48_000
+
+
 def test_a_rank_without_samples_gets_filling_only(make_sample: Make) -> None:
     [first], [second] = (pack([make_sample(20, 5)], 64, CPU, rank=rank, ranks=2) for rank in (0, 1))
     assert len(first.pieces_N) == 1

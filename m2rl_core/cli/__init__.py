@@ -35,6 +35,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a value of the study; may be repeated."),
 ]
+Nproc = Annotated[int, typer.Option(min=1, metavar="N", help="Processes that train a stage together, one per GPU.")]
+Nnodes = Annotated[int, typer.Option(min=1, metavar="N", help="Machines; run the same command on each.")]
+NodeRank = Annotated[int, typer.Option(min=0, metavar="I", help="Which machine this is; 0 does what is not training.")]
+Rendezvous = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where machines meet: an address of machine 0.")]
 Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where studies keep what they made.")]
 
 
@@ -64,17 +68,22 @@ def run(
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage and what it needs.")] = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
+    nproc: Nproc = 1,
+    nnodes: Nnodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = "",
 ) -> None:
     """Run a study, or go on with it: finished stages are kept, an interrupted one resumes."""
     from rich.console import Console
 
     from m2rl_core.files import room
     from m2rl_core.progress import open_progress
-    from m2rl_core.study import run_study
+    from m2rl_core.study import Team, run_study
 
+    team = Team(nproc, nnodes, node_rank, rendezvous) if nproc * nnodes > 1 else None
     loaded, registry = _checked(study, overrides)
     with room(runs), open_progress(Console()) as progress:
-        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress, registry=registry)
+        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress, registry=registry, team=team)
     typer.echo(f"Done: {folder}")
 
 

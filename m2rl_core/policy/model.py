@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,11 +24,12 @@ from m2rl_core.errors import DataError, DivergedError
 from m2rl_core.interfaces import Loss
 from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
-from m2rl_core.policy import attention, sharding
+from m2rl_core.policy import attention, sharding, storage
+from m2rl_core.policy.meta import give_memory, outline
 from m2rl_core.run import StageRun
 from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
-from m2rl_core.weights import copy_companions, stream_named
+from m2rl_core.weights import copy_companions
 
 SKIPS = 5
 """Updates with a non-finite loss or gradient, one after the other, that stop a run."""
@@ -51,6 +52,11 @@ def _checkpoint_activations(model: Any) -> None:
         model.activation_checkpointing_enable()
     else:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _whole(folder: Path, **trust: bool) -> Any:
+    held = {"dtype": torch.float32, "attn_implementation": attention.NAME, "use_safetensors": True}
+    return AutoModelForCausalLM.from_pretrained(folder, **held, **trust)
 
 
 def weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
@@ -96,16 +102,30 @@ class Policy:
         dtype: of matrix products.
         optim: AdamW's settings; ``None`` for a policy that is only scored with.
         temperature: of the log-probs, the same as the sampler's.
+        device: of a model that has no memory yet, because it is to be sharded.
     """
 
-    def __init__(self, model: Any, *, dtype: str, optim: OptimSection | None, temperature: float = 1.0) -> None:
+    collective: ClassVar[bool] = True
+    """Every process saves its own share of the state."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        dtype: str,
+        optim: OptimSection | None,
+        temperature: float = 1.0,
+        device: torch.device | None = None,
+    ) -> None:
         self.model = model
         self.scorer = TokenScorer(model, DTYPES[dtype])
         self.optim = optim
         self.temperature = temperature
-        self.device = next(model.parameters()).device
+        self.device = device or next(model.parameters()).device
         if dist.is_initialized():
             sharding.shard(self.scorer, model.base_model.layers, self.scorer.dtype)
+            if any(parameter.is_meta for parameter in model.parameters()):
+                give_memory(self.scorer, self.device)
         if optim is not None:
             betas = (optim.beta1, optim.beta2)
             parameters = [
@@ -144,12 +164,13 @@ class Policy:
             config = AutoConfig.from_pretrained(folder, **trust)
         if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
             raise DataError(f"{folder}: layers with sliding-window attention cannot be trained on packed rows yet")
-        held = {"dtype": torch.float32, "attn_implementation": attention.NAME, "use_safetensors": True}
-        model = AutoModelForCausalLM.from_pretrained(folder, **held, **trust)
+        many, device = dist.is_initialized(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = outline(folder, attention.NAME, **trust) if many else _whole(folder, **trust).to(device)
         if checkpointing:
             _checkpoint_activations(model)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        policy = cls(model.to(device).train(), dtype=dtype, optim=optim, temperature=temperature)
+        policy = cls(model.train(), dtype=dtype, optim=optim, temperature=temperature, device=device)
+        if many:
+            policy.read(folder)
         policy.source = folder
         return policy
 
@@ -255,18 +276,23 @@ class Policy:
 
     # ── weights and state ────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _parameters(self) -> dict[str, Tensor]:
+        """Hugging Face name → parameter, a tied head once."""
+        return {sharding.plain_name(name): parameter for name, parameter in self.model.named_parameters()}
+
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """(Hugging Face name, whole tensor), a tied head once. Collective: every rank must drain it."""
-        for name, parameter in self.model.named_parameters():
-            yield sharding.plain_name(name), sharding.whole(parameter.detach())
+        parameters = self._parameters()
+        yield from zip(parameters, sharding.wholes(list(parameters.values())), strict=True)
 
     def save(self, folder: Path) -> None:
-        """Write a Hugging Face folder: float32 weights, configuration, and the tokenizer this policy came with."""
-        state = {name: tensor.cpu() for name, tensor in self.named_tensors()}
-        if sharding.leads():
-            self.model.save_pretrained(folder, state_dict=state)
-            if self.source is not None:
-                copy_companions(self.source, folder)
+        """Write a Hugging Face folder: float32 weights, configuration, and this policy's tokenizer. Collective."""
+        if sharding.ranks() > 1:
+            storage.write_rows(folder, self.model, self._parameters(), self.source)
+            return
+        self.model.save_pretrained(folder, state_dict={name: tensor.cpu() for name, tensor in self.named_tensors()})
+        if self.source is not None:
+            copy_companions(self.source, folder)
 
     def read(self, folder: Path) -> None:
         """Take the weights of another model of the same shapes, one tensor in memory at a time.
@@ -274,33 +300,19 @@ class Policy:
         Raises:
             DataError: a tensor is missing, of another shape, or not this model's.
         """
-        mine = {sharding.plain_name(name): parameter for name, parameter in self.model.named_parameters()}
         tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
-        left = set(mine)
-        for name, tensor in stream_named(folder):
-            if name in tied - mine.keys():
-                continue
-            if name not in mine or tensor.shape != mine[name].shape:
-                raise DataError(
-                    f"{folder}: tensor '{name}' does not fit", found=tuple(tensor.shape), allowed=str(self.source)
-                )
-            sharding.fill(mine[name], tensor)
-            left.discard(name)
-        if left:
-            raise DataError(f"{folder} lacks the tensor '{min(left)}'")
+        storage.read_rows(folder, self._parameters(), tied, self.source)
         sharding.forget(self.scorer)
         self.source = folder
 
     def save_state(self, folder: Path) -> None:
-        """Everything that a bit-identical continuation needs."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "skipped": self.skipped}
-        torch.save(state, folder / f"policy-{sharding.rank()}.pt")
+        """Everything that a bit-identical continuation needs. Collective."""
+        storage.save_state(folder, self._parameters(), self.optimizer, skipped=self.skipped)
 
     def load_state(self, folder: Path) -> None:
-        state = torch.load(folder / f"policy-{sharding.rank()}.pt", map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.skipped = state["skipped"]
+        """Take up a state, whatever number of processes saved it. Collective."""
+        self.skipped = storage.load_state(folder, self._parameters(), self.optimizer, "skipped")["skipped"]
+        sharding.forget(self.scorer)
 
 
 def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, temperature: float = 1.0) -> Policy:

@@ -5,18 +5,32 @@ Without a process group every function here is the identity, so that one process
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from m2rl_core.run.team import leads, rank, ranks
+
+__all__ = [
+    "add_up", "forget", "joined", "leads", "local", "plain_name", "rank", "ranks", "rows", "shard", "summed", "sync",
+    "whole", "wholes",
+]  # fmt: skip
+
+BUCKET_BYTES = 64 << 20
+"""Parameters that are gathered at once; over gloo each message costs about a millisecond."""
 _WRAPPERS = ("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module.")
 
 
 def shard(root: torch.nn.Module, layers: Iterable[torch.nn.Module], dtype: torch.dtype) -> None:
-    """Shard every decoder layer, then the rest; parameters are gathered in ``dtype``, gradients summed in float32."""
+    """Shard every decoder layer, then the rest; parameters are gathered in ``dtype``, gradients summed in float32.
+
+    The model may be on the meta device; :func:`m2rl_core.policy.meta.give_memory` is then called next.
+    """
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     # Casting the inputs would also round the rotary embeddings' tables.
@@ -33,14 +47,47 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def rows(parameter: Tensor) -> tuple[int, int]:
+    """(first, how many) of a parameter's rows that this rank holds, as FSDP2 deals them: the last may have none."""
+    if not isinstance(parameter, DTensor):
+        return 0, len(parameter)
+    share = -(-len(parameter) // ranks())
+    first = min(rank() * share, len(parameter))
+    return first, min(share, len(parameter) - first)
+
+
+def local(parameter: Tensor) -> Tensor:
+    """The rows that this rank holds."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
 @torch.no_grad()
-def fill(parameter: Tensor, tensor: Tensor) -> None:
-    """Copy a whole tensor into a parameter: on every rank its own rows."""
-    if isinstance(parameter, DTensor):
-        rows = tensor.chunk(ranks())  # as FSDP2 shards: the last ranks may have none
-        parameter = parameter.to_local()
-        tensor = rows[rank()] if rank() < len(rows) else tensor[:0]
-    parameter.copy_(tensor)
+def wholes(parameters: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The full tensors, one bucket of them in memory at a time. Collective: every rank must drain it."""
+    bucket: list[Tensor] = []
+    for parameter in parameters:
+        if bucket and sum(p.numel() * p.element_size() for p in (*bucket, parameter)) > BUCKET_BYTES:
+            yield from _gathered(bucket)
+            bucket = []
+        bucket.append(parameter.detach())
+    yield from _gathered(bucket)
+
+
+def _gathered(bucket: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Full tensors through one collective: shards are laid end to end, each filled up to the length of the longest."""
+    if not any(isinstance(parameter, DTensor) for parameter in bucket):
+        yield from bucket
+        return
+    sizes = [-(-len(p) // ranks()) * (p.numel() // len(p)) for p in bucket]
+    own = torch.zeros(sum(sizes), dtype=bucket[0].dtype, device=bucket[0].device)
+    for parameter, place in zip(bucket, own.split(sizes), strict=True):
+        held = local(parameter).flatten()
+        place[: len(held)] = held
+    all_R = own.new_empty(ranks() * len(own))
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
+    gather(all_R, own)
+    for parameter, part in zip(bucket, all_R.view(ranks(), -1).split(sizes, dim=1), strict=True):
+        yield part.flatten()[: parameter.numel()].view(parameter.shape)
 
 
 def forget(root: torch.nn.Module) -> None:
@@ -52,14 +99,46 @@ def forget(root: torch.nn.Module) -> None:
             module.reshard()
 
 
+def sync(root: torch.nn.Module, now: bool) -> None:
+    """Whether the next backward pass adds gradients up over the ranks, or leaves that to a later one."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(root, FSDPModule):
+        root.set_requires_gradient_sync(now)
+
+
 def summed(*values: float) -> list[float]:
     """Each value added up over all ranks. Collective."""
-    if not dist.is_initialized():
-        return list(values)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    totals = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(totals)
+    totals = torch.tensor(values, dtype=torch.float64)
+    if dist.is_initialized():
+        dist.all_reduce(totals)
     return [float(total) for total in totals]
+
+
+def add_up(tensors: Sequence[Tensor]) -> None:
+    """Replace CPU tensors of one type by their sums over all ranks, in one message. Collective."""
+    if dist.is_initialized() and tensors:
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view(tensor.shape))
+
+
+@contextmanager
+def joined(file: str | None) -> Iterator[None]:
+    """Be one of the processes that an elastic agent has started.
+
+    Args:
+        file: where those of one machine meet; ``None``: at the agent's address.
+    """
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # numbers and objects travel over gloo
+    if file is None:
+        dist.init_process_group(backend)
+    else:
+        place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+        dist.init_process_group(backend, init_method=f"file://{file}", **place)
+    yield
+    dist.destroy_process_group()  # not after an exception: it would wait for the others
 
 
 def plain_name(name: str) -> str:
@@ -67,16 +146,3 @@ def plain_name(name: str) -> str:
     for wrapper in _WRAPPERS:
         name = name.replace(wrapper, "")
     return name
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def ranks() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def leads() -> bool:
-    """True on the one process that writes files."""
-    return rank() == 0

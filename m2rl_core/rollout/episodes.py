@@ -22,7 +22,7 @@ from m2rl_core.redaction import redacted
 from m2rl_core.rollout.judging import gated
 from m2rl_core.rollout.records import TROUBLE
 from m2rl_core.rollout.verifiers import Spec, VerifierPool
-from m2rl_core.run import StageRun
+from m2rl_core.run import StageRun, team
 from m2rl_core.seeding import derive
 from m2rl_core.types import Finish, Group, Message, Prompt, Reasoning, Reward, Sample, Sampling, Trajectory, Turn
 
@@ -87,24 +87,26 @@ class Sampler:
         self._run(self.engine.load_weights(tensors, version))
 
     def rollout(self, prompts_P: Sequence[Prompt], sampling: Sampling, n: int) -> list[Group]:
-        """``n`` verified samples of every prompt, in the order of the prompts.
+        """``n`` verified samples of every prompt, in the order of the prompts. Collective.
 
-        Noise depends on (``sampling.seed``, prompt, how often it occurred before in this call, sample, position).
+        Noise depends on (``sampling.seed``, prompt, how often it occurred before in this call, sample, position), so
+        that it is the same however many processes share the prompts; each draws its own, and all get all groups.
         """
         seen: dict[tuple[str, str], int] = {}
-        groups = []
+        asked = []
         for prompt in prompts_P:
             key = prompt.domain, prompt.id
             seen[key] = seen.get(key, -1) + 1
-            seed = derive(sampling.seed, *key, seen[key])
-            groups.append(self._group(prompt, replace(sampling, seed=seed), n))
+            asked.append((prompt, replace(sampling, seed=derive(sampling.seed, *key, seen[key]))))
 
-        async def all_of_them() -> list[Group]:
-            done = list(await asyncio.gather(*groups))
+        async def own_share() -> list[Group]:
+            mine = asked[team.rank() :: team.ranks()]  # prompts come domain by domain: each rank gets some of each
+            done = list(await asyncio.gather(*(self._group(prompt, each, n) for prompt, each in mine)))
             await self.engine.rest()
             return done
 
-        return self._run(all_of_them())
+        shares = team.gathered(self._run(own_share()))
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(asked))]
 
     async def _group(self, prompt: Prompt, sampling: Sampling, n: int) -> Group:
         """All samples share the prefill of the prompt; from then on each goes its own way."""

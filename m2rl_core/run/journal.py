@@ -6,6 +6,8 @@ writes the same bytes as an uninterrupted one. Seconds go to ``times.jsonl`` bes
 
 A step's seconds are ``total``, split into ``rollout``, ``score``, ``train``, ``sync``, … and ``idle``.
 ``rollout/DOMAIN``, … are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
+
+Of processes that train together the first writes: its own wall seconds, everyone's CPU and verifier seconds.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m2rl_core.files import append_jsonl
+from m2rl_core.run import team
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -108,6 +111,16 @@ def _gpus() -> int:
     return torch.cuda.device_count() if torch is not None and torch.cuda.is_initialized() else 0
 
 
+def _together(laps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One lap of all ranks: they pass the same time side by side, but each works on a processor of its own."""
+    first = dict(laps[0])
+    for field, among in (("seconds", "verify/"), ("cpu_seconds", "")):
+        kinds = dict.fromkeys(kind for lap in laps for kind in lap[field] if kind.startswith(among))
+        total = {kind: round(sum(lap[field].get(kind, 0.0) for lap in laps), 6) for kind in kinds}
+        first[field] = {**first[field], **total}
+    return {**first, "gpus": len(laps)} if "gpus" in first and len(laps) > 1 else first
+
+
 class Journal:
     """The lines of one stage, in ``folder``."""
 
@@ -125,22 +138,29 @@ class Journal:
         workload: Mapping[str, Mapping[str, float]],
     ) -> float:
         """One line of metrics and of times, and one line per sample; returns the seconds that the step took."""
-        append_jsonl(self.folder / ROLLOUTS, ({"step": step, **sample} for sample in samples))
-        append_jsonl(self.folder / METRICS, [{"step": step, **metrics}])
+        if team.leads():
+            append_jsonl(self.folder / ROLLOUTS, ({"step": step, **sample} for sample in samples))
+            append_jsonl(self.folder / METRICS, [{"step": step, **metrics}])
         for kind, tokens in workload.items():
             self.clock.share(kind, tokens)
-        self.clock.rest()
-        lap = self.clock.lap()
-        append_jsonl(self.folder / TIMES, [{"step": step, **lap}])
-        self._draw(step, metrics)
+        lap = self._lap(step)
+        if team.leads():
+            self._draw(step, metrics)
         return float(lap["seconds"]["total"])
 
     def end(self) -> None:
         """Write down what the stage spent after its last step, and close the event file."""
-        self.clock.rest()
-        append_jsonl(self.folder / TIMES, [{"step": None, **self.clock.lap()}])
+        self._lap(None)
         if self._board is not None:
             self._board.close()
+
+    def _lap(self, step: int | None) -> Mapping[str, Any]:
+        """What all spent since the last lap, written down. Collective."""
+        self.clock.rest()
+        lap = _together(team.gathered(self.clock.lap()))
+        if team.leads():
+            append_jsonl(self.folder / TIMES, [{"step": step, **lap}])
+        return lap
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file, all of them flushed to the disk."""
@@ -153,12 +173,12 @@ class Journal:
 
     def cut(self, step: int, sizes: Mapping[str, int]) -> None:
         """Forget everything after ``step`` steps, when the files had ``sizes`` bytes, and go on from there."""
-        for name in (METRICS, ROLLOUTS, TIMES):
+        for name in (METRICS, ROLLOUTS, TIMES) if team.leads() else ():
             path = self.folder / name
             if path.exists():
                 os.truncate(path, sizes.get(name, 0))
         self._first = step
-        if step == 0:
+        if step == 0 and team.leads():
             shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
     def _draw(self, step: int, metrics: Mapping[str, Any]) -> None:

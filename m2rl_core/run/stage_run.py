@@ -12,10 +12,10 @@ from typing_extensions import TypeVar
 
 from m2rl_core.config import AnyStage, EvalStage, RlStage, Study
 from m2rl_core.errors import ShortageError, StageError
-from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.plugins import Registry
 from m2rl_core.redaction import redacted
+from m2rl_core.run import team
 from m2rl_core.run.journal import Journal
 from m2rl_core.run.memory import DOING, remedies, shortage
 from m2rl_core.run.states import Part, States
@@ -52,7 +52,7 @@ class StageRun(Generic[S]):
 
     A stage with steps calls :meth:`restore` once, then :meth:`log` and :meth:`checkpoint` after every step, and
     :meth:`finish` at the end. Steps are counted from 0; :meth:`checkpoint` and :meth:`keep` take the number of steps
-    done.
+    done. Where several processes train together all of them call these; the first writes the journal and reports.
 
     Args:
         name: the stage's name in the study.
@@ -86,10 +86,10 @@ class StageRun(Generic[S]):
         self.name, self.stage, self.study, self.seed = name, stage, study, seed
         self.folder, self.models, self.registry = folder, models, registry
         self.suite, self.nodes, self.key = suite, nodes, key
-        self._send = send
+        self._send = send if team.leads() else _discard
         self._journal = Journal(folder)
         self._states = States(folder / "state", self._unusable, self.note)
-        self._observers = list(registry.observers)
+        self._observers = list(registry.observers) if team.leads() else []
         self._domains: dict[str, Domain] = {}
         self._begun = False
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,8 +164,9 @@ class StageRun(Generic[S]):
 
     @property
     def spent(self) -> tuple[float, float]:
-        """(wall, CPU) seconds that the stage has cost so far; work that a kill undid is left out."""
-        return self._journal.clock.total
+        """(wall, CPU) seconds that the stage has cost so far; work that a kill undid is left out. Collective."""
+        totals = team.gathered(self._journal.clock.total)
+        return totals[0][0], sum(cpu for _, cpu in totals)
 
     def log(
         self,
@@ -220,7 +221,8 @@ class StageRun(Generic[S]):
         """
         self._begun = True
         step, facts = self._states.load(parts) or (0, {})
-        self._journal.clock.before = (facts.get("seconds", 0.0), facts.get("cpu_seconds", 0.0))
+        if team.leads():  # whose account holds what all have spent
+            self._journal.clock.before = (facts.get("seconds", 0.0), facts.get("cpu_seconds", 0.0))
         self._journal.cut(step, facts.get("sizes", {}))
         return step
 
@@ -241,7 +243,7 @@ class StageRun(Generic[S]):
         self._write(name, save)
 
     def _write(self, name: str, save: Callable[[Path], None]) -> None:
-        with atomic_folder(self.folder / name) as folder:
+        with team.shared_folder(self.folder / name) as folder:
             save(folder)
 
     def close(self) -> None:

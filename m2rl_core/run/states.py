@@ -1,5 +1,7 @@
 """The states that a stage can be resumed from: ``state/step-NNNNNN/``, checksummed, the newest two of them.
 
+Processes that work together write one state: what each holds of the policy, and all else by the first of them.
+
 A state holds one folder per part (``0-policy``, ``1-source``, …), ``facts.json``, and ``SHA256SUMS`` of all files, in
 the format that ``sha256sum --check`` reads.
 """
@@ -12,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from m2rl_core.files import atomic_folder, content_hashes
+from m2rl_core.files import content_hashes
+from m2rl_core.run import team
 
 __all__ = ["Part", "States"]
 
@@ -21,7 +24,11 @@ SUMS, FACTS = "SHA256SUMS", "facts.json"
 
 
 class Part(Protocol):
-    """Anything with a state of its own. A folder that it saved must load to the very same state."""
+    """Anything with a state of its own. A folder that it saved must load to the very same state.
+
+    Where several processes train together, the first saves for all, but for a part whose ``collective`` is true: each
+    process then saves its own share of it, in the same folder.
+    """
 
     def save_state(self, folder: Path) -> None: ...
 
@@ -41,22 +48,32 @@ class States:
 
     def save(self, step: int, parts: Sequence[Part], facts: Mapping[str, Any]) -> None:
         """Write the state after ``step`` steps, then drop those that are older than the one before it."""
-        with atomic_folder(self.folder / f"step-{step:06d}") as folder:
+        with team.shared_folder(self.folder / f"step-{step:06d}") as folder:
             for name, part in _named(parts):
-                (folder / name).mkdir()
-                part.save_state(folder / name)
-            (folder / FACTS).write_text(json.dumps(facts))
-            (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(folder).items()))
-        for old in self._newest_first()[KEPT:]:
-            shutil.rmtree(old)
+                (folder / name).mkdir(exist_ok=True)
+                if team.leads() or getattr(part, "collective", False):
+                    part.save_state(folder / name)
+            team.wait()
+            if team.leads():
+                (folder / FACTS).write_text(json.dumps(facts))
+                (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in _digests(folder).items()))
+        if team.leads():
+            for old in self._newest_first()[KEPT:]:
+                shutil.rmtree(old)
 
     def load(self, parts: Sequence[Part]) -> tuple[int, Mapping[str, Any]] | None:
         """Load the newest usable state: (steps done, facts), or ``None`` where there is none. Others are removed."""
+        folder = team.told(self._newest_usable() if team.leads() else None)
+        if folder is None:
+            return None
+        for name, part in _named(parts):
+            part.load_state(folder / name)
+        return _step(folder), json.loads((folder / FACTS).read_text())
+
+    def _newest_usable(self) -> Path | None:
         for folder in self._newest_first():
             if not (problem := self._problem(folder)):
-                for name, part in _named(parts):
-                    part.load_state(folder / name)
-                return _step(folder), json.loads((folder / FACTS).read_text())
+                return folder
             self._warn(f"{folder.parent.name}/{folder.name} is damaged ({problem}); going back to the one before it")
             shutil.rmtree(folder)
         return None
@@ -86,4 +103,4 @@ def _named(parts: Sequence[Part]) -> list[tuple[str, Part]]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {name: digest for name, digest in content_hashes(folder).items() if name != SUMS}
+    return {name: digest for name, digest in content_hashes(folder, hidden=True).items() if name != SUMS}

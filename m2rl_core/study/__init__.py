@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from m2rl_core.config import EvalStage, Study, check_references, grounded, suite_owners
+from m2rl_core.config import EvalStage, Study, TrainStage, check_references, grounded, suite_owners
 from m2rl_core.errors import ConfigError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
@@ -19,9 +19,10 @@ from m2rl_core.study.folders import claim, is_done, opened, study_in
 from m2rl_core.study.graph import Node, expand, named, needed
 from m2rl_core.study.keys import keyed, narrowed
 from m2rl_core.study.schedule import Progress, run_here, run_parallel
-from m2rl_core.study.worker import Job
+from m2rl_core.study.teams import check_team, run_following
+from m2rl_core.study.worker import Job, Team
 
-__all__ = ["Node", "Progress", "named", "placed", "plan", "run_study", "study_in"]
+__all__ = ["Node", "Progress", "Team", "named", "placed", "plan", "run_study", "study_in"]
 
 STAGES: Mapping[str, str] = {
     "model": "m2rl_core.model:model",
@@ -81,6 +82,7 @@ def run_study(
     progress: Progress,
     parallel: int | None = None,
     registry: Registry | None = None,
+    team: Team | None = None,
 ) -> Path:
     """Do what is left to do of a study.
 
@@ -88,6 +90,7 @@ def run_study(
         source: the study's file; relative paths of models, plugins and domains' files start from its folder.
         only: a stage, which is then run with what it needs and nothing else.
         parallel: most worker processes at a time; 0 runs everything in this process.
+        team: processes that train each training stage together; one by default.
         registry: the study's plugins where they have been loaded already; ``None`` loads them. Workers load their own.
 
     Returns:
@@ -104,6 +107,12 @@ def run_study(
     registry = load_plugins(study.plugins) if registry is None else registry
     nodes = needed(plan(study, registry, runs), only)
     folder = runs.absolute() / study.name
+    job = partial(_job, study, {node.id: node for node in nodes}, team)
+    if team is not None:
+        check_team(team, nodes)
+        if team.node > 0:
+            run_following(nodes, job, progress)
+            return folder
     with opened(folder, study):
         left = []
         for node in nodes:
@@ -111,7 +120,6 @@ def run_study(
                 progress.cached(node.id)
             else:
                 left.append(node)
-        job = partial(_job, study, {node.id: node for node in nodes})
         if parallel == 0:
             run_here(left, job, progress)
         elif left:
@@ -120,7 +128,7 @@ def run_study(
     return folder
 
 
-def _job(study: Study, nodes: Mapping[str, Node], node: Node) -> Job:
+def _job(study: Study, nodes: Mapping[str, Node], team: Team | None, node: Node) -> Job:
     """All that ``node``'s worker needs to know."""
     models = {name: nodes[maker].folder / part for name, (maker, part) in node.models.items()}
     before = set(node.inputs)
@@ -128,7 +136,8 @@ def _job(study: Study, nodes: Mapping[str, Node], node: Node) -> Job:
         if other.id in before:
             before.update(other.inputs)
     views = tuple(other.view for other in nodes.values() if other.id in before)
-    return Job(node, narrowed(study, node), STAGES[node.kind], models, views)
+    trains = isinstance(node.config, TrainStage)
+    return Job(node, narrowed(study, node), STAGES[node.kind], models, views, team=team if trains else None)
 
 
 def _suites(study: Study, registry: Registry) -> dict[str, str]:

@@ -27,7 +27,7 @@ from m2rl_core.study import warm, worker
 from m2rl_core.study.graph import Node
 from m2rl_core.study.worker import Job
 
-__all__ = ["Progress", "run_here", "run_parallel"]
+__all__ = ["Progress", "devices", "run_here", "run_parallel"]
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one thread per process: results must not depend on how many there are
@@ -124,7 +124,7 @@ def _start_server(preload: Sequence[str]) -> None:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
     """Names of the GPUs for ``CUDA_VISIBLE_DEVICES``, found without asking torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -153,13 +153,15 @@ def _priorities(nodes: Sequence[Node]) -> dict[str, int]:
 class _Worker:
     """A node being worked on."""
 
-    def __init__(self, node: Node, job: Job) -> None:
-        self.node, self.study, self.device = node, job.study, job.device
+    def __init__(self, node: Node, job: Job, places: list[str]) -> None:
+        self.node, self.study, self.places = node, job.study, places
         self.outcome: tuple[str, Any] | None = None
         """``("finished", seconds)`` or ``("failed", …)``, once it has said so."""
         context = multiprocessing.get_context("forkserver")
         self.pipe, other = context.Pipe(duplex=False)
-        self.process = context.Process(target=worker.main, args=(job, other), name=node.id)
+        self.process = context.Process(
+            target=worker.main, args=(replace(job, device=",".join(filter(None, places))), other), name=node.id
+        )
         self.process.start()
         other.close()
 
@@ -199,10 +201,9 @@ class _Scheduler:
         self.running: list[_Worker] = []
         self.failures: list[M2rlError] = []
         self.job, self.progress = job, progress
-        devices = _devices() or [""]
-        cores = len(os.sched_getaffinity(0))
-        count = width or (len(devices) if devices != [""] else cores)
-        self.free = [devices[index % len(devices)] for index in range(count)]
+        gpus, cores = devices(), len(os.sched_getaffinity(0))
+        self.width = width or len(gpus) or cores
+        self.free = [gpus[index % len(gpus)] if gpus else "" for index in range(self.width)]
 
     def run(self) -> None:
         """Work until nothing is left that can be done."""
@@ -227,14 +228,23 @@ class _Scheduler:
 
     def _start_ready(self) -> None:
         for node in list(self.waiting):
-            if self.free and self.missing.isdisjoint(node.inputs):
+            if self.missing.isdisjoint(node.inputs):
+                job = self.job(node)
+                if (places := self._places(job)) > len(self.free):
+                    return  # the next ones, which need less, must not keep it waiting for ever
                 self.waiting.remove(node)
                 self.progress.started(node.id)
-                self.running.append(_Worker(node, replace(self.job(node), device=self.free.pop())))
+                self.running.append(_Worker(node, job, [self.free.pop() for _ in range(places)]))
+
+    def _places(self, job: Job) -> int:
+        """How many workers' places a job takes. Of several machines, all work on one stage at a time."""
+        if job.team is None:
+            return 1
+        return self.width if job.team.nodes > 1 else min(job.team.count, self.width)
 
     def _end(self, one: _Worker) -> None:
         self.running.remove(one)
-        self.free.append(one.device)
+        self.free += one.places
         one.process.join()
         if one.outcome is not None and one.outcome[0] == "finished":
             self.missing.discard(one.node.id)

@@ -20,6 +20,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from m2rl_core import errors
 from m2rl_core.config import Study
 from m2rl_core.errors import M2rlError, RunError, StageError
 from m2rl_core.files import locked, room, sweep
@@ -30,9 +31,42 @@ from m2rl_core.seeding import derive
 from m2rl_core.study import folders
 from m2rl_core.study.graph import Node
 
-__all__ = ["Job", "die_with_parent", "main", "perform"]
+__all__ = [
+    "MEETING",
+    "Job",
+    "Send",
+    "Team",
+    "described",
+    "die_with_parent",
+    "main",
+    "perform",
+    "stage_run",
+    "told",
+    "work",
+]
 
+MEETING = ".meeting"
+"""In a stage's folder: the attempt that all machines are to join."""
 Send = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Processes that train a stage together."""
+
+    count: int = 1
+    """On this machine."""
+    nodes: int = 1
+    """Machines; all run the same command on the same files."""
+    node: int = 0
+    """Which of them this is; the first does everything that is not training."""
+    rendezvous: str = ""
+    """``HOST:PORT`` on the first machine, where they meet."""
+
+    @property
+    def size(self) -> int:
+        """On all machines."""
+        return self.count * self.nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +83,8 @@ class Job:
     """What the node came from."""
     device: str = ""
     """``CUDA_VISIBLE_DEVICES`` of the worker; empty leaves it as it is."""
+    team: Team | None = None
+    """Where several processes are to do it."""
 
 
 def perform(job: Job, send: Send) -> float:
@@ -71,24 +107,45 @@ def perform(job: Job, send: Send) -> float:
         folders.begin(node)
         with locked(node.folder / ".lock", wait=True):  # until the last of a killed attempt is gone
             sweep(node.folder, deep=True)
-            run = StageRun(
-                name=node.stage,
-                stage=node.config,
-                study=job.study,
-                seed=derive(node.seed, node.stage),
-                folder=node.folder,
-                models=job.models,
-                registry=load_plugins(job.study.plugins),
-                suite=node.suite,
-                nodes=job.nodes,
-                key=node.key,
-                send=send,
-            )
-            with run.enough_memory(""):
-                resolve_name(job.target)(run)
-            run.close()
-            folders.end(node, *run.spent, started)
-    return run.spent[0]
+            spent = _spend(job, send)
+            folders.end(node, *spent, started)
+    return spent[0]
+
+
+def _spend(job: Job, send: Send) -> tuple[float, float]:
+    """Have the stage function work; returns the (wall, CPU) seconds that it has cost."""
+    if job.team is not None:
+        from m2rl_core.study.ranks import launch
+
+        return launch(job, send)
+    run = stage_run(job, send)
+    work(job, run)
+    return run.spent
+
+
+def stage_run(job: Job, send: Send) -> StageRun:
+    """What the job's stage function is called with."""
+    node = job.node
+    return StageRun(
+        name=node.stage,
+        stage=node.config,
+        study=job.study,
+        seed=derive(node.seed, node.stage),
+        folder=node.folder,
+        models=job.models,
+        registry=load_plugins(job.study.plugins),
+        suite=node.suite,
+        nodes=job.nodes,
+        key=node.key,
+        send=send,
+    )
+
+
+def work(job: Job, run: StageRun) -> None:
+    """Call the stage function, and close the journal."""
+    with run.enough_memory(""):
+        resolve_name(job.target)(run)
+    run.close()
 
 
 def main(job: Job, connection: Connection) -> None:
@@ -102,12 +159,25 @@ def main(job: Job, connection: Connection) -> None:
         with _printing_to(job.node):
             seconds = perform(job, lambda fields: connection.send(("event", dict(fields))))
         connection.send(("finished", seconds))
-    except M2rlError as error:
-        own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
-        connection.send(("failed", (own.__name__, str(error), "")))
     except BaseException as error:
-        message, trace = redacted(f"{type(error).__name__}: {error}"), redacted(traceback.format_exc())
-        connection.send(("failed", (StageError.__name__, message, trace)))
+        connection.send(("failed", described(error)))
+
+
+def described(error: BaseException) -> tuple[str, str, str]:
+    """(class of ours, message, traceback where it is not one that we raise on purpose) of an exception."""
+    if isinstance(error, M2rlError):
+        own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
+        return own.__name__, str(error), "".join(getattr(error, "__notes__", ()))
+    message, trace = redacted(f"{type(error).__name__}: {error}"), redacted(traceback.format_exc())
+    return StageError.__name__, message, trace
+
+
+def told(name: str, message: str, trace: str) -> M2rlError:
+    """The exception that :func:`described` described in another process."""
+    error: M2rlError = getattr(errors, name)(message)
+    if trace:
+        error.add_note(trace)
+    return error
 
 
 def die_with_parent() -> None:

@@ -28,9 +28,12 @@ class Writer:
 
     Filling is safe from several threads. The caller hands in a folder under a temporary name, and flushes and renames
     it after :meth:`close` (:func:`m2rl_core.files.atomic_folder` does both).
+
+    Args:
+        new: false in the second and later processes that fill what one has begun with the same layout.
     """
 
-    def __init__(self, folder: Path, layout: Layout, *, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, layout: Layout, *, shard_bytes: int = SHARD_BYTES, new: bool = True) -> None:
         self._tensors: dict[str, Stored] = {}
         self._files: dict[Path, int] = {}
         shards = _shards(_planned(folder, layout), shard_bytes)
@@ -39,10 +42,11 @@ class Writer:
             file = folder / (SINGLE if one else f"model-{number:05d}-of-{len(shards):05d}.safetensors")
             header, placed = _place(file, shard)
             self._tensors |= {tensor.name: tensor for tensor in placed}
-            self._files[file] = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            os.write(self._files[file], header)
-            os.ftruncate(self._files[file], len(header) + sum(tensor.bytes for tensor in placed))
-        if len(shards) > 1:
+            self._files[file] = os.open(file, os.O_WRONLY | (os.O_CREAT | os.O_EXCL if new else 0), 0o644)
+            if new:
+                os.write(self._files[file], header)
+                os.ftruncate(self._files[file], len(header) + sum(tensor.bytes for tensor in placed))
+        if new and len(shards) > 1:
             _write_index(folder, self._tensors)
 
     def write(self, name: str, offset: int, values: Tensor) -> None:
