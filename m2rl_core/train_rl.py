@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from m2rl_core.algorithm import assemble, batches, contributing, correct, credit, score
 from m2rl_core.config import RlStage
 from m2rl_core.policy import open_frozen, open_policy
+from m2rl_core.rollout.ahead import open_rollouts
 from m2rl_core.rollout.alarms import Alarms
-from m2rl_core.rollout.collect import collect
 from m2rl_core.rollout.diverged import batch_kept
-from m2rl_core.rollout.episodes import open_sampler
 from m2rl_core.rollout.mixture import open_source
 from m2rl_core.rollout.records import mean, records, summarise, workload
 from m2rl_core.rollout.verdicts import usable
@@ -31,12 +30,12 @@ def train_rl(run: StageRun[RlStage]) -> None:
     parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
     source, alarms = open_source(run), Alarms(run.note)
     policy, frozen = open_policy(run, start, temperature=stage.temperature), open_frozen(run)
-    with open_sampler(run, start, source.prompts, reasoning(run)) as sampler:
-        for step in range(run.restore(policy, source, alarms), stage.steps):
+    with open_rollouts(run, start, source, reasoning(run)) as rollouts:
+        for step in range(run.restore(policy, rollouts, source, alarms), stage.steps):
             with run.clock("sync"):
-                sampler.load_weights(policy.named_tensors(), version=step)
+                rollouts.load_weights(policy.named_tensors(), version=step)
             with run.clock("rollout"):
-                groups_P = collect(run, sampler, source, step)
+                groups_P = rollouts.collect(step)
             samples_S = usable(groups_P, run)
             with run.clock("score"):
                 scores = score(policy, frozen, samples_S, parts, stage.tokens_per_device)
@@ -50,11 +49,11 @@ def train_rl(run: StageRun[RlStage]) -> None:
                             policy.backward(batch, parts.loss, frozen.lecture(batch))
                         policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
-            metrics = alarms.watch(summarise(groups_P)) | scores | mean(corrections) | policy.metrics()
+            metrics = alarms.watch(summarise(groups_P, step)) | scores | mean(corrections) | policy.metrics()
             work = workload(groups_P, samples_S, contributing(samples_S, parts.loss))
             run.log(step, metrics, samples=records(groups_P), workload=work)
             run.keep(step + 1, policy.save, every=stage.keep_every)
-            run.checkpoint(step + 1, policy, source, alarms, every=stage.checkpoint_every)
+            run.checkpoint(step + 1, policy, rollouts, source, alarms, every=stage.checkpoint_every)
     run.finish(policy.save)
 
 

@@ -98,6 +98,14 @@ def _algorithm(registry: Registry, stage: RlStage, owner: str, domains: Mapping[
             "trained as several, because their episodes drop earlier reasoning",
             then="let these domains keep it, or use a loss that goes token by token",
         )
+    if stage.staleness and made.importance is None:
+        taught_too = " (a teacher does not make up for that: it, too, judges tokens that another policy has drawn)"
+        raise ConfigError(
+            f"{owner}.staleness: tokens are then drawn by weights one step older than those that are trained, and "
+            f"algorithm '{name}' does not correct for it{taught_too if taught else ''}",
+            found=stage.staleness,
+            then=f"give it a rule, as in 'algorithm: {{use: {name}, importance: mis}}', or set staleness: 0",
+        )
     if stage.refill and taught:
         raise ConfigError(
             f"{owner}.refill: under '{name}' groups of equal rewards teach too", found=stage.refill, allowed="0"

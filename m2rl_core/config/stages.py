@@ -162,6 +162,9 @@ class RlStage(TrainStage):
     refill: NonNegativeInt = 0
     """How often a step's groups of equal rewards are replaced by new prompts of their domains, as in DAPO's dynamic
     sampling. Paper silent; the released code samples once."""
+    staleness: Literal[0, 1] = 0
+    """Steps that rollouts are ahead of training: with 1, a second process draws the groups of the next step while this
+    one is trained on, with weights one step old; needs an importance rule. The paper's code samples first."""
     updates: PositiveInt = 1
     """Optimizer updates per step. Section A: one gradient update per 2048 rollouts."""
     max_tokens: PositiveInt = 32768

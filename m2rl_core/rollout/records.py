@@ -15,13 +15,14 @@ TROUBLE = "the environment failed"
 """Begins the reason of a verdict that failed before there was something to verify."""
 
 
-def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
+def summarise(groups_P: Sequence[Group], version: int | None = None) -> dict[str, float | None]:
     """Reward, length and health of a step, of all domains together and of each (``reward/math``).
 
     Rewards are means over samples with a verdict, ``length`` is the mean of a sample's tokens and ``tokens`` their sum;
     shares are of groups or of samples. ``dropped`` groups, which others have replaced, count like all others. Sums run
     in sample order, so that
-    a resumed run repeats them bit for bit.
+    a resumed run repeats them bit for bit. Where ``version`` says which policy is about to be trained,
+    ``staleness`` is the mean over sampled tokens of that minus the version that drew the token.
     """
     metrics: dict[str, float | None] = {}
     domains = list(dict.fromkeys(g.prompt.domain for g in groups_P))
@@ -40,6 +41,9 @@ def summarise(groups_P: Sequence[Group]) -> dict[str, float | None]:
         metrics["dropped" + suffix] = sum(g.dropped for g in groups)
         metrics["verifier_failures" + suffix] = fmean(s.reward.value is None for s in samples)
         metrics["samples" + suffix] = len(samples)
+        versions = [v for s in samples for v, drawn in zip(s.versions_L, s.sampled_L, strict=True) if drawn]
+        if versions and version is not None:
+            metrics["staleness" + suffix] = version - fmean(versions)
     return metrics
 
 

@@ -32,7 +32,7 @@ from m2rl_core.plugins import load_plugins
 from m2rl_core.redaction import redacted
 from m2rl_core.types import Reward, Trajectory
 
-__all__ = ["BUILD_SECONDS", "MAX_RESULT", "Recipe", "describe", "frame", "frames"]
+__all__ = ["BUILD_SECONDS", "MAX_RESULT", "Recipe", "describe", "die_with_parent", "frame", "frames"]
 
 BUILD_SECONDS = 60.0
 """Limit for loading the plugins, and for building one domain."""
@@ -168,6 +168,15 @@ def _confine(parent: int) -> None:
     _limit(resource.RLIMIT_AS, MEMORY)
     _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
     _limit(resource.RLIMIT_CORE, 0)
+    die_with_parent(parent)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, however it ends.
+
+    Args:
+        parent: process id of that thread's process.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -8,6 +8,9 @@ A step's seconds are ``total``, split into ``rollout``, ``score``, ``train``, ``
 ``rollout/DOMAIN``, … are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
 
 Of processes that train together the first writes: its own wall seconds, everyone's CPU and verifier seconds.
+
+Where rollouts are one step ahead, ``rollout`` is the time that training waits for them, but its CPU seconds are those
+of the sampler's process; ``sampler`` is that process's time, beside all others.
 """
 
 from __future__ import annotations
@@ -35,11 +38,16 @@ METRICS, ROLLOUTS, TIMES = "metrics.jsonl", "rollouts.jsonl", "times.jsonl"
 
 
 class Clock:
-    """Wall and CPU seconds by kind of work. CPU seconds are those of this process and of children that have ended."""
+    """Wall and CPU seconds by kind of work.
+
+    CPU seconds are those of this process, of children that have ended, and of one that still runs and tells.
+    """
 
     def __init__(self) -> None:
         self.before = (0.0, 0.0)
         """(wall, CPU) seconds of earlier attempts at the stage, up to the state that was restored."""
+        self.running = 0.0
+        """CPU seconds of a child that still runs, as far as it has told; 0 once it has ended and the system counts."""
         self._start = self._lap = self._now()
         self._measured = 0.0
         """Wall seconds of this lap that blocks have measured."""
@@ -47,10 +55,10 @@ class Clock:
         """(wall, CPU) seconds of the blocks within the one that is being measured."""
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
-    @staticmethod
-    def _now() -> tuple[float, float]:
+    def _now(self) -> tuple[float, float]:
         spent = os.times()
-        return time.perf_counter(), spent.user + spent.system + spent.children_user + spent.children_system
+        ended = spent.children_user + spent.children_system
+        return time.perf_counter(), spent.user + spent.system + ended + self.running
 
     @contextmanager
     def measure(self, kind: str) -> Iterator[None]:

@@ -162,6 +162,10 @@ class StageRun(Generic[S]):
         """Charge seconds that were measured elsewhere, e.g. in verifier processes, to ``kind``."""
         self._journal.clock.charge(kind, seconds, cpu_seconds)
 
+    def running(self, cpu_seconds: float) -> None:
+        """Count the CPU seconds that a child process has spent so far; 0 after it has ended, for then all count."""
+        self._journal.clock.running = cpu_seconds
+
     @property
     def spent(self) -> tuple[float, float]:
         """(wall, CPU) seconds that the stage has cost so far; work that a kill undid is left out. Collective."""
