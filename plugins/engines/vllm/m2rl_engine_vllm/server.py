@@ -100,6 +100,8 @@ class Server:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             await asyncio.to_thread(self._process.wait)
         if self._said is not None:
             self._said.close()

@@ -122,3 +122,16 @@ def test_tensors_that_do_not_fit_are_refused_and_change_nothing(driver: Any, eng
         with pytest.raises(DataError, match=message):
             driver.run(engine.load_weights(iter(wrong), 6))
     assert driver.greedy(engine, driver.prompts) == before
+
+
+def test_compiled_and_in_bfloat16(driver: Any) -> None:
+    """The defaults, which are not what the other tests compare numbers with."""
+    compiled = driver.start(dtype="bfloat16", eager=False)
+    for version in (1, 2):
+        driver.run(compiled.load_weights(iter(driver.other_weights(version)), version))
+        assert compiled.difference is not None
+        assert 0 < compiled.difference < 0.1
+    turns = driver.run(compiled.generate(driver.prompts[3], Sampling(32, seed=1), 4))
+    for turn in turns:
+        assert turn.versions == [2] * 32
+    driver.run(compiled.close())
