@@ -49,6 +49,13 @@ class Components:
         """True where the loss needs a divergence from a teacher over the whole vocabulary."""
         return self.loss.divergence is not None
 
+    @property
+    def leaves(self) -> list[object]:
+        """The parts, those of sums one by one."""
+        parts = (self.advantage, self.importance, self.loss)
+        sums = (part.parts if isinstance(part, SumAdvantage | SumLoss) else [(1.0, part)] for part in parts)
+        return [leaf for found in sums for _, leaf in found]
+
     def scores(self, updates: int) -> frozenset[str]:
         """Log-probs to be computed for every sample of a step with so many updates, before the first."""
         needs = self.advantage.needs | (self.importance.needs if self.importance else frozenset())

@@ -62,7 +62,12 @@ class ComponentConfig(BaseModel):
 
 
 class Component(Protocol):
-    """What all components share. Built as ``cls(config)`` with a validated ``Config``."""
+    """What all components share. Built as ``cls(config)`` with a validated ``Config``.
+
+    A mixture, an advantage, an importance rule or a loss that remembers something from step to step has two methods
+    more, ``save_state(folder)`` and ``load_state(folder)``: what it writes there is part of the stage's checkpoints.
+    Draws of its own come from :func:`m2rl_core.seeding.derive`, or from the generators of Python, NumPy or torch.
+    """
 
     name: ClassVar[str]
     """The name that a study's ``use:`` says."""

@@ -17,7 +17,7 @@ from m2rl_core.rollout.diverged import batch_kept
 from m2rl_core.rollout.mixture import open_source
 from m2rl_core.rollout.records import mean, records, summarise, workload
 from m2rl_core.rollout.verdicts import usable
-from m2rl_core.run import StageRun
+from m2rl_core.run import Components, StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.types import Reasoning, Sample
 
@@ -28,10 +28,10 @@ def train_rl(run: StageRun[RlStage]) -> None:
     """Train ``run.stage.init`` on what it says itself; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
     parts = assemble(run.registry, stage, f"stages.{run.name}.algorithm")
-    source, alarms = open_source(run), Alarms(run.note)
+    source, alarms, held = open_source(run), Alarms(run.note), Components(parts.leaves)
     policy, frozen = open_policy(run, start, temperature=stage.temperature), open_frozen(run)
     with open_rollouts(run, start, source, reasoning(run)) as rollouts:
-        for step in range(run.restore(policy, rollouts, source, alarms), stage.steps):
+        for step in range(run.restore(policy, rollouts, source, alarms, held), stage.steps):
             with run.clock("sync"):
                 rollouts.load_weights(policy.named_tensors(), version=step)
             with run.clock("rollout"):
@@ -53,7 +53,7 @@ def train_rl(run: StageRun[RlStage]) -> None:
             work = workload(groups_P, samples_S, contributing(samples_S, parts.loss))
             run.log(step, metrics, samples=records(groups_P), workload=work)
             run.keep(step + 1, policy.save, every=stage.keep_every)
-            run.checkpoint(step + 1, policy, rollouts, source, alarms, every=stage.checkpoint_every)
+            run.checkpoint(step + 1, policy, rollouts, source, alarms, held, every=stage.checkpoint_every)
     run.finish(policy.save)
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from m2rl_core.config import RlStage
 from m2rl_core.errors import ConfigError, DataError, boundary
 from m2rl_core.interfaces import ComponentConfig, Mixture
-from m2rl_core.run import StageRun
+from m2rl_core.run import Components, StageRun
 from m2rl_core.seeding import derive
 from m2rl_core.types import Group, Prompt
 
@@ -121,11 +121,13 @@ class Source:
         owed = {domain: [value.numerator, value.denominator] for domain, value in self.owed.items()}
         state = {"owed": owed, "drawn": self.drawn, "rewards": self.rewards}
         (folder / "source.json").write_text(json.dumps(state))
+        Components([self.mixture]).save_state(folder)
 
     def load_state(self, folder: Path) -> None:
         state = json.loads((folder / "source.json").read_text())
         self.owed = {domain: Fraction(*value) for domain, value in state["owed"].items()}
         self.drawn, self.rewards = state["drawn"], state["rewards"]
+        Components([self.mixture]).load_state(folder)
 
 
 def open_source(run: StageRun[RlStage]) -> Source:

@@ -2,5 +2,6 @@
 
 from m2rl_core.run.journal import ROLLOUTS
 from m2rl_core.run.stage_run import NodeView, StageRun
+from m2rl_core.run.states import Components
 
-__all__ = ["ROLLOUTS", "NodeView", "StageRun"]
+__all__ = ["ROLLOUTS", "Components", "NodeView", "StageRun"]

@@ -18,7 +18,9 @@ from m2rl_core.redaction import redacted
 from m2rl_core.run import team
 from m2rl_core.run.journal import Journal
 from m2rl_core.run.memory import DOING, remedies, shortage
+from m2rl_core.run.randomness import Randomness
 from m2rl_core.run.states import Part, States
+from m2rl_core.seeding import derive
 from m2rl_core.types import Prompt
 
 __all__ = ["NodeView", "StageRun"]
@@ -88,6 +90,7 @@ class StageRun(Generic[S]):
         self.suite, self.nodes, self.key = suite, nodes, key
         self._send = send if team.leads() else _discard
         self._journal = Journal(folder)
+        self._randomness = Randomness()
         self._states = States(folder / "state", self._unusable, self.note)
         self._observers = list(registry.observers) if team.leads() else []
         self._domains: dict[str, Domain] = {}
@@ -215,7 +218,7 @@ class StageRun(Generic[S]):
         if every and step % every == 0:
             seconds, cpu_seconds = self.spent
             facts = {"key": self.key, "seconds": seconds, "cpu_seconds": cpu_seconds, "sizes": self._journal.sizes()}
-            self._states.save(step, parts, facts)
+            self._states.save(step, (*parts, self._randomness), facts)
 
     def restore(self, *parts: Part) -> int:
         """Load the newest state that is whole, and cut the journal to what it was then.
@@ -224,7 +227,8 @@ class StageRun(Generic[S]):
             The first step still to do; 0 where nothing can be resumed.
         """
         self._begun = True
-        step, facts = self._states.load(parts) or (0, {})
+        self._randomness.seed(derive(self.seed, "generators"))
+        step, facts = self._states.load((*parts, self._randomness)) or (0, {})
         if team.leads():  # whose account holds what all have spent
             self._journal.clock.before = (facts.get("seconds", 0.0), facts.get("cpu_seconds", 0.0))
         self._journal.cut(step, facts.get("sizes", {}))

@@ -12,17 +12,18 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from m2rl_core.files import content_hashes
 from m2rl_core.run import team
 
-__all__ = ["Part", "States"]
+__all__ = ["Components", "Part", "States"]
 
 KEPT = 2
 SUMS, FACTS = "SHA256SUMS", "facts.json"
 
 
+@runtime_checkable
 class Part(Protocol):
     """Anything with a state of its own. A folder that it saved must load to the very same state.
 
@@ -33,6 +34,22 @@ class Part(Protocol):
     def save_state(self, folder: Path) -> None: ...
 
     def load_state(self, folder: Path) -> None: ...
+
+
+class Components:
+    """Those of some components that have a state, as one part; most have none."""
+
+    def __init__(self, components: Sequence[object]) -> None:
+        self.parts = [component for component in components if isinstance(component, Part)]
+
+    def save_state(self, folder: Path) -> None:
+        for name, part in _named(self.parts):
+            (folder / name).mkdir()
+            part.save_state(folder / name)
+
+    def load_state(self, folder: Path) -> None:
+        for name, part in _named(self.parts):
+            part.load_state(folder / name)
 
 
 class States:
@@ -86,8 +103,11 @@ class States:
         sums = folder / SUMS
         if not sums.is_file():
             return f"{SUMS} is missing"
-        lines = (line.partition("  ") for line in sums.read_text(errors="replace").splitlines())
-        expected, found = {name: digest for digest, _, name in lines}, _digests(folder)
+        try:
+            lines = (line.partition("  ") for line in sums.read_text(errors="replace").splitlines())
+            expected, found = {name: digest for digest, _, name in lines}, _digests(folder)
+        except OSError as error:  # a disk that is breaking
+            return f"{error.filename or folder} cannot be read: {error.strerror}"
         for name in sorted({FACTS, *expected, *found}):
             if name not in found or expected.get(name) != found[name]:
                 return f"wrong checksum of {name}" if name in found else f"{name} is missing"
