@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from m2rl_core.errors import DataError, StageError
+from m2rl_core.errors import ConfigError, DataError, StageError
 from m2rl_core.types import Sampling, Turn
 from m2rl_engine_vllm import buckets, mapping, parity
 from m2rl_engine_vllm.backend import Backend
@@ -42,14 +42,20 @@ class VllmEngine:
         self._folder = Path()
         self._updates = itertools.count()
 
-    async def start(self, model: Path, *, max_tokens: int) -> None:
+    async def start(self, model: Path, *, max_tokens: int, trust_remote_code: bool = False) -> None:
         """Start vLLM, or reach its servers, with the Hugging Face folder ``model`` as version 0.
 
         Raises:
             DataError: no safetensors weights, or a model that vLLM does not take.
-            ConfigError: settings that do not fit each other, the machine or the servers.
+            ConfigError: settings that do not fit each other, the machine or the servers; a model's own code.
             StageError: vLLM did not start.
         """
+        if trust_remote_code:
+            raise ConfigError(
+                "model.trust_remote_code: the engine 'vllm' runs no code that lies in a model's folder",
+                found=True,
+                then="leave it out where vLLM knows the architecture itself, or use engine: embedded",
+            )
         await self.close()
         self._model, self._context = model.resolve(), max_tokens
         self._shapes = await asyncio.to_thread(buckets.shapes_of, model)
