@@ -29,7 +29,7 @@ from m2rl_core.config import OptimSection
 from m2rl_core.estimate import Load, Shape, head, peak
 from m2rl_core.estimate.lengths import ALIGN
 from m2rl_core.interfaces import Loss
-from m2rl_core.ops import Lecture, fused, fused_loss, logprob, products, token_logps
+from m2rl_core.ops import Lecture, divergence, fused, fused_loss, logprob, products, token_logps
 from m2rl_core.ops.rows import Comparison, Partial
 from m2rl_core.packing import ALIGN as ROW_ALIGN
 from m2rl_core.policy import Frozen, Policy, attention
@@ -145,11 +145,11 @@ class Kernels:
 
 def as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
     """Chunks, kernels and sums of the ops: fake tensors of CUDA need a torch that was built for it."""
+    for held in (divergence.HELD_ELEMENTS, logprob.HELD_ELEMENTS, logprob.SLICE):
+        patch.setitem(held, "cpu", held["cuda"])
     for ops in (fused, logprob):
-        patch.setitem(ops.HELD_ELEMENTS, "cpu", ops.HELD_ELEMENTS["cuda"])
         patch.setattr(ops, "row_functions", lambda _: Kernels)
         patch.setattr(ops, "accumulate_", lambda total, *_: total.zero_())  # addmm's own sum: it has no workspace
-    patch.setitem(logprob.SLICE, "cpu", logprob.SLICE["cuda"])
     patch.setattr(torch.nn.Linear, "to", converted)
 
 
@@ -190,14 +190,14 @@ def train(load: Load, policy: Policy, teacher: Policy | None) -> None:
         logps, _ = run(load, policy, token_logps)
         torch.autograd.backward(logps.sum())
         return
-    lecture, divergence = None, None
+    taught: dict[str, Any] = {}
     if load.lectured:
         assert teacher is not None
         with torch.no_grad():
             lecture = run(load, teacher, lambda hidden_N, head, *_, **__: Lecture(hidden_N, head))
-        divergence = Divergence("reverse")
-    asked = {"token_loss": lambda _, scores: scores.logps_N, "lecture": lecture, "divergence": divergence}
-    total, _ = run(load, policy, partial(fused_loss, **asked))
+        taught = {"lecture": lecture, "divergence": Divergence("reverse")}
+    work = partial(fused_loss, token_loss=lambda _, scores: scores.logps_N, **taught)
+    total, _ = run(load, policy, work)
     torch.autograd.backward(total)
 
 
@@ -224,7 +224,7 @@ class OfSequences(NegativeLogLikelihood):
 class Distilled(NegativeLogLikelihood):
     """The divergence from the teacher at every token."""
 
-    divergence = Divergence("reverse")
+    divergence: Divergence | None = Divergence("reverse")
 
     def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
         assert batch.divergence_T is not None
@@ -382,16 +382,28 @@ def test_a_frozen_model_by_hand() -> None:
 
 def test_a_great_teacher_is_the_fullest_moment_when_it_scores() -> None:
     """No gradients are there then; under a lecture those of earlier batches are."""
-    giant = replace(TINY, hidden=4096, heads=32, head_dim=128, ffn=65536)
-    load = replace(ON_CPU, frozen=giant)
-    assert peak(load).gradients == 0
-    assert peak(replace(load, lectured=True)).gradients == 4 * TINY.parameters
-    assert peak(load).activations > peak(ON_CPU).activations
+    giant = replace(ON_CPU, tokens=65536, frozen=replace(TINY, hidden=4096, heads=32, head_dim=128, ffn=65536))
+    assert peak(giant).gradients == 0
+    assert peak(replace(giant, lectured=True)).gradients == 4 * TINY.parameters
+    assert peak(giant).activations > peak(replace(giant, frozen=None)).activations
+
+
+def test_opening_a_frozen_model_takes_twice_what_it_holds() -> None:
+    """And one matrix more; a batch so small that nothing else matters."""
+    giant = replace(TINY, hidden=1024, layers=8, heads=16, head_dim=64, ffn=2048)
+    policy = opened(giant, dtype="bfloat16")
+    frozen, live = Frozen({"teacher": Path()}, {}, "", lambda _: policy), watched(policy)
+    with live:
+        frozen.use("teacher")
+    load = Load(TINY, tokens=16, cpu=True, row=16, frozen=giant)
+    estimated = peak(load).total - 12 * TINY.parameters
+    assert estimated == pytest.approx(4 * giant.parameters)
+    assert estimated == pytest.approx(live.peak, rel=0.05)
 
 
 def test_constants_are_those_of_the_code() -> None:
     for cpu, device in {True: "cpu", False: "cuda"}.items():
-        assert head.FUSED[cpu] == fused.HELD_ELEMENTS[device]
+        assert head.FUSED[cpu] == divergence.HELD_ELEMENTS[device]
         assert head.LOGPS[cpu] == logprob.HELD_ELEMENTS[device]
         assert head.SLICE[cpu] == logprob.SLICE[device]
     assert ALIGN == ROW_ALIGN

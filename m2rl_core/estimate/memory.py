@@ -101,10 +101,12 @@ def _workspaces(load: Load) -> Iterator[float]:
 
 
 def _frozen_moments(load: Load) -> Iterator[_Moment]:
-    """While the frozen model scores or lectures."""
+    """While the frozen model is opened, and while it scores or lectures."""
     if (shape := load.frozen) is None:
         return
     scorer = replace(load, shape=shape)
+    if load.devices == 1:  # all of it is there in float32 before its matrices are cast
+        yield _Moment(frozen=FLOAT32 * shape.parameters - _resident(load), without_gradients=not load.lectured)
     # Nothing is saved, but the embedding and the layer's input stay.
     passing = load.tokens * (_forward(scorer) + 2 * load.residual * shape.hidden) + _mask(load)
     gathered = 2 * load.size * shape.layer_parameters if load.devices > 1 else 0
