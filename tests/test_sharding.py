@@ -1,10 +1,11 @@
-"""Two processes under FSDP2 do what one does: gloo on a CPU, no ports of ours, the same samples shared out."""
+"""Two and four processes under FSDP2 do what one does: gloo on a CPU, no ports of ours, the same samples shared out."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +13,139 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from m2rl_core.config import OptimSection
-from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.policy import Policy
-from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
-from m2rl_core.types import Sample
+from m2rl_core.weights import Checkpoint
 
-Make = Callable[..., Sample]
-WORK = Path(__file__).parent / "ranks" / "policy.py"
-STEPS, LR, TOKENS = 3, 0.01, 64
+WORK = Path(__file__).parent / "ranks" / "rank_work.py"
+sys.path.insert(0, str(WORK.parent))
+rank_work = importlib.import_module("rank_work")  # what the ranks run, too
+sys.path.remove(str(WORK.parent))
+CASES, resumed, work_on = rank_work.CASES, rank_work.resumed, rank_work.work_on
+EXACT = [name for name in CASES if name != "bfloat16"]
 pytestmark = pytest.mark.slow
+Found = dict[str, Any]
 
 
-def together(ranks: int, model: Path, work: Path, samples: list[Sample], **job: Any) -> list[dict[str, Any]]:
+def together(ranks: int, work: Path, models: dict[str, Path], cases: Sequence[str], state: Path | None) -> list[Found]:
     """What every rank has found."""
-    job = {"samples": samples, "dtype": "float32", "checkpointing": False, "steps": STEPS, "lr": LR} | job
-    torch.save(job, work / "job.pt")
-    command = [sys.executable, str(WORK)]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(ranks), str(model), str(work)], stderr=subprocess.PIPE, text=True)
-        for rank in range(ranks)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
+    work.mkdir()
+    torch.save({"models": models, "state": state}, work / "job.pt")
+    command = [sys.executable, str(WORK), str(ranks), str(work), *cases]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
+    assert done.returncode == 0, done.stderr
     return [torch.load(work / f"found-{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 
-def alone(model: Path, samples: list[Sample]) -> tuple[Policy, dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """The policy of one process after the same steps, its first gradients and its metrics."""
-    policy, loss = Policy.load(model, dtype="float32", optim=OptimSection()), NegativeLogLikelihood(ComponentConfig())
-    gradients, metrics = {}, []
-    for step in range(STEPS):
-        for batch in policy.pack(samples, TOKENS):
-            policy.backward(batch, loss)
-        if step == 0:
-            gradients = {n: p.grad.clone() for n, p in policy.model.named_parameters() if p.grad is not None}
-        policy.step(LR)
-        metrics.append(policy.metrics())
-    return policy, gradients, metrics
+@pytest.fixture(scope="module")
+def models(tiny_model: Path, other_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    third = tmp_path_factory.mktemp("third")
+    policy = Policy.load(other_model, dtype="float32")
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.5)
+    policy.save(third)
+    return {"start": tiny_model, "other": other_model, "third": third}
 
 
-@pytest.fixture
-def samples(make_sample: Make) -> list[Sample]:
-    found = [make_sample(12 + 5 * i, 4 + 3 * i, i) for i in range(9)]
-    share_tokens(found)
-    return found
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
 
 
-def test_two_processes_train_as_one(tiny_model: Path, tmp_path: Path, samples: list[Sample]) -> None:
-    policy, gradients, metrics = alone(tiny_model, samples)
-    ranks = together(2, tiny_model, tmp_path, samples)
-    assert ranks[0]["backwards"] == ranks[1]["backwards"], "collective operations must match"
-    for found in ranks:
-        assert found["gradients"].keys() == gradients.keys()
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
-        for one, other in zip(found["metrics"], metrics, strict=True):
-            assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
-        for name, parameter in policy.named_tensors():
-            torch.testing.assert_close(found["weights"][name], parameter, rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def alone(models: dict[str, Path], place: Path) -> Found:
+    """What one process finds, without a group."""
+    return {name: work_on(name, models, place) for name in CASES}
 
 
-def test_every_sample_is_scored_on_one_rank(tiny_model: Path, tmp_path: Path, samples: list[Sample]) -> None:
-    ranks = together(2, tiny_model, tmp_path, samples, steps=1, checkpointing=True)
-    policy = Policy.load(tiny_model, dtype="float32")
-    for batch in policy.pack(samples, TOKENS):
-        expected = policy.logps(batch)
-        for piece in batch.pieces_N:
-            [scored] = [found["logps"][piece.sample] for found in ranks if found["logps"][piece.sample] is not None]
-            mine = expected[piece.at : piece.at + piece.stop - piece.start]
-            torch.testing.assert_close(scored, mine, rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def four(models: dict[str, Path], place: Path) -> list[Found]:
+    return together(4, place / "four", models, ["separable", "sequences", "taught", "lone"], None)
 
 
-def test_a_rank_without_samples_takes_part(tiny_model: Path, tmp_path: Path, make_sample: Make) -> None:
-    sample = make_sample(20, 9)
-    share_tokens([sample])
-    _, gradients, metrics = alone(tiny_model, [sample])
-    for found in together(2, tiny_model, tmp_path, [sample]):
-        assert found["metrics"][0] == pytest.approx(metrics[0], rel=1e-5, abs=1e-6)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
+@pytest.fixture(scope="module")
+def two(models: dict[str, Path], place: Path, four: list[Found]) -> list[Found]:
+    """Goes on from what four have saved, too."""
+    return together(2, place / "two", models, list(CASES), place / "four" / "state-separable")
 
 
-def test_what_two_processes_save_opens_in_transformers(tiny_model: Path, tmp_path: Path, samples: list[Sample]) -> None:
-    found, _ = together(2, tiny_model, tmp_path, samples, dtype="bfloat16", steps=1)
-    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+def same(found: Found, expected: Found) -> None:
+    """Losses, norms and gradients to within 1e-6, weights to what Adam makes of that."""
+    assert len(found["metrics"]) == len(expected["metrics"])
+    for one, other in zip(found["metrics"], expected["metrics"], strict=True):
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+    assert found["gradients"].keys() == expected["gradients"].keys()
+    for name, gradient in expected["gradients"].items():
+        torch.testing.assert_close(found["gradients"][name], gradient, rtol=1e-5, atol=1e-6)
+    for name, parameter in expected["weights"].items():
+        torch.testing.assert_close(found["weights"][name], parameter, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_two_processes_train_as_one(two: list[Found], alone: Found, case: str) -> None:
+    for found in two:
+        same(found[case], alone[case])
+
+
+@pytest.mark.parametrize("case", ["separable", "sequences", "taught", "lone"])
+def test_four_processes_train_as_one(four: list[Found], alone: Found, case: str) -> None:
+    for found in four:
+        same(found[case], alone[case])
+
+
+def test_what_all_ranks_tell_is_the_same_to_the_bit(two: list[Found], four: list[Found]) -> None:
+    for ranks in (two, four):
+        for case in ranks[0].keys() - {"resumed"}:
+            for found in ranks[1:]:
+                assert found[case]["metrics"] == ranks[0][case]["metrics"]
+                assert found[case]["batches"] == ranks[0][case]["batches"], "collective operations must match"
+
+
+def test_clipping_is_by_the_norm_over_all_ranks(two: list[Found], alone: Found) -> None:
+    """Without it every rank would clip by its own: the reported norm is that of the whole gradient."""
+    for found in (alone["clipped"], *(each["clipped"] for each in two)):
+        norm = torch.stack([gradient.norm() for gradient in found["gradients"].values()]).norm().item()
+        assert found["metrics"][0]["grad_norm"] == pytest.approx(norm, rel=1e-6)
+        assert norm > 0.01 * 10
+
+
+def test_every_rank_knows_all_scores(two: list[Found], four: list[Found], alone: Found) -> None:
+    for found in (*two, *four):
+        for mine, expected in zip(found["taught"]["scores"], alone["taught"]["scores"], strict=True):
+            for one, other in zip(mine, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_two_go_on_from_the_state_of_four(two: list[Found], alone: Found) -> None:
+    """The third step is that of the uninterrupted run, the weights after it too."""
+    for found in two:
+        assert found["resumed"]["metrics"][0] == pytest.approx(alone["separable"]["metrics"][2], rel=1e-5, abs=1e-6)
+        for name, parameter in alone["separable"]["weights"].items():
+            torch.testing.assert_close(found["resumed"]["weights"][name], parameter, rtol=0, atol=2e-5)
+
+
+def test_one_goes_on_from_the_state_of_two(
+    two: list[Found], alone: Found, models: dict[str, Path], place: Path
+) -> None:
+    found = resumed(place / "two" / "state-separable", models)
+    assert found["metrics"][0] == pytest.approx(alone["separable"]["metrics"][2], rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["separable", "bfloat16"])
+def test_what_two_processes_save_opens_in_transformers(two: list[Found], place: Path, case: str) -> None:
+    saved = AutoModelForCausalLM.from_pretrained(place / "two" / f"saved-{case}")
+    assert saved.dtype == torch.float32
     for name, parameter in saved.named_parameters():
-        assert torch.equal(parameter, found["weights"][name])
+        assert torch.equal(parameter, two[0][case]["weights"][name])
+
+
+def test_several_processes_write_what_one_writes(four: list[Found], place: Path, tmp_path: Path) -> None:
+    """The same files, the same tensors, the same configuration."""
+    policy = Policy.load(place / "four" / "saved-lone", dtype="float32")
+    policy.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (place / "four" / "saved-lone").iterdir()}
+    for name in ("config.json", "generation_config.json"):
+        assert (tmp_path / name).read_text() == (place / "four" / "saved-lone" / name).read_text()
+    with Checkpoint.open(tmp_path) as one, Checkpoint.open(place / "four" / "saved-lone") as other:
+        assert one.tensors.keys() == other.tensors.keys()
+        assert all(torch.equal(one.load(name), other.load(name)) for name in one.tensors)

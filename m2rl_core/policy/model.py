@@ -277,7 +277,8 @@ class Policy:
     # ── weights and state ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _parameters(self) -> dict[str, Tensor]:
-        """Hugging Face name → parameter, a tied head once."""
+        """Hugging Face name → parameter, a tied head once; of several processes, each with its own rows."""
+        sharding.forget(self.scorer)
         return {sharding.plain_name(name): parameter for name, parameter in self.model.named_parameters()}
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -302,7 +303,6 @@ class Policy:
         """
         tied = {"lm_head.weight"} if self.model.config.tie_word_embeddings else set()
         storage.read_rows(folder, self._parameters(), tied, self.source)
-        sharding.forget(self.scorer)
         self.source = folder
 
     def save_state(self, folder: Path) -> None:
@@ -312,7 +312,6 @@ class Policy:
     def load_state(self, folder: Path) -> None:
         """Take up a state, whatever number of processes saved it. Collective."""
         self.skipped = storage.load_state(folder, self._parameters(), self.optimizer, "skipped")["skipped"]
-        sharding.forget(self.scorer)
 
 
 def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, temperature: float = 1.0) -> Policy:

@@ -80,18 +80,18 @@ def _gathered(bucket: Sequence[Tensor]) -> Iterator[Tensor]:
         return
     sizes = [-(-len(p) // ranks()) * (p.numel() // len(p)) for p in bucket]
     own = torch.zeros(sum(sizes), dtype=bucket[0].dtype, device=bucket[0].device)
-    for parameter, place in zip(bucket, own.split(sizes), strict=True):
+    for parameter, place in zip(bucket, torch.split(own, sizes), strict=True):
         held = local(parameter).flatten()
         place[: len(held)] = held
     all_R = own.new_empty(ranks() * len(own))
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its older name
     gather(all_R, own)
-    for parameter, part in zip(bucket, all_R.view(ranks(), -1).split(sizes, dim=1), strict=True):
+    for parameter, part in zip(bucket, torch.split(all_R.view(ranks(), -1), sizes, dim=1), strict=True):
         yield part.flatten()[: parameter.numel()].view(parameter.shape)
 
 
 def forget(root: torch.nn.Module) -> None:
-    """Drop parameters that are still gathered from a pass without a backward, because their shards have changed."""
+    """Drop parameters that are still gathered from a pass without a backward: what is read and written are shards."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in root.modules():
@@ -120,7 +120,7 @@ def add_up(tensors: Sequence[Tensor]) -> None:
     if dist.is_initialized() and tensors:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(flat)
-        for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.view(tensor.shape))
 
 
@@ -132,11 +132,9 @@ def joined(file: str | None) -> Iterator[None]:
         file: where those of one machine meet; ``None``: at the agent's address.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"  # numbers and objects travel over gloo
-    if file is None:
-        dist.init_process_group(backend)
-    else:
-        place = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
-        dist.init_process_group(backend, init_method=f"file://{file}", **place)
+    meeting = "env://" if file is None else f"file://{file}"
+    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, init_method=meeting, rank=number, world_size=count)
     yield
     dist.destroy_process_group()  # not after an exception: it would wait for the others
 
