@@ -24,6 +24,8 @@ from m2rl_core.weights import Place, SharedWeights
 
 __all__ = ["Answer", "Recipe", "SamplerProcess"]
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""As of the trainer's own process: one thread, because samples must not depend on how many there are."""
 FAREWELL = 10.0
 """Seconds that the process has to exit after it was asked to."""
 
@@ -82,7 +84,7 @@ class SamplerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=handles,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **_other_device()},
+                env={**os.environ, **ENVIRONMENT, **_other_device()},
             )
         theirs.close()
 
