@@ -44,8 +44,18 @@ def measured(model: Path, staleness: int, folder: Path) -> list[dict[str, Any]]:
     )  # fmt: skip
     train_rl(run)
     metrics = list(read_jsonl(folder / "metrics.jsonl"))
-    print(staleness, [round(line["reward"], 3) for line in metrics], round(metrics[-1]["length"], 1), flush=True)
-    return list(read_jsonl(folder / "times.jsonl"))[2 : STEPS - 1]
+    rows = list(read_jsonl(folder / "times.jsonl"))[2 : STEPS - 1]
+    print("rewards", [round(line["reward"], 3) for line in metrics], "length", round(metrics[-1]["length"], 1))
+    tell(staleness, rows)
+    return rows
+
+
+def tell(staleness: int, rows: list[dict[str, Any]]) -> None:
+    """The medians."""
+    seconds = {kind: round(median(row["seconds"].get(kind, 0.0) for row in rows), 3) for kind in KINDS}
+    cpu = {f"cpu_{kind}": round(median(row["cpu_seconds"].get(kind, 0.0) for row in rows), 3) for kind in KINDS[:5]}
+    told = {"staleness": staleness, "steps": len(rows), **seconds, **cpu, "load": os.getloadavg()[0]}
+    print(json.dumps(told), flush=True)
 
 
 def main(model: Path) -> None:
@@ -55,10 +65,7 @@ def main(model: Path) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 rows[staleness] += measured(model, staleness, Path(folder) / f"{turn}")
     for staleness, found in rows.items():
-        seconds = {kind: round(median(row["seconds"].get(kind, 0.0) for row in found), 3) for kind in KINDS}
-        cpu = round(median(row["cpu_seconds"]["total"] for row in found), 3)
-        print(json.dumps({"staleness": staleness, "steps": len(found), **seconds, "cpu": cpu}))
-    print("load", os.getloadavg(), "threads", os.environ.get("OMP_NUM_THREADS"))
+        tell(staleness, found)
 
 
 if __name__ == "__main__":

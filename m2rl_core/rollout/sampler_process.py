@@ -124,12 +124,13 @@ class SamplerProcess:
             raise getattr(errors, kind)(f"in the sampler's process: {message}")
         return answer.value
 
-    def close(self, *, kill: bool = False) -> None:
-        """End the process, and with it its verifiers: between two questions, or at once by ``kill``."""
-        if kill:
-            self._process.kill()  # whoever waits for an answer gets an error
-        else:
-            self._channel.close()
+    def kill(self) -> None:
+        """End the process at once, and with it its verifiers; whoever waits for an answer gets an error."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Have the process end, where it has not yet. Nobody may be waiting for an answer."""
+        self._channel.close()
         self._death()
         self.memory.close()
         if self.log.exists() and not self.log.stat().st_size:
