@@ -562,6 +562,24 @@ def test_teachers_of_other_tokens_are_refused(read: Read) -> None:
     check_references(study)
 
 
+def test_stale_tokens_need_an_importance_rule(read: Read, registry: Registry) -> None:
+    stale = "stages.math.staleness=1"
+    check_components(read(overrides=[stale, "stages.math.algorithm.importance.use=mask"]), registry)
+    with pytest.raises(ConfigError) as caught:
+        check_components(read(overrides=[stale]), registry)
+    told = str(caught.value)
+    assert told.startswith("stages.math.staleness: tokens are then drawn by weights one step older than those that are")
+    assert (
+        "algorithm 'grpo' does not correct for it. Found: 1. Next: give it a rule, as in 'algorithm: {use: grpo, imp"
+        in told
+    )
+    taught = ["stages.math.algorithm.loss.use=kl", "stages.math.teachers={math: sft}"]
+    with pytest.raises(ConfigError, match=r"stages.math.staleness: .*\(a teacher does not make up for that"):
+        check_components(read(overrides=[stale, *taught]), registry)
+    with pytest.raises(ConfigError, match=r"stages.math.staleness: .*0 or 1, found 2"):
+        read(overrides=["stages.math.staleness=2"])
+
+
 def test_teachers_where_they_are_needed(read: Read, registry: Registry) -> None:
     overrides = ["stages.math.algorithm.loss.use=kl", "stages.math.teachers={math: sft}"]
     check_components(read(overrides=overrides), registry)

@@ -22,7 +22,7 @@ import pytest
 from m2rl_core.config import Study
 from m2rl_core.errors import UserError
 from m2rl_core.files import append_jsonl, read_jsonl
-from m2rl_core.report import write_report
+from m2rl_core.report import training, write_report
 from m2rl_core.report.arms import effort, expert_of, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.report.figures import draw, standalone
@@ -519,3 +519,11 @@ def test_the_report_imports_no_torch_and_no_plotting_until_it_draws() -> None:
     code = "import sys, m2rl_core.report; print(sorted({'torch', 'matplotlib', 'jinja2'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_rollouts_beside_training_are_explained(tmp_path: Path) -> None:
+    plan, pieces = make(tmp_path)
+    assert training.cost(Evidence(plan, pieces, tmp_path)).tables["cost"].note == ""
+    plan.stages["math"] = plan.stages["math"].model_copy(update={"staleness": 1})
+    note = training.cost(Evidence(plan, pieces, tmp_path)).tables["cost"].note
+    assert note == "Rollouts of math were drawn beside training; rollout is all that the sampler's process took."

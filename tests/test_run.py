@@ -150,6 +150,23 @@ def test_what_no_clock_measured_is_idle(tmp_path: Path) -> None:
         assert row["cpu_seconds"]["idle"] == 0
 
 
+def test_the_seconds_of_a_child_count_once(tmp_path: Path) -> None:
+    """While it runs, in the block in which it tells of them; after its end the system counts them."""
+    run, spent = open_run(tmp_path), "x = 0\nwhile __import__('time').process_time() < 0.3: x += 1"
+    child = subprocess.Popen([sys.executable, "-c", spent + "\ninput()"], stdin=subprocess.PIPE)
+    run.log(0, {})  # the first imports tensorboard
+    run.log(1, {})
+    with run.clock("rollout"):
+        run.running(0.3)
+    run.log(2, {})
+    child.communicate(b"\n")
+    run.running(0.0)
+    run.close()
+    told, ended = [row["cpu_seconds"] for row in read_jsonl(run.folder / "times.jsonl")][2:]
+    assert told["total"] >= told["rollout"] >= 0.3
+    assert 0 <= ended["total"] < 0.25, "all but what it spent on its end has been counted"
+
+
 def test_a_block_within_another_takes_its_seconds_out_of_it(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     with run.clock("train"):

@@ -36,7 +36,12 @@ def cost(evidence: Evidence) -> Section:
             settings,
             "Batch: prompts per step, or conversations per update. Means over seeds.",
         ),
-        "cost": Table(f"Where the {unit}-seconds went", ["stage", "total", *KINDS, "other", "clock seconds"], split),
+        "cost": Table(
+            f"Where the {unit}-seconds went",
+            ["stage", "total", *KINDS, "other", "clock seconds"],
+            split,
+            _overlap(evidence),
+        ),
     }
     return Section(
         "cost", "Training settings and cost", "What each stage took (Table 2 of the paper, measured).", tables
@@ -69,10 +74,12 @@ def signal(evidence: Evidence) -> Section | None:
         "cut off, %",
         "tokens",
         "failed, %",
+        "staleness",
     ]
     note = (
         "Rewards: means over the first and the last tenth of the steps. Zero variance: groups whose samples all got "
-        "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that were not given."
+        "the same reward. Cut off: samples that reached the token limit. Failed: verdicts that were not given. "
+        "Staleness: steps between the weights that drew a token and those trained on it, measured, the mean over steps."
     )
     figures = {
         f"zero-variance-{name}": _curve(evidence, name, "zero_variance", f"{name}: zero-variance groups")
@@ -136,6 +143,15 @@ def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | No
     return [name, ", ".join(stage.domains), batch, group, steps, seconds, each]
 
 
+def _overlap(evidence: Evidence) -> str:
+    """What ``rollout`` means where it happens beside training."""
+    ahead = ", ".join(name for name, stage in evidence.rl_stages().items() if stage.staleness)
+    what = (
+        "the GPUs' time while training waited" if unit_of(evidence) == "GPU" else "all that the sampler's process took"
+    )
+    return f"Rollouts of {ahead} were drawn beside training; rollout is {what}." if ahead else ""
+
+
 def _split(name: str, cost: Cost | None) -> list[Cell]:
     if cost is None:
         return [name, *[None] * (len(KINDS) + 3)]
@@ -174,7 +190,7 @@ def _signal(seeds: Sequence[Rows], domain: str) -> list[float | None]:
     first = [lines[: math.ceil(len(lines) / 10)] for lines in seeds]
     last = [lines[-math.ceil(len(lines) / 10) :] for lines in seeds]
     shares = [percent("zero_variance"), percent("truncated"), mean("length", seeds), percent("verifier_failures")]
-    return [mean("reward", first), mean("reward", last), *shares]
+    return [mean("reward", first), mean("reward", last), *shares, mean("staleness", seeds)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

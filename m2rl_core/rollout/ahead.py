@@ -97,8 +97,10 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._process.close(kill=kind is not None)
+        if kind is not None:
+            self._process.kill()
         self._thread.shutdown(cancel_futures=True)
+        self._process.close()
         self._run.running(0.0)
 
     def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:

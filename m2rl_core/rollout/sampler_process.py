@@ -24,6 +24,8 @@ from m2rl_core.weights import Place, SharedWeights
 
 __all__ = ["Answer", "Recipe", "SamplerProcess"]
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+"""As of the trainer's own process: one thread, because samples must not depend on how many there are."""
 FAREWELL = 10.0
 """Seconds that the process has to exit after it was asked to."""
 
@@ -82,7 +84,7 @@ class SamplerProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=handles,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **_other_device()},
+                env={**os.environ, **ENVIRONMENT, **_other_device()},
             )
         theirs.close()
 
@@ -122,12 +124,13 @@ class SamplerProcess:
             raise getattr(errors, kind)(f"in the sampler's process: {message}")
         return answer.value
 
-    def close(self, *, kill: bool = False) -> None:
-        """End the process, and with it its verifiers: between two questions, or at once by ``kill``."""
-        if kill:
-            self._process.kill()  # whoever waits for an answer gets an error
-        else:
-            self._channel.close()
+    def kill(self) -> None:
+        """End the process at once, and with it its verifiers; whoever waits for an answer gets an error."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Have the process end, where it has not yet. Nobody may be waiting for an answer."""
+        self._channel.close()
         self._death()
         self.memory.close()
         if self.log.exists() and not self.log.stat().st_size:
