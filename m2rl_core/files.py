@@ -103,8 +103,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         RunError: the disk is full; nothing is left behind.
     """
     temporary, old = _temporary(path), _temporary(path, "old-")
-    with room(path):
-        try:
+    try:
+        with room(path):  # inside: what it looks for is gone once the temporary folder is
             temporary.mkdir(parents=True)
             yield temporary
             fsync_tree(temporary)
@@ -113,8 +113,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
             _fsync(path.parent)
             shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,15 @@ class Digits(Domain):
     def verify(self, trajectory):
         return Reward(float(trajectory.answer[:1] in set("02468abcdefghijklm")))
 
+class Fading(Digits):
+    """Half of the first 64 answers are right, and none of those after."""
+    name, remote = "guards-fading", True
+    def __init__(self, config):
+        self.seen = 0
+    async def verify_remote(self, trajectory):
+        self.seen += 1
+        return Reward(float(self.seen % 2 and self.seen <= 64))
+
 class Algorithm:
     """Centred rewards, and a loss that takes their logarithm, or asks for too much memory."""
     name, reference, needs = "guards", "test", frozenset()
@@ -76,6 +85,11 @@ class Log(Centred):
     def __call__(self, logps, batch):
         return -logps * torch.log(batch.advantage_T)
 
+class Plain(Log):
+    name = "guards-plain"
+    def __call__(self, logps, batch):
+        return -logps * batch.advantage_T
+
 class Greedy(Log):
     name = "guards-greedy"
     def __call__(self, logps, batch):
@@ -83,7 +97,7 @@ class Greedy(Log):
 
 @hookimpl
 def m2rl_domains():
-    return [Digits]
+    return [Digits, Fading]
 
 @hookimpl
 def m2rl_algorithms():
@@ -95,7 +109,7 @@ def m2rl_advantages():
 
 @hookimpl
 def m2rl_losses():
-    return [Log, Greedy]
+    return [Log, Plain, Greedy]
 '''
 
 
@@ -105,19 +119,25 @@ def start(tmp_path: Path, tiny_model: Path) -> Callable[..., StageRun[Any]]:
     plugin.write_text(PLUGIN)
     registry = load_plugins([plugin])
 
-    def build(model: Path = tiny_model, **stage: Any) -> StageRun[Any]:
+    def build(
+        model: Path = tiny_model, *, domain: str = "guards-digits", told: list[str] | None = None, **stage: Any
+    ) -> StageRun[Any]:
+        def tell(fields: Mapping[str, Any]) -> None:
+            if told is not None and "note" in fields:
+                told.append(fields["note"])
+
         study = Study.model_validate(
             {
                 "name": "s",
                 "model": {"dtype": "float32"},
-                "domains": {"digits": {"use": "guards-digits", "reasoning": "off"}},
+                "domains": {"digits": {"use": domain, "reasoning": "off"}},
                 "stages": {"x": {"init": "start", "domains": ["digits"], **stage}},
                 "plugins": [str(plugin)],
             }
         )
         return StageRun(
             name="x", stage=study.stages["x"], study=study, seed=5, folder=tmp_path / "x", models={"start": model},
-            registry=registry, key="k",
+            registry=registry, key="k", send=tell,
         )  # fmt: skip
 
     return build
@@ -220,6 +240,13 @@ def test_an_infinite_loss_with_a_finite_gradient_is_skipped(tiny_policy: Policy,
     tiny_policy.step(1e-2)
     assert tiny_policy.skipped == 0
     assert not all(torch.equal(a, b) for a, b in zip(before, tiny_policy.model.parameters(), strict=True))
+
+
+def test_a_reward_that_falls_is_told_of_in_a_whole_run(start: Any) -> None:
+    told: list[str] = []
+    changes = RL | {"algorithm": {"use": "guards", "loss": "guards-plain"}, "steps": 10}
+    train_rl(start(**changes, domain="guards-fading", told=told))
+    assert told == ["the reward of 'digits' has fallen to 0.20 from 0.50: lower lr, or stop here"]
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
