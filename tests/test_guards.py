@@ -249,6 +249,21 @@ def test_a_reward_that_falls_is_told_of_in_a_whole_run(start: Any) -> None:
     assert told == ["the reward of 'digits' has fallen to 0.20 from 0.50: lower lr, or stop here"]
 
 
+def test_updates_without_a_gradient_do_not_excuse_those_before(tiny_policy: Policy, make_sample: Any) -> None:
+    """Where a policy is broken, groups without a signal still make harmless updates."""
+    [batch] = tiny_policy.pack([make_sample(16, 8)], 1024)
+    batch.coef_T = batch.trained_T.float()
+    loss = Loss(lambda logps, _: logps * float("nan"))
+    for number in range(1, SKIPS):
+        tiny_policy.backward(batch, loss)
+        tiny_policy.step(1e-2)
+        tiny_policy.step(1e-2)  # no backward pass before it
+        assert tiny_policy.skipped == number
+    tiny_policy.backward(batch, loss)
+    with pytest.raises(DivergedError):
+        tiny_policy.step(1e-2)
+
+
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

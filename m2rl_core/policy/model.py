@@ -32,7 +32,7 @@ from m2rl_core.types import Batch, Sample
 from m2rl_core.weights import copy_companions
 
 SKIPS = 5
-"""Updates with a non-finite loss or gradient, one after the other, that stop a run."""
+"""Updates with a non-finite loss or gradient that stop a run, where no good one lies between them."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 R = TypeVar("R")
 Work = Callable[..., R]
@@ -247,7 +247,8 @@ class Policy:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
-        self.skipped = 0 if finite else self.skipped + 1
+        # an update without any gradient, where no group had a signal, proves nothing
+        self.skipped = self.skipped + 1 if not finite else self.skipped if norm == 0 else 0
         if self.skipped == SKIPS:
             raise DivergedError(f"{SKIPS} updates in a row had a non-finite loss or gradient")
         self.optimizer.zero_grad(set_to_none=True)

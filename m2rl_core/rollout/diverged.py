@@ -44,6 +44,7 @@ def batch_kept(
         facts = {"stage": run.name, "step": step, "reason": str(error)}
 
         def save(folder: Path) -> None:
+            (folder / "model").mkdir(exist_ok=True)
             policy.save(folder / "model")
             if sharding.leads():
                 append_jsonl(folder / SAMPLES, map(_record, samples_S))
