@@ -107,6 +107,7 @@ def test_overrides_are_shown_without_secrets(tmp_path: Path) -> None:
         f"domains.d.api_key={SECRET}",
         f"domains.e.url=http://me:{SECRET}@host",
         f"seed=http://{SECRET}@h",
+        f"seed={{token: {SECRET}}}",
     ):
         with pytest.raises(ConfigError) as caught:
             load_study(file, [override])

@@ -136,6 +136,18 @@ def test_a_component_that_forgets_is_seen(
     assert trials.written(tmp_path)["metrics.jsonl"] != undisturbed["wandering"]["metrics.jsonl"]
 
 
+def test_generators_that_begin_anew_are_seen(
+    trials: ModuleType, models: dict[str, Path], undisturbed: dict[str, dict[str, bytes]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from m2rl_core.run.randomness import Randomness
+
+    stopped(trials, "wandering", tmp_path, models, 4)
+    monkeypatch.setattr(Randomness, "load_state", lambda generators, folder: None)
+    trials.train("wandering", tmp_path, models)
+    assert trials.written(tmp_path)["metrics.jsonl"] != undisturbed["wandering"]["metrics.jsonl"]
+
+
 # ── processes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -139,9 +139,11 @@ class _Override:
         if not equals or not all(keys):
             raise ConfigError(f"--set {text}: should read KEY.KEY=VALUE")
         try:
-            return cls(text, keys, yaml.safe_load(value))
+            read = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: the value is no YAML: {getattr(error, 'problem', error)}") from None
+        shown = masked(read, keys[-1])
+        return cls(text if shown == read else f"{path}={shown}", keys, read)
 
 
 def _split(path: str, tree: object) -> Iterator[str]:
