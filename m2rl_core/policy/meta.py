@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from m2rl_core.errors import DataError
+from m2rl_core.trust import own_code
 
 __all__ = ["give_memory", "outline"]
 
@@ -21,7 +22,8 @@ __all__ = ["give_memory", "outline"]
 def outline(folder: Path, attention: str, *, trust_remote_code: bool = False, local_files_only: bool = True) -> Any:
     """The float32 model of a Hugging Face folder, on the meta device."""
     trust = {"trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, local_files_only=local_files_only, **trust)
+    with own_code(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=local_files_only, **trust)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention, **trust)
 
