@@ -294,5 +294,6 @@ def test_another_error_keeps_its_traceback() -> None:
 
 def test_only_what_is_said_on_purpose_ends_many_machines() -> None:
     """Anything else may follow from a death that another machine's agent has seen."""
-    assert ranks.Outcome(failure=("DataError", "row 7", "")).is_said
+    assert ranks.Outcome(failure=worker.described(DataError("row 7"))).is_said
+    assert ranks.Outcome(failure=worker.described(StageError("stopped"))).is_said
     assert not ranks.Outcome(failure=("StageError", "RuntimeError: Connection closed by peer", "trace")).is_said

@@ -92,6 +92,8 @@ def _gathered(bucket: Sequence[Tensor]) -> Iterator[Tensor]:
 
 def forget(root: torch.nn.Module) -> None:
     """Drop parameters that are still gathered from a pass without a backward: what is read and written are shards."""
+    if not dist.is_initialized():
+        return
     from torch.distributed.fsdp import FSDPModule
 
     for module in root.modules():

@@ -8,16 +8,12 @@ one as a plain file, which is fifteen times as fast for a small model.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from m2rl_core.errors import DataError
 from m2rl_core.policy import sharding
@@ -91,8 +87,11 @@ def save_state(folder: Path, parameters: Parameters, optimizer: torch.optim.Opti
     state = _state(parameters, optimizer) | {name: torch.tensor(count) for name, count in counts.items()}
     if team.ranks() == 1:
         torch.save(state, folder / ALONE)
-    else:
-        save(state, storage_writer=FileSystemWriter(folder))
+        return
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    save(state, storage_writer=FileSystemWriter(folder))
 
 
 def load_state(folder: Path, parameters: Parameters, optimizer: torch.optim.Optimizer, *counts: str) -> dict[str, int]:
@@ -102,8 +101,7 @@ def load_state(folder: Path, parameters: Parameters, optimizer: torch.optim.Opti
     if (folder / ALONE).exists():
         _copy_rows(state, torch.load(folder / ALONE, map_location="cpu", mmap=True, weights_only=True))
     else:
-        with _unwarned():
-            load(state, storage_reader=FileSystemReader(folder))
+        _read_together(folder, state)
     return {name: int(count) for name, count in found.items()}
 
 
@@ -118,12 +116,14 @@ def _copy_rows(state: Parameters, stored: Parameters) -> None:
             sharding.local(tensor).copy_(stored[name][first : first + count])
 
 
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    """One process without a group is what we mean."""
-    with warnings.catch_warnings():
+def _read_together(folder: Path, state: dict[str, Tensor]) -> None:
+    """Each process takes its own rows of what several have written."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with warnings.catch_warnings():  # one process without a group is what we mean
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
-        yield
+        load(state, storage_reader=FileSystemReader(folder))
 
 
 def _state(parameters: Parameters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
