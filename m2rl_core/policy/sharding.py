@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from m2rl_core.run.team import leads, rank, ranks
 
 __all__ = [
-    "add_up", "forget", "joined", "leads", "local", "plain_name", "rank", "ranks", "rows", "shard", "summed", "sync",
+    "add_up", "forget", "joined", "leads", "local", "plain_name", "rank", "ranks", "rows", "shard", "summed",
     "whole", "wholes",
 ]  # fmt: skip
 
@@ -92,19 +92,13 @@ def _gathered(bucket: Sequence[Tensor]) -> Iterator[Tensor]:
 
 def forget(root: torch.nn.Module) -> None:
     """Drop parameters that are still gathered from a pass without a backward: what is read and written are shards."""
+    if not dist.is_initialized():
+        return
     from torch.distributed.fsdp import FSDPModule
 
     for module in root.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def sync(root: torch.nn.Module, now: bool) -> None:
-    """Whether the next backward pass adds gradients up over the ranks, or leaves that to a later one."""
-    from torch.distributed.fsdp import FSDPModule
-
-    if isinstance(root, FSDPModule):
-        root.set_requires_gradient_sync(now)
 
 
 def summed(*values: float) -> list[float]:

@@ -6,7 +6,7 @@ on), :mod:`.folders` (where these lie), :mod:`.schedule` and :mod:`.worker` (who
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -110,22 +110,28 @@ def run_study(
     job = partial(_job, study, {node.id: node for node in nodes}, team)
     if team is not None:
         check_team(team, nodes)
-        if team.node > 0:
-            run_following(nodes, job, progress)
-            return folder
-    with opened(folder, study):
-        left = []
-        for node in nodes:
-            if claim(folder, node):
-                progress.cached(node.id)
-            else:
-                left.append(node)
-        if parallel == 0:
-            run_here(left, job, progress)
-        elif left:
-            modules = dict.fromkeys(STAGES[node.kind].partition(":")[0] for node in left)
-            run_parallel(left, job, progress, width=parallel, preload=[*modules, *PRELOAD])
+    if team is not None and team.node > 0:
+        run_following(nodes, job, progress)
+    else:
+        with opened(folder, study):
+            _run([node for node in nodes if not _is_cached(folder, node, progress)], job, progress, parallel)
     return folder
+
+
+def _is_cached(folder: Path, node: Node, progress: Progress) -> bool:
+    """Whether a node of the study in ``folder`` is done already; the watcher is told."""
+    if done := claim(folder, node):
+        progress.cached(node.id)
+    return done
+
+
+def _run(left: Sequence[Node], job: Callable[[Node], Job], progress: Progress, parallel: int | None) -> None:
+    """Run what is left to do."""
+    if parallel == 0:
+        run_here(left, job, progress)
+    elif left:
+        modules = dict.fromkeys(STAGES[node.kind].partition(":")[0] for node in left)
+        run_parallel(left, job, progress, width=parallel, preload=[*modules, *PRELOAD])
 
 
 def _job(study: Study, nodes: Mapping[str, Node], team: Team | None, node: Node) -> Job:

@@ -48,7 +48,7 @@ class Outcome:
     @property
     def is_said(self) -> bool:
         """The failure is one that we raise on purpose; any other may follow from a death on another machine."""
-        return self.failure is not None and self.failure[0] != StageError.__name__
+        return self.failure is not None and not self.failure[2]
 
 
 def launch(job: Job, send: Send) -> tuple[float, float]:
@@ -68,7 +68,7 @@ def launch(job: Job, send: Send) -> tuple[float, float]:
                 outcome = _attempt(job, job.team, name, send)
             if outcome.spent is not None:
                 return outcome.spent
-            if outcome.failure is not None and (outcome.is_said or job.team.nodes == 1):
+            if outcome.failure is not None and (outcome.is_said or job.team.nodes == 1 or attempt == RESTARTS):
                 raise worker.told(*outcome.failure)
             if attempt < RESTARTS:
                 send({"note": f"stage '{job.node.id}': a process died; all begin again from the last checkpoint"})

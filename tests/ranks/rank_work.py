@@ -132,8 +132,8 @@ def work_on(name: str, models: Mapping[str, Path], work: Path) -> dict[str, Any]
     policy = Policy.load(models["start"], dtype=case.dtype, optim=optim, checkpointing=case.checkpointing)
     frozen, samples_S = teachers(case, models), samples(case.count)
     steps(case, policy, frozen, samples_S, found, min(2, case.steps))
-    if dist.is_initialized():
-        policy.save_state(work / f"state-{name}")
+    (work / f"state-{name}").mkdir(exist_ok=True)
+    policy.save_state(work / f"state-{name}")
     steps(case, policy, frozen, samples_S, found, case.steps - 2)
     if dist.is_initialized():
         policy.save(work / f"saved-{name}")
@@ -152,8 +152,7 @@ def main(rank: int, ranks: int, work: Path, names: Sequence[str]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{work}/meeting", rank=rank, world_size=ranks)
     job = torch.load(work / "job.pt", weights_only=False)
     found = {name: work_on(name, job["models"], work) for name in names}
-    if job["state"]:
-        found["resumed"] = resumed(job["state"], job["models"])
+    found |= {f"from {number}": resumed(state, job["models"]) for number, state in job["states"].items()}
     torch.save(found, work / f"found-{rank}.pt")
     dist.destroy_process_group()
 
