@@ -186,6 +186,18 @@ def alive(pid: int) -> bool:
         return False
 
 
+def listening(pids: set[int]) -> set[str]:
+    """Addresses, in the kernel's hexadecimal, on which any of these processes listens."""
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
+    held = {os.readlink(file) for pid in pids for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    return {sockets[name] for name in held & sockets.keys()}
+
+
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -242,6 +254,7 @@ def test_a_killed_command_leaves_no_process(bench: Bench) -> None:
     wait_until(lambda: not fault.exists() or command.poll() is not None, 300)
     below = descendants(command.pid)
     assert len(below) >= 5, "two servers, an agent, two ranks"
+    assert listening(below) == {"0100007F"}, "the loopback interface, and nothing else"
     command.kill()
     command.communicate(timeout=30)
     wait_until(lambda: not any(map(alive, below)), 10)

@@ -134,7 +134,7 @@ def _attempt(job: Job, team: Team, name: str, send: Send) -> Outcome:
 
 
 def _config(team: Team, name: str, folder: Path) -> Any:
-    """The agent's settings. Processes of one machine meet at a file: no port is opened to the outside."""
+    """The agent's settings. Processes of one machine meet at files: no port is opened to the outside."""
     from torch.distributed.launcher.api import LaunchConfig
 
     if team.nodes > 1:
@@ -142,6 +142,7 @@ def _config(team: Team, name: str, folder: Path) -> Any:
         configs: dict[str, Any] = {"rank": team.node, "timeout": patience}
         meeting: dict[str, Any] = {"rdzv_backend": "static", "rdzv_endpoint": team.rendezvous}
     else:
+        os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # the agent's server for them, open to everyone
         configs = {"store_type": "file"}
         meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": f"{folder}/agent", "local_addr": "127.0.0.1"}
     return LaunchConfig(
