@@ -37,7 +37,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
+import psutil  # type: ignore[import-untyped, unused-ignore]  # comes with accelerate
 import rl_step_domain as domain
 import torch
 from rich.console import Console
@@ -50,11 +50,11 @@ from m2rl_core.init import fresh_model, fresh_tokenizer
 from m2rl_core.plugins import load_plugins
 from m2rl_core.run import StageRun
 
-PROMPTS, GROUP, WARM, CHECKPOINT = 16, 16, 2, 10
+PROMPTS, GROUP, WARM, CHECKPOINT = 16, 16, 2, 5
 CORPUS = 4000
 """Demonstrations that the fresh model's tokenizer is made of, as in the miniature."""
 MICRO = 64
-"""Samples that TRL trains on at a time: faster here than 32, 128 or all 256."""
+"""Samples that TRL trains on at a time: faster here than 16 or all 256."""
 
 
 @dataclass(frozen=True)
@@ -410,11 +410,11 @@ def _study(job: Job, plugin: str) -> Study:
 
 
 def trl(job: Job, gate: Gate) -> Found:
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped, unused-ignore]
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    class Paced(TrainerCallback):
+    class Paced(TrainerCallback):  # type: ignore[misc, unused-ignore]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             gate.passed()
 
