@@ -137,7 +137,10 @@ async def engine(given: argparse.Namespace) -> None:
     began = time.perf_counter()
     await vllm.start(given.model, max_tokens=CONTEXT)
     start = time.perf_counter() - began
-    tensors = list(AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).named_parameters())
+    model = AutoModelForCausalLM.from_pretrained(
+        given.model, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    tensors = list(model.named_parameters())
     drawn, synced, checked = Rounds(), Rounds(), Rounds()
     samplings = [Sampling(given.tokens, seed=i) for i in range(given.prompts)]
     for number in range(given.rounds + 1):
