@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -159,8 +160,9 @@ def main(rank: int, ranks: int, work: Path, names: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
-    fork = multiprocessing.get_context("fork")  # nothing has been computed yet, so that there are no threads
-    ranks = [fork.Process(target=main, args=(i, count, folder, sys.argv[3:]), daemon=True) for i in range(count)]
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    fresh = multiprocessing.get_context("spawn")  # a library that was imported may have started a thread: no fork
+    ranks = [fresh.Process(target=main, args=(i, count, folder, sys.argv[3:]), daemon=True) for i in range(count)]
     for each in ranks:
         each.start()
     while any(each.exitcode is None for each in ranks):
