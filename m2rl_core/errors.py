@@ -56,6 +56,11 @@ class M2rlError(Exception):
             parts.append(f"Next: {then}")
         super().__init__(redacted(" ".join(parts)))
 
+    @property
+    def kind(self) -> str:
+        """Name of the class of this module that the error is of, by which another process makes it again."""
+        return next(each.__name__ for each in type(self).__mro__ if each.__module__ == __name__)
+
 
 class UserError(M2rlError):
     """The user's mistake."""

@@ -80,8 +80,7 @@ def _described(error: Exception) -> tuple[str, str]:
     """The class of the core that an error is of, and its message."""
     if not isinstance(error, M2rlError):
         return StageError.__name__, f"{type(error).__name__}: {error}"
-    own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
-    return own.__name__, str(error)
+    return error.kind, str(error)
 
 
 def serve(channel: Connection, memory: SharedWeights) -> None:

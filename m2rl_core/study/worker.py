@@ -166,8 +166,7 @@ def main(job: Job, connection: Connection) -> None:
 def described(error: BaseException) -> tuple[str, str, str]:
     """(class of ours, message, traceback where it is not one that we raise on purpose) of an exception."""
     if isinstance(error, M2rlError):
-        own = next(kind for kind in type(error).__mro__ if kind.__module__ == M2rlError.__module__)
-        return own.__name__, str(error), "".join(getattr(error, "__notes__", ()))
+        return error.kind, str(error), "".join(getattr(error, "__notes__", ()))
     message, trace = redacted(f"{type(error).__name__}: {error}"), redacted(traceback.format_exc())
     return StageError.__name__, message, trace
 
