@@ -165,7 +165,8 @@ if __name__ == "__main__":
     ranks = [fresh.Process(target=main, args=(i, count, folder, sys.argv[3:]), daemon=True) for i in range(count)]
     for each in ranks:
         each.start()
-    while any(each.exitcode is None for each in ranks):
-        multiprocessing.connection.wait([each.sentinel for each in ranks if each.exitcode is None])
+    while left := [each.sentinel for each in ranks if each.exitcode is None]:  # asked once: no wait for nobody
+        multiprocessing.connection.wait(left)
         if any(each.exitcode for each in ranks):
             sys.exit(1)  # the others wait for one that has failed; they end with this process
+    sys.exit(any(each.exitcode for each in ranks))
