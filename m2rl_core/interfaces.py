@@ -8,6 +8,7 @@ subclass these Protocols to inherit the defaults, or just have the same shape. p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -51,6 +52,7 @@ __all__ = [
     "Merger",
     "Mixture",
     "Pass",
+    "Preset",
     "SingleTurn",
 ]
 
@@ -313,8 +315,21 @@ class Pass(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings under one name, as ``{use: ties, preset: released-code}``."""
+
+    settings: Mapping[str, Any]
+    """Of the component's ``Config``."""
+    note: str
+    """What they stand for, and where they differ from the defaults and from what others do, in a sentence each."""
+
+
 class Merger(Component, Protocol):
     """A pure function over blocks of weights."""
+
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    """Name → settings: ``paper`` and ``released-code`` for the mergers of Table 4."""
 
     granularity: Literal["block", "rows", "tensor"]
     """What a block is: any piece of a tensor, whole rows, or a whole tensor."""
