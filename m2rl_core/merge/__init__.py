@@ -8,5 +8,6 @@ float32, rounded once and written in place. Nothing is written before the inputs
 from m2rl_core.merge.card import Diagnostics
 from m2rl_core.merge.models import merge_models
 from m2rl_core.merge.stage import merge
+from m2rl_core.merge.sweep import Sweep
 
-__all__ = ["Diagnostics", "merge", "merge_models"]
+__all__ = ["Diagnostics", "Sweep", "merge", "merge_models"]

@@ -21,6 +21,7 @@ from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.stream import Report, Stream
+from m2rl_core.merge.sweep import Sweep
 from m2rl_core.weights import Layout, Writer, copy_companions, fingerprint
 
 
@@ -156,8 +157,10 @@ class Job:
             stream = Stream(self.merger, inputs, write, threads=self.threads, report=self.report)
             stream.run()
         found = card.Diagnostics(list(self.experts), stream.survey, self._fingerprints(inputs, stream))
-        for folder in folders.values():
-            self._complete(folder, found)
+        for output, folder in folders.items():
+            self._complete(
+                folder, found, self.merger.members[output] if isinstance(self.merger, Sweep) else self.merger
+            )
         return found
 
     def _rounded(self, piece: Piece, values: Tensor, dtype: torch.dtype) -> Tensor:
@@ -182,18 +185,18 @@ class Job:
             for name, source, found in zip(names, inputs.sources, stream.fingerprints, strict=True)
         }
 
-    def _complete(self, folder: Path, found: card.Diagnostics) -> None:
-        """Everything but the weights."""
+    def _complete(self, folder: Path, found: card.Diagnostics, merger: Merger) -> None:
+        """Everything but the weights, which ``merger`` has made."""
         types = [dtype for dtype, _ in self.layout.values()]
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
-        card.write_card(folder, self._recipe(), self.merger.reference, found)
+        card.write_card(folder, self._recipe(merger), merger.reference, found)
 
-    def _recipe(self) -> dict[str, Any]:
-        config = getattr(self.merger, "config", None)  # by convention; the interface does not ask for it
+    def _recipe(self, merger: Merger) -> dict[str, Any]:
+        config = getattr(merger, "config", None)  # by convention; the interface does not ask for it
         settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
         return {
-            "merger": {"use": self.merger.name, **settings},
+            "merger": {"use": merger.name, **settings},
             "base": None if self.base is None else str(self.base),
             "experts": {name: str(folder) for name, folder in self.experts.items()},
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
