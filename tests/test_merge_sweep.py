@@ -34,7 +34,7 @@ def added_at_each_scale() -> Sweep:
     return Sweep({f"scale={scale}": added(scale) for scale in SCALES})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Length:
     """The mean magnitude of the task vectors, of the model or of each tensor; equal for all mergers."""
 
@@ -170,7 +170,7 @@ def test_passes_with_settings_that_do_not_compare_are_told_apart(tmp_path: Path)
         weights = torch.ones(2)
 
         def measure(self, block: Block, stats: Stats) -> Tensor:
-            return super().measure(block, stats) * vars(self)["weights"].sum()
+            return super().measure(block, stats).mul_(vars(self)["weights"].sum())
 
     class Weighed(Cut):
         def passes(self) -> Sequence[Pass]:

@@ -1,0 +1,59 @@
+"""Rollouts that an rl stage has stored, found from the model that it made, the newest first.
+
+All of them answer prompts of the domains' ``train`` split: an rl stage draws from no other, so whatever is chosen or
+measured by them has not seen a suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from m2rl_core.errors import DataError
+from m2rl_core.files import newest_first
+from m2rl_core.rollout.records import from_record
+from m2rl_core.run import ROLLOUTS
+from m2rl_core.types import Sample
+
+__all__ = ["latest_samples", "stored_records"]
+
+
+def stored_records(model: Path) -> Iterator[dict[str, Any]]:
+    """The records of what the stage that made ``model`` has drawn up to it, the newest first.
+
+    Args:
+        model: the stage's ``checkpoint/``, or ``kept/000200/`` for what its first 200 steps have drawn.
+
+    Raises:
+        DataError: that stage has stored none.
+    """
+    kept = model.parent.name == "kept"
+    file = (model.parent.parent if kept else model.parent) / ROLLOUTS
+    if not file.is_file():
+        raise DataError(f"{model} was made by a stage that has stored no rollouts", found=f"no {file}")
+    for record in newest_first(file):
+        if not kept or record["step"] < int(model.name):
+            yield record
+
+
+def latest_samples(model: Path, domain: str, prompts: int) -> list[Sample]:
+    """The newest sample of each of the ``prompts`` prompts of ``domain`` that were drawn last, the newest first.
+
+    Samples that the engine gave up, or in which nothing was sampled, are passed over; verdicts do not matter.
+
+    Raises:
+        DataError: fewer prompts are stored, or none at all.
+    """
+    found: dict[str, Sample] = {}
+    for record in stored_records(model):
+        fits = record["domain"] == domain and record["finish"] != "abort" and any(record["sampled"])
+        if fits and record["prompt"] not in found:
+            found[record["prompt"]] = from_record(record)
+        if len(found) == prompts:
+            return list(found.values())
+    raise DataError(
+        f"too few rollouts of '{domain}' are stored with {model}",
+        found=f"{len(found)} prompts",
+        allowed=f"at least {prompts}",
+    )
