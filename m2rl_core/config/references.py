@@ -128,6 +128,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         yield from _rl(study, stage)
     if isinstance(stage, SftStage):
         yield from _rollouts(study, stage)
+    if isinstance(stage, MergeStage) and stage.search:
+        yield from _search(study, stage)
     for field in ("experts", "models", "domains", "suites"):
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
@@ -195,6 +197,14 @@ def _rollouts(study: Study, stage: SftStage) -> Iterator[Problem]:
             yield Problem(("rollouts", domain), text)
         elif _origin(study, model) != _origin(study, stage.init):
             yield Problem(("rollouts", domain), f"'{model}' reads other tokens than '{stage.init}'.")
+
+
+def _search(study: Study, stage: MergeStage) -> Iterator[Problem]:
+    """Only rl stages store rollouts, and they draw from ``train`` alone: a search cannot see what is evaluated."""
+    for model in stage.experts:
+        if not isinstance(study.stages.get(model.partition("@")[0]), RlStage):
+            text = f"scores candidates on rollouts that the experts' rl stages have stored, and '{model}' is none."
+            yield Problem(("search",), text)
 
 
 def _cycle(study: Study) -> Iterator[Problem]:
