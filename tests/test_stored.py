@@ -58,18 +58,19 @@ def prompts(samples: list[Sample]) -> list[str]:
     return [sample.prompt.id for sample in samples]
 
 
-def test_the_newest_sample_of_each_of_the_latest_prompts(tmp_path: Path, make_sample: Make) -> None:
+def test_the_first_sample_of_each_of_the_latest_prompts(tmp_path: Path, make_sample: Make) -> None:
     folder = stage(tmp_path, make_sample)
-    found = latest_samples(folder / "checkpoint", "math", 3)
+    found = latest_samples(folder / "checkpoint", 3, "math")
     assert prompts(found) == ["p5", "p4", "p3"]
-    assert [sample.index for sample in found] == [1, 1, 1]
+    assert [sample.index for sample in found] == [0, 0, 0]
     assert found[0].ids_L == make_sample(12, 5, 5).ids_L
-    assert prompts(latest_samples(folder / "checkpoint", "science", 3)) == ["p52", "p51", "p50"]
+    assert prompts(latest_samples(folder / "checkpoint", 3, "science")) == ["p52", "p51", "p50"]
+    assert prompts(latest_samples(folder / "checkpoint", 4)) == ["p52", "p5", "p4", "p51"]
 
 
 def test_a_kept_step_has_what_was_drawn_before_it(tmp_path: Path, make_sample: Make) -> None:
     folder = stage(tmp_path, make_sample)
-    assert prompts(latest_samples(folder / "kept" / "000002", "math", 2)) == ["p3", "p2"]
+    assert prompts(latest_samples(folder / "kept" / "000002", 2, "math")) == ["p3", "p2"]
     assert {record["step"] for record in stored_records(folder / "kept" / "000001")} == {0}
 
 
@@ -78,11 +79,11 @@ def test_samples_that_teach_nothing_are_passed_over(tmp_path: Path, make_sample:
     gone = to_record(make_sample(12, 5, 9)) | {"finish": "abort"}
     rows = [to_record(make_sample(12, 5, 1)), empty, gone]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps({"step": 0, **row}) + "\n" for row in rows))
-    assert prompts(latest_samples(tmp_path / "checkpoint", "math", 1)) == ["p1"]
+    assert prompts(latest_samples(tmp_path / "checkpoint", 1, "math")) == ["p1"]
     with pytest.raises(DataError, match=r"too few rollouts of 'math'.* Found: 1 prompts. Allowed: at least 2"):
-        latest_samples(tmp_path / "checkpoint", "math", 2)
+        latest_samples(tmp_path / "checkpoint", 2, "math")
 
 
 def test_a_stage_without_rollouts_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stored no rollouts. Found: no .*rollouts\.jsonl"):
-        latest_samples(tmp_path / "checkpoint", "math", 1)
+        latest_samples(tmp_path / "checkpoint", 1, "math")

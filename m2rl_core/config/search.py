@@ -38,7 +38,9 @@ class SearchSection(Section):
     """Candidates that are made in one reading of the inputs and kept on the disk until they are scored; also how many
     a Bayesian round proposes."""
     samples: Annotated[int, Field(ge=2)] = 64
-    """Training prompts per expert and domain, the last that it drew, each with its newest sample."""
+    """Training prompts per expert and domain, the last that it drew, a stored sample of each."""
+    tokens_per_device: PositiveInt = 36864
+    """Most packed tokens, filling included, of one forward pass."""
 
 
 def grid_points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

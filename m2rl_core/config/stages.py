@@ -194,7 +194,7 @@ class RlStage(TrainStage):
         return self
 
 
-class MergeStage(Stage):
+class MergeStage(Section):
     """``kind: merge`` — combine the weights of experts."""
 
     kind: Literal["merge"]

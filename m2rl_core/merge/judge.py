@@ -75,7 +75,8 @@ class Judge:
     """
 
     def __init__(self, run: StageRun[MergeStage]) -> None:
-        self._run = run
+        assert run.stage.search is not None
+        self._run, self._tokens_per_device = run, run.stage.search.tokens_per_device
         self._heard = list(_heard(run))
         self._folders: dict[str, Path] = {}
         self._experts = Frozen(run.models, {}, run.stage.experts[0], self._load)
@@ -94,7 +95,7 @@ class Judge:
         self._folders[name] = folder
         candidate, found = self._candidates.use(name), list[Distance]()
         for heard in self._heard:
-            samples, most = heard.halves[half], self._run.stage.tokens_per_device
+            samples, most = heard.halves[half], self._tokens_per_device
             candidate.temperature = heard.temperature
             kl_S = compare(candidate, self._experts.use(heard.expert), samples, Divergence("forward"), most)
             sums, tokens = [float(kl_L.double().sum()) for kl_L in kl_S], [sum(s.sampled_L) for s in samples]
@@ -150,7 +151,7 @@ def _stage(run: StageRun[MergeStage], expert: str) -> RlStage:
 
 def _latest(run: StageRun[MergeStage], expert: str, domain: str, wanted: int) -> list[Sample]:
     try:
-        return latest_samples(run.models[expert], domain, wanted)
+        return latest_samples(run.models[expert], wanted, domain)
     except DataError as error:
         raise DataError(
             f"stages.{run.name}.search.samples: {error}", then="lower it, or train for more steps"

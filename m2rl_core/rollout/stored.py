@@ -6,7 +6,7 @@ measured by them has not seen a suite.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,33 @@ def stored_records(model: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def latest_samples(model: Path, domain: str, prompts: int) -> list[Sample]:
-    """The newest sample of each of the ``prompts`` prompts of ``domain`` that were drawn last, the newest first.
+def latest_samples(model: Path, prompts: int, domain: str | None = None) -> list[Sample]:
+    """A sample of each of the ``prompts`` prompts that were drawn last, the newest first, right or wrong.
 
-    Samples that the engine gave up, or in which nothing was sampled, are passed over; verdicts do not matter.
+    One of a group, its first, because those of one prompt tell much the same; a group is passed over where nothing was
+    sampled in that one, or the engine gave it up.
+
+    Args:
+        model: as for :func:`stored_records`.
+        prompts: how many; a prompt that was drawn several times counts once.
+        domain: count its prompts alone.
 
     Raises:
         DataError: fewer prompts are stored, or none at all.
     """
     found: dict[str, Sample] = {}
     for record in stored_records(model):
-        fits = record["domain"] == domain and record["finish"] != "abort" and any(record["sampled"])
-        if fits and record["prompt"] not in found:
+        if domain in (None, record["domain"]) and record["prompt"] not in found and _tells(record):
             found[record["prompt"]] = from_record(record)
         if len(found) == prompts:
             return list(found.values())
+    of = f" of '{domain}'" if domain else ""
     raise DataError(
-        f"too few rollouts of '{domain}' are stored with {model}",
+        f"too few rollouts{of} are stored with {model}",
         found=f"{len(found)} prompts",
         allowed=f"at least {prompts}",
     )
+
+
+def _tells(record: Mapping[str, Any]) -> bool:
+    return record["sample"] == 0 and record["finish"] != "abort" and any(record["sampled"])

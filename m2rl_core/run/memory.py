@@ -58,8 +58,8 @@ def _remedies(kind: str, owner: str, stage: object, model: ModelSection, engine:
             yield f"{owner}.tokens_per_device ({stage.tokens_per_device}) to less, at least {longest} = {value}"
         else:
             yield f"{owner}.{longest} ({value}) and tokens_per_device ({stage.tokens_per_device}) to less"
-    if isinstance(stage, MergeStage) and kind == "score":
-        yield f"{owner}.tokens_per_device ({stage.tokens_per_device}) to less"
+    if isinstance(stage, MergeStage) and stage.search is not None and kind == "score":
+        yield f"{owner}.search.tokens_per_device ({stage.search.tokens_per_device}) to less"
     if isinstance(stage, RlStage | EvalStage) and (anywhere or kind in ("rollout", "sync")):
         yield from (f"engine.{key} ({value}) to less" for key, value in engine.items() if _is_size(key, value))
         if kind != "sync":
