@@ -20,6 +20,7 @@ from m2rl_core.config.stages import (
 )
 from m2rl_core.config.study import Study, schema
 from m2rl_core.config.suites import suite_owners
+from m2rl_core.config.yaml_file import YamlFile
 
 __all__ = [
     "AnalyzeStage",
@@ -39,6 +40,7 @@ __all__ = [
     "Study",
     "TrainStage",
     "Use",
+    "YamlFile",
     "anchor",
     "check_components",
     "check_experts",
