@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +22,9 @@ from m2rl_core.interfaces import Merger
 from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import Inputs, Piece
+from m2rl_core.merge.parts import Parted, Share, check_parts, shares
 from m2rl_core.merge.stream import Report, Stream
-from m2rl_core.weights import Layout, Writer, copy_companions, fingerprint
+from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
 
 
 def merge_models(
@@ -31,6 +34,7 @@ def merge_models(
     experts: Mapping[str, Path],
     out: Path | Mapping[str, Path],
     dtype: str | None = None,
+    parts: Sequence[Parted] = (),
     threads: int = 1,
     report: Report | None = None,
 ) -> card.Diagnostics:
@@ -43,6 +47,7 @@ def merge_models(
         experts: by name; names are for messages and the card.
         out: the new folder; for a merger of several outputs, one per name.
         dtype: of the result, as in ``torch``; ``None`` keeps each tensor's type in the anchor.
+        parts: other mergers for some tensors; the first that names a tensor merges it.
         threads: work on so many blocks at once. The result does not depend on it.
         report: is told the bytes read so far, and those to be read in all.
 
@@ -62,7 +67,7 @@ def merge_models(
     for folder in folders.values():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
-    with prepared(merger, base, experts, dtype, threads, report) as job, ExitStack() as stack:
+    with prepared(merger, base, experts, dtype, threads, report, parts) as job, ExitStack() as stack:
         for folder in folders.values():
             job.need_room(folder)
         return job.write({name: stack.enter_context(atomic_folder(folder)) for name, folder in folders.items()})
@@ -76,11 +81,25 @@ def prepared(
     dtype: str | None,
     threads: int,
     report: Report | None,
+    parts: Sequence[Parted] = (),
 ) -> Iterator[Job]:
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
-    check_experts(merger, list(experts), f"merger '{merger.name}'")
+    for each in (merger, *(part.merger for part in parts)):
+        _check(each, base, list(experts))
+    check_parts(merger, parts)
+    folders = {f"expert '{name}'": folder for name, folder in experts.items()}
+    with checks.opened(folders if base is None else {"the base": base, **folders}) as models:
+        checks.agree(models[0], models[1:])
+        checks.distinct(models)
+        kind = None if dtype is None else getattr(torch, dtype)
+        yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report)
+
+
+def _check(merger: Merger, base: Path | None, experts: Sequence[str]) -> None:
+    """Refuse a merger that does not fit what it is given, before anything is opened."""
+    check_experts(merger, experts, f"merger '{merger.name}'")
     if merger.needs:
         raise ConfigError(
             f"merger '{merger.name}' needs evidence beyond the weights, which merging cannot gather yet",
@@ -89,19 +108,14 @@ def prepared(
         )
     if merger.needs_base and base is None:
         raise ConfigError(f"merger '{merger.name}' needs a base", then="name the model that the experts started from")
-    folders = {f"expert '{name}'": folder for name, folder in experts.items()}
-    with checks.opened(folders if base is None else {"the base": base, **folders}) as models:
-        checks.agree(models[0], models[1:])
-        checks.distinct(models)
-        kind = None if dtype is None else getattr(torch, dtype)
-        yield Job(merger, base, experts, models, kind, threads, report)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A merge that is ready to be written."""
 
-    merger: Merger
+    shares: Sequence[Share]
+    """The merger's own, and its parts'."""
     base: Path | None
     experts: Mapping[str, Path]
     models: Sequence[Model]
@@ -109,6 +123,11 @@ class Job:
     dtype: torch.dtype | None
     threads: int
     report: Report | None
+
+    @property
+    def merger(self) -> Merger:
+        """Of all tensors that no part names."""
+        return self.shares[0].merger
 
     @property
     def anchor(self) -> Model:
@@ -138,27 +157,39 @@ class Job:
 
     def write(self, folders: Mapping[str, Path]) -> card.Diagnostics:
         """Fill the folders, one per output of the merger."""
-        layout = self.layout
-        experts = [model.checkpoint for model in self.models[-len(self.experts) :]]
-        inputs = Inputs(
-            None if self.base is None else self.anchor.checkpoint,
-            dict(zip(self.experts, experts, strict=True)),
-            self.anchor.names,
-            granularity=self.merger.granularity,
-        )
         with ExitStack() as stack:
-            writers = [stack.enter_context(Writer(folders[name], layout)) for name in self.merger.outputs()]
-
-            def write(piece: Piece, outputs: list[Tensor]) -> None:
-                for writer, values in zip(writers, outputs, strict=True):
-                    writer.write(piece.name, piece.offset, self._rounded(piece, values, layout[piece.name][0]))
-
-            stream = Stream(self.merger, inputs, write, threads=self.threads, report=self.report)
-            stream.run()
-        found = card.Diagnostics(list(self.experts), stream.survey, self._fingerprints(inputs, stream))
+            writers = [stack.enter_context(Writer(folders[name], self.layout)) for name in self.merger.outputs()]
+            streams = self._streams(writers)
+            for stream in streams:
+                stream.run()
+        survey = functools.reduce(operator.add, [stream.survey for stream in streams])
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams))
         for folder in folders.values():
             self._complete(folder, found)
         return found
+
+    def _streams(self, writers: Sequence[Writer]) -> list[Stream]:
+        """One per share; they fill the same files, and gather the same fingerprints."""
+        layout, streams = self.layout, list[Stream]()
+        base = None if self.base is None else self.anchor.checkpoint
+        experts = [model.checkpoint for model in self.models[-len(self.experts) :]]
+        named = dict(zip(self.experts, experts, strict=True))
+
+        def write(piece: Piece, outputs: list[Tensor]) -> None:
+            for writer, values in zip(writers, outputs, strict=True):
+                writer.write(piece.name, piece.offset, self._rounded(piece, values, layout[piece.name][0]))
+
+        def report(before: Sequence[Stream], done: int, _: int) -> None:
+            if self.report is not None:
+                self.report(sum(stream.to_read for stream in before) + done, sum(s.to_read for s in streams))
+
+        fingerprints = [Fingerprint(model.checkpoint.tensors) for model in self.models]
+        for share in self.shares:
+            if share.names or len(self.shares) == 1:
+                inputs = Inputs(base, named, share.names, granularity=share.merger.granularity)
+                told = functools.partial(report, streams[:])
+                streams.append(Stream(share.merger, inputs, write, fingerprints, threads=self.threads, report=told))
+        return streams
 
     def _rounded(self, piece: Piece, values: Tensor, dtype: torch.dtype) -> Tensor:
         """The one rounding of a block."""
@@ -166,20 +197,21 @@ class Job:
         limit = torch.finfo(dtype).max
         if not -limit <= low.item() <= high.item() <= limit:
             raise StageError(
-                f"merger '{self.merger.name}' made a weight of tensor '{piece.name}' that {dtype} cannot hold",
+                f"merging made a weight of tensor '{piece.name}' that {dtype} cannot hold",
                 found=f"{low.item()} … {high.item()}",
                 then="choose another dtype or smaller coefficients",
             )
         return values.flatten().to(dtype)
 
-    def _fingerprints(self, inputs: Inputs, stream: Stream) -> dict[str, str]:
-        """By model; inputs whose fingerprint the stream could not take on its way are read again."""
-        names = ["base", *self.experts] if inputs.base is not None else list(self.experts)
+    def _fingerprints(self, streams: Sequence[Stream]) -> dict[str, str]:
+        """By model; inputs whose fingerprint the streams could not take on their way are read again."""
+        names = ["base", *self.experts] if self.base is not None else list(self.experts)
+        whole, read = all(stream.whole_leaves for stream in streams), set(self.anchor.names)
         return {
-            name: found
-            if inputs.whole_leaves and source.tensors.keys() == inputs.tensors.keys()
-            else fingerprint(source.folder, self.threads)
-            for name, source, found in zip(names, inputs.sources, stream.fingerprints, strict=True)
+            name: found if whole and source.tensors.keys() == read else fingerprint(source.folder, self.threads)
+            for name, source, found in zip(
+                names, (model.checkpoint for model in self.models), streams[0].fingerprints, strict=True
+            )
         }
 
     def _complete(self, folder: Path, found: card.Diagnostics) -> None:
@@ -187,14 +219,22 @@ class Job:
         types = [dtype for dtype, _ in self.layout.values()]
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
-        card.write_card(folder, self._recipe(), self.merger.reference, found)
+        references = dict.fromkeys(share.merger.reference for share in self.shares)
+        card.write_card(folder, self._recipe(), "; ".join(references), found)
 
     def _recipe(self) -> dict[str, Any]:
-        config = getattr(self.merger, "config", None)  # by convention; the interface does not ask for it
-        settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
+        parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
         return {
-            "merger": {"use": self.merger.name, **settings},
+            "merger": _use(self.merger),
             "base": None if self.base is None else str(self.base),
             "experts": {name: str(folder) for name, folder in self.experts.items()},
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            **({"parts": parts} if parts else {}),
         }
+
+
+def _use(merger: Merger) -> dict[str, Any]:
+    """As a recipe says it."""
+    config = getattr(merger, "config", None)  # by convention; the interface does not ask for it
+    settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
+    return {"use": merger.name, **settings}
