@@ -14,6 +14,11 @@ MOST_THREADS = 8
 """With more than these, a disk is the limit."""
 
 
+def usual_threads() -> int:
+    """Some compute while others wait for the disk."""
+    return min(MOST_THREADS, 2 * (os.cpu_count() or 1))
+
+
 def merge(run: StageRun[MergeStage]) -> None:
     """Merge the stage's experts into ``checkpoint/``; its diagnostics are the one line of ``metrics.jsonl``.
 
@@ -27,7 +32,6 @@ def merge(run: StageRun[MergeStage]) -> None:
         raise ConfigError(f"stages.{run.name}.merger: a merge stage makes one model", found=", ".join(merger.outputs()))
     experts = {name: run.models[name] for name in stage.experts}
     base = None if stage.base is None else run.models[stage.base]
-    threads = min(MOST_THREADS, 2 * (os.cpu_count() or 1))  # some compute while others wait for the disk
 
     def report(done: int, total: int) -> None:
         run.report(step=done >> 20, steps=total >> 20, text=f"{total / 2**20:.0f} MiB of weights")
@@ -37,7 +41,7 @@ def merge(run: StageRun[MergeStage]) -> None:
     def save(folder: Path) -> None:
         metrics.update(job.write({"": folder}).metrics)
 
-    with run.clock("merge"), prepared(merger, base, experts, stage.dtype, threads, report) as job:
+    with run.clock("merge"), prepared(merger, base, experts, stage.dtype, usual_threads(), report) as job:
         job.need_room(run.folder / "checkpoint")
         run.finish(save)
     run.log(0, metrics)
