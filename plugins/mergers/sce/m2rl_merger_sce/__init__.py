@@ -39,8 +39,8 @@ class Sce(Merger):
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             {"tau": 0.1},
-            "SCE as published: the M2RL paper cites it and names no τ, and its own paper selects 10 % of the positions. "
-            "The M2RL release selects all of them.",
+            "SCE as published: the M2RL paper cites it without a τ, and its own paper selects 10 % of the positions. The "
+            "M2RL release selects all of them.",
         ),
         "released-code": Preset(
             {"tau": 1.0},
@@ -71,6 +71,7 @@ class Sce(Merger):
         """Sums one expert after another, so that no weight depends on the block around it."""
         import torch
 
+        assert block.base is not None
         faint = _FAINT if self.config.semantics == "mergekit" else 0.0
         energies: Energies = stats[Measure.name]
         deltas_E = block.deltas_E

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.select import CountLow, selected
@@ -32,10 +32,11 @@ class Energies:
         return [energy / total for energy in self.sums_E.tolist()]
 
 
+@dataclass
 class Measure:
     """One reading; float64, so that the shares do not depend on how a tensor is cut."""
 
-    name: ClassVar[str] = "energies"
+    name: str = "energies"
     scope: Literal["model", "tensor"] = "tensor"
 
     def measure(self, block: Block, stats: Stats) -> Energies:

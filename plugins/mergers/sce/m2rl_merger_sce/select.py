@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from m2rl_core.order_statistics import count_high, count_low, find, value
 from m2rl_core.types import Block, Stats
@@ -80,12 +80,12 @@ class Low:
         return float(value(high_RK, low_RK1[..., 0]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class CountHigh:
     """The first reading."""
 
     tau: float
-    name: ClassVar[str] = "variances"
+    name: str = "variances"
     scope: Literal["model", "tensor"] = "tensor"
 
     def measure(self, block: Block, stats: Stats) -> High:
@@ -96,10 +96,11 @@ class CountHigh:
         return High(left.counts_RB + right.counts_RB, left.nonzero + right.nonzero, self.tau)
 
 
+@dataclass
 class CountLow:
     """The second one."""
 
-    name: ClassVar[str] = "selection"
+    name: str = "selection"
     scope: Literal["model", "tensor"] = "tensor"
 
     def measure(self, block: Block, stats: Stats) -> Low:
