@@ -39,8 +39,8 @@ class Sce(Merger):
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             {"tau": 0.1},
-            "SCE as published: the M2RL paper cites it without a τ, and its own paper selects 10 % of the positions. The "
-            "M2RL release selects all of them.",
+            "SCE as published: the M2RL paper cites it without a τ, and its authors' configuration selects 10 % of the "
+            "positions. The M2RL release selects all of them.",
         ),
         "released-code": Preset(
             {"tau": 1.0},
