@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from m2rl_core.interfaces import Pass
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 GRAM = "gram"
 
 
-@dataclass(frozen=True, slots=True)
-class Gram:
+class Gram(Pass):
     """The pass that gathers inner products per tensor, float64 [E, E].
 
     In float64, because experts trained from one start are nearly parallel: what tells them apart is lost in float32.
     """
 
-    deltas: bool
-    """Of the task vectors instead of the weights themselves."""
     name: str = GRAM
-    scope: Literal["tensor"] = "tensor"
+    scope: Literal["model", "tensor"] = "tensor"
+
+    def __init__(self, *, deltas: bool) -> None:
+        self.deltas = deltas
+        """Of the task vectors instead of the weights themselves."""
 
     def measure(self, block: Block, stats: Stats) -> Tensor:
         vectors_E = (block.deltas_E if self.deltas else block.experts_E).flatten(1).double()
