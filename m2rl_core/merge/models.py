@@ -19,6 +19,7 @@ from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Merger
 from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
+from m2rl_core.merge.evidence import Evidence, need_evidence, opened_evidence
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.weights import Layout, Writer, copy_companions, fingerprint
@@ -33,6 +34,7 @@ def merge_models(
     dtype: str | None = None,
     threads: int = 1,
     report: Report | None = None,
+    evidence: Mapping[str, Path] | None = None,
 ) -> card.Diagnostics:
     """Merge model folders into new ones, which appear whole or not at all.
 
@@ -45,9 +47,11 @@ def merge_models(
         dtype: of the result, as in ``torch``; ``None`` keeps each tensor's type in the anchor.
         threads: work on so many blocks at once. The result does not depend on it.
         report: is told the bytes read so far, and those to be read in all.
+        evidence: what the merger ``needs`` beyond weights: expert → a folder that
+            :func:`m2rl_core.merge.gather.gather_evidence` has made.
 
     Raises:
-        ConfigError: the merger does not fit what it is given.
+        ConfigError: the merger does not fit what it is given, or needs evidence that it is not given.
         DataError: models that do not belong together, or a weight that is no finite number.
         RunError: an output folder that is not empty, or too small a disk.
         StageError: the merger's own code failed.
@@ -62,7 +66,7 @@ def merge_models(
     for folder in folders.values():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
-    with prepared(merger, base, experts, dtype, threads, report) as job, ExitStack() as stack:
+    with prepared(merger, base, experts, dtype, threads, report, evidence) as job, ExitStack() as stack:
         for folder in folders.values():
             job.need_room(folder)
         return job.write({name: stack.enter_context(atomic_folder(folder)) for name, folder in folders.items()})
@@ -76,17 +80,13 @@ def prepared(
     dtype: str | None,
     threads: int,
     report: Report | None,
+    evidence: Mapping[str, Path] | None = None,
 ) -> Iterator[Job]:
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
     check_experts(merger, list(experts), f"merger '{merger.name}'")
-    if merger.needs:
-        raise ConfigError(
-            f"merger '{merger.name}' needs evidence beyond the weights, which merging cannot gather yet",
-            found=", ".join(sorted(merger.needs)),
-            allowed="mergers that need none",
-        )
+    need_evidence(merger, experts, evidence)
     if merger.needs_base and base is None:
         raise ConfigError(f"merger '{merger.name}' needs a base", then="name the model that the experts started from")
     folders = {f"expert '{name}'": folder for name, folder in experts.items()}
@@ -94,7 +94,9 @@ def prepared(
         checks.agree(models[0], models[1:])
         checks.distinct(models)
         kind = None if dtype is None else getattr(torch, dtype)
-        yield Job(merger, base, experts, models, kind, threads, report)
+        named = dict(zip(experts, models[-len(experts) :], strict=True))
+        with opened_evidence(merger, evidence, named, models[0].names) as seen:
+            yield Job(merger, base, experts, models, kind, threads, report, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Job:
     dtype: torch.dtype | None
     threads: int
     report: Report | None
+    evidence: Evidence
 
     @property
     def anchor(self) -> Model:
@@ -145,6 +148,7 @@ class Job:
             dict(zip(self.experts, experts, strict=True)),
             self.anchor.names,
             granularity=self.merger.granularity,
+            evidence=self.evidence.kinds,
         )
         with ExitStack() as stack:
             writers = [stack.enter_context(Writer(folders[name], layout)) for name in self.merger.outputs()]
@@ -156,6 +160,7 @@ class Job:
             stream = Stream(self.merger, inputs, write, threads=self.threads, report=self.report)
             stream.run()
         found = card.Diagnostics(list(self.experts), stream.survey, self._fingerprints(inputs, stream))
+        self.evidence.check_models(found.fingerprints)
         for folder in folders.values():
             self._complete(folder, found)
         return found
