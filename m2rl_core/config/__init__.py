@@ -4,7 +4,7 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
-from m2rl_core.config.sections import DomainSection, ModelSection, OptimSection, Section, Use
+from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
     AnyStage,
@@ -27,6 +27,7 @@ __all__ = [
     "AnyStage",
     "DomainSection",
     "EvalStage",
+    "EvidenceSection",
     "InitStage",
     "MergeStage",
     "ModelSection",

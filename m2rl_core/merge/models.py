@@ -21,6 +21,7 @@ from m2rl_core.files import atomic_folder
 from m2rl_core.interfaces import Merger
 from m2rl_core.merge import card, checks
 from m2rl_core.merge.checks import Model
+from m2rl_core.merge.evidence import Evidence, need_evidence, opened_evidence
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.parts import Parted, Share, check_parts, shares
 from m2rl_core.merge.stream import Report, Stream
@@ -37,6 +38,7 @@ def merge_models(
     parts: Sequence[Parted] = (),
     threads: int = 1,
     report: Report | None = None,
+    evidence: Mapping[str, Path] | None = None,
 ) -> card.Diagnostics:
     """Merge model folders into new ones, which appear whole or not at all.
 
@@ -50,9 +52,11 @@ def merge_models(
         parts: other mergers for some tensors; the first that names a tensor merges it.
         threads: work on so many blocks at once. The result does not depend on it.
         report: is told the bytes read so far, and those to be read in all.
+        evidence: what the merger ``needs`` beyond weights: expert → a folder that
+            :func:`m2rl_core.merge.gather.gather_evidence` has made.
 
     Raises:
-        ConfigError: the merger does not fit what it is given.
+        ConfigError: the merger does not fit what it is given, or needs evidence that it is not given.
         DataError: models that do not belong together, or a weight that is no finite number.
         RunError: an output folder that is not empty, or too small a disk.
         StageError: the merger's own code failed.
@@ -67,7 +71,7 @@ def merge_models(
     for folder in folders.values():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
-    with prepared(merger, base, experts, dtype, threads, report, parts) as job, ExitStack() as stack:
+    with prepared(merger, base, experts, dtype, threads, report, evidence, parts) as job, ExitStack() as stack:
         for folder in folders.values():
             job.need_room(folder)
         return job.write({name: stack.enter_context(atomic_folder(folder)) for name, folder in folders.items()})
@@ -81,6 +85,7 @@ def prepared(
     dtype: str | None,
     threads: int,
     report: Report | None,
+    evidence: Mapping[str, Path] | None = None,
     parts: Sequence[Parted] = (),
 ) -> Iterator[Job]:
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
@@ -89,23 +94,20 @@ def prepared(
     for each in (merger, *(part.merger for part in parts)):
         _check(each, base, list(experts))
     check_parts(merger, parts)
+    need_evidence(merger, experts, evidence)
     folders = {f"expert '{name}'": folder for name, folder in experts.items()}
     with checks.opened(folders if base is None else {"the base": base, **folders}) as models:
         checks.agree(models[0], models[1:])
         checks.distinct(models)
         kind = None if dtype is None else getattr(torch, dtype)
-        yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report)
+        named = dict(zip(experts, models[-len(experts) :], strict=True))
+        with opened_evidence(merger, evidence, named, models[0].names) as seen:
+            yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report, seen)
 
 
 def _check(merger: Merger, base: Path | None, experts: Sequence[str]) -> None:
     """Refuse a merger that does not fit what it is given, before anything is opened."""
     check_experts(merger, experts, f"merger '{merger.name}'")
-    if merger.needs:
-        raise ConfigError(
-            f"merger '{merger.name}' needs evidence beyond the weights, which merging cannot gather yet",
-            found=", ".join(sorted(merger.needs)),
-            allowed="mergers that need none",
-        )
     if merger.needs_base and base is None:
         raise ConfigError(f"merger '{merger.name}' needs a base", then="name the model that the experts started from")
 
@@ -123,6 +125,7 @@ class Job:
     dtype: torch.dtype | None
     threads: int
     report: Report | None
+    evidence: Evidence
 
     @property
     def merger(self) -> Merger:
@@ -164,6 +167,7 @@ class Job:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
         found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams))
+        self.evidence.check_models(found.fingerprints)
         for folder in folders.values():
             self._complete(folder, found)
         return found
@@ -186,7 +190,8 @@ class Job:
         fingerprints = [Fingerprint(model.checkpoint.tensors) for model in self.models]
         for share in self.shares:
             if share.names or len(self.shares) == 1:
-                inputs = Inputs(base, named, share.names, granularity=share.merger.granularity)
+                evidence = self.evidence.kinds if share.merger.needs else {}
+                inputs = Inputs(base, named, share.names, granularity=share.merger.granularity, evidence=evidence)
                 told = functools.partial(report, streams[:])
                 streams.append(Stream(share.merger, inputs, write, fingerprints, threads=self.threads, report=told))
         return streams

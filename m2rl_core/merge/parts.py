@@ -33,7 +33,7 @@ class Share:
 
 
 def check_parts(merger: Merger, parts: Sequence[Parted]) -> None:
-    """Refuse mergers that cannot share a model: each needs one output, and statistics of single tensors.
+    """Refuse mergers that cannot share a model: each needs one output, statistics of single tensors, and weights alone.
 
     Raises:
         ConfigError: naming the merger.
@@ -43,6 +43,11 @@ def check_parts(merger: Merger, parts: Sequence[Parted]) -> None:
             raise ConfigError(
                 f"merger '{each.name}' makes several models, and merges only some tensors",
                 found=", ".join(each.outputs()),
+            )
+        if each.needs:
+            raise ConfigError(
+                f"merger '{each.name}' needs evidence beyond the weights, and merges only some tensors",
+                found=", ".join(sorted(each.needs)),
             )
         if wide := [found.name for found in each.passes() if found.scope == "model"]:
             raise ConfigError(

@@ -92,7 +92,10 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         settings["order"] = list(stage.domains)  # of a mapping too: it decides who is drawn first
     if isinstance(stage, RlStage):
         settings["reasoning"] = {name: study.domains[name].reasoning for name in node.domains}
-    if isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
+    evidence = stage.evidence if isinstance(stage, MergeStage) else None
+    if evidence is not None:
+        settings["config"]["evidence"]["conversations"] = _by_content(evidence.conversations)
+    if evidence is not None or isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = _described(study)["stages"]
