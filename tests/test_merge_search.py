@@ -298,7 +298,9 @@ def test_settings_of_a_part_are_reached_by_a_path() -> None:
 
 def test_too_few_rollouts_are_refused(make_run: Callable[..., StageRun[Any]]) -> None:
     run = make_run(search={"grid": GRID, "samples": PROMPTS + 1})
-    with pytest.raises(DataError, match=r"stages\.merged\.search\.samples: too few .*'math'.*Found: 12 prompts"):
+    with pytest.raises(
+        DataError, match=r"stages\.merged\.search\.samples: .*too few sequences of 'math'\. Found: 12\."
+    ):
         merge(run)
 
 

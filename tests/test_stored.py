@@ -80,10 +80,10 @@ def test_samples_that_teach_nothing_are_passed_over(tmp_path: Path, make_sample:
     rows = [to_record(make_sample(12, 5, 1)), empty, gone]
     (tmp_path / "rollouts.jsonl").write_text("".join(json.dumps({"step": 0, **row}) + "\n" for row in rows))
     assert prompts(latest_samples(tmp_path / "checkpoint", 1, "math")) == ["p1"]
-    with pytest.raises(DataError, match=r"too few rollouts of 'math'.* Found: 1 prompts. Allowed: at least 2"):
+    with pytest.raises(DataError, match=r"too few sequences of 'math'\. Found: 1\. Allowed: at least 2"):
         latest_samples(tmp_path / "checkpoint", 2, "math")
 
 
 def test_a_stage_without_rollouts_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"stored no rollouts. Found: no .*rollouts\.jsonl"):
+    with pytest.raises(DataError, match=r"has no rollouts beside it\. Found: no .*rollouts\.jsonl"):
         latest_samples(tmp_path / "checkpoint", 1, "math")

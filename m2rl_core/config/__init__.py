@@ -5,7 +5,7 @@ from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
 from m2rl_core.config.search import SearchSection, grid_points, label, need_optuna, with_settings
-from m2rl_core.config.sections import DomainSection, ModelSection, OptimSection, Section, Use
+from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
     AnyStage,
@@ -21,12 +21,14 @@ from m2rl_core.config.stages import (
 )
 from m2rl_core.config.study import Study, schema
 from m2rl_core.config.suites import suite_owners
+from m2rl_core.config.yaml_file import YamlFile
 
 __all__ = [
     "AnalyzeStage",
     "AnyStage",
     "DomainSection",
     "EvalStage",
+    "EvidenceSection",
     "InitStage",
     "MergeStage",
     "ModelSection",
@@ -41,6 +43,7 @@ __all__ = [
     "Study",
     "TrainStage",
     "Use",
+    "YamlFile",
     "anchor",
     "check_components",
     "check_experts",

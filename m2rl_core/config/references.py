@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
+from m2rl_core.config.sections import EvidenceSection
 from m2rl_core.config.stages import (
     AnalyzeStage,
     AnyStage,
@@ -128,6 +129,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         yield from _rl(study, stage)
     if isinstance(stage, SftStage):
         yield from _rollouts(study, stage)
+    if isinstance(stage, MergeStage) and stage.evidence is not None:
+        yield from _evidence(study, stage, stage.evidence)
     if isinstance(stage, MergeStage) and stage.search:
         yield from _search(study, stage)
     for field in ("experts", "models", "domains", "suites"):
@@ -197,6 +200,17 @@ def _rollouts(study: Study, stage: SftStage) -> Iterator[Problem]:
             yield Problem(("rollouts", domain), text)
         elif _origin(study, model) != _origin(study, stage.init):
             yield Problem(("rollouts", domain), f"'{model}' reads other tokens than '{stage.init}'.")
+
+
+def _evidence(study: Study, stage: MergeStage, given: EvidenceSection) -> Iterator[Problem]:
+    for name in given.conversations:
+        if name not in stage.experts:
+            text = f"is no expert of this stage. Allowed: {', '.join(stage.experts)}."
+            yield Problem(("evidence", "conversations", name), text)
+    for name in stage.experts:
+        if name not in given.conversations and not isinstance(study.stages.get(name.partition("@")[0]), RlStage):
+            text = f"'{name}' is no rl stage, whose rollouts would do. Name a file, as in {{{name}: {name}.jsonl}}."
+            yield Problem(("evidence", "conversations"), text)
 
 
 def _search(study: Study, stage: MergeStage) -> Iterator[Problem]:

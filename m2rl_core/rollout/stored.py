@@ -31,7 +31,7 @@ def stored_records(model: Path) -> Iterator[dict[str, Any]]:
     kept = model.parent.name == "kept"
     file = (model.parent.parent if kept else model.parent) / ROLLOUTS
     if not file.is_file():
-        raise DataError(f"{model} was made by a stage that has stored no rollouts", found=f"no {file}")
+        raise DataError(f"{model} has no rollouts beside it", found=f"no {file}")
     for record in newest_first(file):
         if not kept or record["step"] < int(model.name):
             yield record
@@ -58,11 +58,8 @@ def latest_samples(model: Path, prompts: int, domain: str | None = None) -> list
         if len(found) == prompts:
             return list(found.values())
     of = f" of '{domain}'" if domain else ""
-    raise DataError(
-        f"too few rollouts{of} are stored with {model}",
-        found=f"{len(found)} prompts",
-        allowed=f"at least {prompts}",
-    )
+    what = f"the rollouts beside {model} hold too few sequences{of}"
+    raise DataError(what, found=len(found), allowed=f"at least {prompts}, of a prompt each")
 
 
 def _tells(record: Mapping[str, Any]) -> bool:

@@ -98,7 +98,11 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         settings["order"] = list(stage.domains)  # of a mapping too: it decides who is drawn first
     if isinstance(stage, RlStage):
         settings["reasoning"] = {name: study.domains[name].reasoning for name in node.domains}
-    if isinstance(stage, TrainStage | EvalStage | AnalyzeStage) or (isinstance(stage, MergeStage) and stage.search):
+    evidence = stage.evidence if isinstance(stage, MergeStage) else None
+    if evidence is not None:
+        settings["config"]["evidence"]["conversations"] = _by_content(evidence.conversations)
+    opens = isinstance(stage, MergeStage) and (stage.evidence or stage.search)
+    if opens or isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = _described(study)["stages"]
