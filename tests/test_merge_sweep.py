@@ -19,6 +19,7 @@ from m2rl_core.testing import MergerContract, merge_tensors
 from m2rl_core.testing.family import family
 from m2rl_core.types import Block, Stats
 from m2rl_core.weights import stream_named
+from m2rl_merger_sce import Sce
 from m2rl_merger_task_arithmetic import TaskArithmetic
 
 SCALES = (0.0, 0.3, 1.0, 1.5)
@@ -116,6 +117,22 @@ def test_the_inputs_are_read_once(tmp_path: Path) -> None:
     out = {name: tmp_path / name for name in sweep.members}
     merge_models(sweep, base=base, experts=models, out=out, report=lambda *progress: read.append(progress))
     assert read[-1][0] == read[-1][1] == 3 * sum(tensor.nbytes for _, tensor in stream_named(base))
+
+
+def test_a_sweep_reads_as_often_as_the_merger_that_reads_most(tmp_path: Path) -> None:
+    """SCE without selection has one pass, with it three; all of them that differ by ``semantics`` alone are shared."""
+    models = family(tmp_path, 3)
+    base, read = models.pop("base"), list[tuple[int, int]]()
+    settings = [(tau, semantics) for tau in (1.0, 0.5, 0.2) for semantics in ("fuseai", "mergekit")]
+    sweep = Sweep({f"{each}": Sce(Sce.Config(tau=each[0], semantics=each[1])) for each in settings})
+    out = {name: tmp_path / name for name in sweep.members}
+    merge_models(sweep, base=base, experts=models, out=out, report=lambda *progress: read.append(progress))
+    weights = 4 * sum(tensor.nbytes for _, tensor in stream_named(base))
+    assert read[-1] == (4 * weights, 4 * weights)
+    assert [len(bundle.parts) for bundle in sweep._bundles] == [3, 2, 2]
+    for name, member in sweep.members.items():
+        merge_models(member, base=base, experts=models, out=tmp_path / "alone" / name)
+        assert files(tmp_path / name) == files(tmp_path / "alone" / name)
 
 
 def vectors(count: int) -> list[dict[str, Tensor]]:

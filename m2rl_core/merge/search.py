@@ -114,6 +114,7 @@ def _settle(run: StageRun[MergeStage], space: Space, judge: Judge, trials: Trial
         said |= {"gain": gained.value, "gain_low": gained.low, "gain_high": gained.high}
         run.log(len(trials.rows), {**said, **diagnostics})
         run.finish(lambda folder: _move(folders[label(best)], folder))
+        run.report(text=f"{label(best)} of {len(trials.rows)} candidates")
 
 
 def _make(
