@@ -341,6 +341,26 @@ def test_hostile_tables_and_figures_are_escaped(finished: tuple[Study, list[Piec
     assert page(tmp_path / "report").tables["evil"][0][0] == EVIL
 
 
+def test_the_gain_of_a_search_stands_apart(tmp_path: Path) -> None:
+    """The last line of a merge that has chosen, of every seed; what was no number is missing."""
+    plan, pieces = make(tmp_path, seeds=(1, 2), prompts=4)
+    said = {"candidates": 3, "kl": 0.002, "kl_own": 0.005, "gain": 0.003, "gain_low": 0.001, "gain_high": 0.005}
+    for seed, line in (
+        (1, {**said, "chosen": EVIL}),
+        (2, {**said, "chosen": "scale=1.0", "kl_own": None, "gain": None}),
+    ):
+        folder = tmp_path / f"seed-{seed}" / "task-arithmetic"
+        append_jsonl(folder / "metrics.jsonl", [{"step": 0, "settings": "scale=0.5", "kl": 0.1}, {"step": 3, **line}])
+    write_report(plan, pieces, tmp_path / "report")
+    first, second = table(tmp_path / "report", "selection")
+    assert first["model"] == "task-arithmetic, seed 1"
+    assert [float(first[name]) for name in ("own settings", "chosen settings", "gain", "gain low", "gain high")] == [
+        pytest.approx(value) for value in (5.0, 2.0, 3.0, 1.0, 5.0)
+    ]
+    assert (second["chosen"], second["own settings"], second["gain"]) == ("scale=1.0", "", "")
+    harmless(tmp_path / "report")
+
+
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -69,6 +69,7 @@ class Stream:
         merger: what to do with each block.
         inputs: cut into blocks of the merger's granularity.
         write: takes the results.
+        fingerprints: of the inputs' weights, to be taken on the way; shared by streams that read one model in parts.
         threads: work on so many blocks at once; a merger of whole tensors uses them within its tensor instead.
         report: is told the bytes read so far, and those to be read in all.
     """
@@ -78,15 +79,18 @@ class Stream:
         merger: Merger,
         inputs: Inputs,
         write: Write,
+        fingerprints: Sequence[Fingerprint] | None = None,
         *,
         threads: int = 1,
         report: Report | None = None,
     ) -> None:
         self._merger, self._inputs, self._write = merger, inputs, write
         self._threads, self._report = threads, report
-        self._read, self._to_read = 0, inputs.bytes * (len(merger.passes()) + 1)
+        self.to_read = inputs.bytes * (len(merger.passes()) + 1)
+        """Bytes, over all readings."""
+        self._read = 0
         self._survey: Survey | None = None
-        self._fingerprints = [Fingerprint(source.tensors) for source in inputs.sources]
+        self._fingerprints = fingerprints or [Fingerprint(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
         self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
 
@@ -96,6 +100,11 @@ class Stream:
         if self._survey is None:
             raise DataError("the models hold no weights")
         return self._survey
+
+    @property
+    def whole_leaves(self) -> bool:
+        """Whether the fingerprints can be taken on the way."""
+        return self._inputs.whole_leaves
 
     @property
     def fingerprints(self) -> list[str]:
@@ -157,7 +166,7 @@ class Stream:
                     found.add(piece.name, new)
             self._read += piece.size * self._inputs.itemsize(piece.name)
             if self._report is not None:
-                self._report(self._read, self._to_read)
+                self._report(self._read, self.to_read)
             yield result
 
     # ── one block, on a thread of the pool ───────────────────────────────────────────────────────────────────────────
