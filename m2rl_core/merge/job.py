@@ -7,7 +7,7 @@ import operator
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,15 @@ class Job:
             for stream in streams:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
-        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams))
+        means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means)
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():
-            self._complete(
-                folder, found, self.merger.members[output] if isinstance(self.merger, Sweep) else self.merger
-            )
+            if isinstance(self.merger, Sweep):
+                own = {k.removeprefix(f"{output}/"): v for k, v in means.items() if k.startswith(f"{output}/")}
+                self._complete(folder, replace(found, own=own), self.merger.members[output])
+            else:
+                self._complete(folder, found, self.merger)
         return found
 
     def _streams(self, writers: Sequence[Writer]) -> list[Stream]:
@@ -159,4 +162,5 @@ def _use(merger: Merger) -> dict[str, Any]:
     """As a recipe says it."""
     config = getattr(merger, "config", None)  # by convention; the interface does not ask for it
     settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
-    return {"use": merger.name, **settings}
+    parts = {field: _use(getattr(merger, field)) for field in merger.parts if hasattr(merger, field)}
+    return {"use": merger.name, **settings, **parts}
