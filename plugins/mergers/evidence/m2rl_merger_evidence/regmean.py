@@ -56,7 +56,9 @@ def _factor(gram_E: Tensor, ratio: float) -> Tensor:
     """Cholesky factor, float64 [I, I], of the shrunk Gram matrices' sum; inputs that were always 0 are left alone."""
     import torch
 
-    total = gram_E.sum(0, dtype=torch.float64)
+    total = gram_E[0].double()
+    for gram in gram_E[1:]:
+        total += gram  # one after another: a sum in float64 would convert all of them first
     diagonal = total.diagonal().clone()
     total *= ratio
     total.diagonal().copy_(diagonal.where(diagonal != 0, 1.0))
