@@ -170,6 +170,7 @@ def test_a_merger_sees_the_evidence_of_each_tensor(
     merge_models(Pick("fisher"), base=None, experts=experts, out=tmp_path / "f", evidence=folders)
     found, wanted = weights(tmp_path / "f"), weights(folders["math"] / "fisher")
     assert all(torch.equal(found[name], values) for name, values in wanted.items())
+    assert f"evidence:\n  math: {folders['math']}\n" in (tmp_path / "f" / "README.md").read_text()
     merge_models(Pick("gram"), base=None, experts=experts, out=tmp_path / "g", evidence=folders)
     gram = weights(folders["math"] / "gram")
     for name, values in weights(tmp_path / "g").items():

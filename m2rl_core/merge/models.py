@@ -201,5 +201,8 @@ class Job:
             "merger": {"use": self.merger.name, **settings},
             "base": None if self.base is None else str(self.base),
             "experts": {name: str(folder) for name, folder in self.experts.items()},
+            **(
+                {"evidence": {name: str(at) for name, at in self.evidence.folders.items()}} if self.merger.needs else {}
+            ),
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
         }
