@@ -14,7 +14,7 @@ from torch import Tensor
 
 from m2rl_core.chat import Chat
 from m2rl_core.config import Study, check_components, check_references, grounded
-from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.errors import ConfigError, DataError, RunError
 from m2rl_core.interfaces import ComponentConfig, Merger
 from m2rl_core.merge import merge_models
 from m2rl_core.merge.gather import gather_evidence
@@ -147,6 +147,8 @@ def test_what_cannot_be_gathered_is_refused(tmp_path: Path, samples: list[Sample
     with pytest.raises(ConfigError, match="does not fit on the device"):
         gather_evidence(model, samples, frozenset({"fisher"}), tmp_path / "out", tokens_per_device=16)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(RunError, match="math exists already"):
+        gather_evidence(model, samples, frozenset({"fisher"}), model)
 
 
 # ── merging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
