@@ -337,7 +337,8 @@ class Merger(Component, Protocol):
     """What a block is: any piece of a tensor, whole rows, or a whole tensor."""
     needs_base: bool
     needs: frozenset[str] = frozenset()
-    """Evidence beyond the weights, e.g. ``fisher`` or ``gram``."""
+    """Evidence beyond the weights, delivered as ``block.evidence``: ``fisher`` or ``gram``, see
+    :class:`~m2rl_core.types.Block`."""
 
     def check(self, experts: Sequence[str]) -> None:
         """Refuse experts that the settings do not fit, e.g. another number of them than of weights. None by default.

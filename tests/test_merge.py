@@ -231,14 +231,6 @@ def test_a_merger_that_fails_or_returns_rubbish_is_named(tmp_path: Path) -> None
             merge_tensors(Broken(answer), tmp_path / name, None, vectors([[1.0, 2.0]]))
 
 
-def test_evidence_cannot_be_gathered_yet(tmp_path: Path) -> None:
-    class Fisher(Plain):
-        needs = frozenset({"fisher"})
-
-    with pytest.raises(ConfigError, match="fisher"):
-        merge_models(Fisher(), base=None, experts={"one": tmp_path}, out=tmp_path / "out")
-
-
 # ── what stands beside the weights ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,4 +1,4 @@
-"""Evidence for mergers: gathered as a naive reading of its definition says, checked, and a stage that gathers its own."""
+"""Evidence for mergers: gathered as a naive reading of its definition says, checked, and gathered by a stage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from m2rl_core.chat import Chat
-from m2rl_core.config import Study
-from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.config import Study, check_components, check_references, grounded
+from m2rl_core.errors import ConfigError, DataError, RunError
 from m2rl_core.interfaces import ComponentConfig, Merger
 from m2rl_core.merge import merge_models
 from m2rl_core.merge.gather import gather_evidence
 from m2rl_core.merge.sequences import conversations, drawn
+from m2rl_core.plugins import Registry, load_plugins
 from m2rl_core.rollout.records import to_record
-from m2rl_core.study import run_study
+from m2rl_core.study import plan, run_study
 from m2rl_core.testing.family import family
 from m2rl_core.types import Block, Sample, Stats
 from m2rl_core.weights import Writer, stream_named
@@ -146,6 +147,8 @@ def test_what_cannot_be_gathered_is_refused(tmp_path: Path, samples: list[Sample
     with pytest.raises(ConfigError, match="does not fit on the device"):
         gather_evidence(model, samples, frozenset({"fisher"}), tmp_path / "out", tokens_per_device=16)
     assert not (tmp_path / "out").exists()
+    with pytest.raises(RunError, match="math exists already"):
+        gather_evidence(model, samples, frozenset({"fisher"}), model)
 
 
 # ── merging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -169,6 +172,7 @@ def test_a_merger_sees_the_evidence_of_each_tensor(
     merge_models(Pick("fisher"), base=None, experts=experts, out=tmp_path / "f", evidence=folders)
     found, wanted = weights(tmp_path / "f"), weights(folders["math"] / "fisher")
     assert all(torch.equal(found[name], values) for name, values in wanted.items())
+    assert f"evidence:\n  math: {folders['math']}\n" in (tmp_path / "f" / "README.md").read_text()
     merge_models(Pick("gram"), base=None, experts=experts, out=tmp_path / "g", evidence=folders)
     gram = weights(folders["math"] / "gram")
     for name, values in weights(tmp_path / "g").items():
@@ -336,19 +340,82 @@ class Silent:
 
 def run(folder: Path, study: dict[str, Any]) -> Path:
     (folder / "parities.py").write_text(PLUGIN)
-    where = {"source": folder / "study.yaml", "runs": folder / "runs"}
-    return run_study(Study.model_validate(study), progress=Silent(), parallel=0, **where)
+    source = folder / "study.yaml"
+    return run_study(Study.model_validate(study), source=source, runs=folder / "runs", progress=Silent(), parallel=0)
 
 
-@pytest.mark.slow
+@pytest.fixture
+def registry_of(tmp_path: Path) -> Registry:
+    (tmp_path / "parities.py").write_text(PLUGIN)
+    return load_plugins([tmp_path / "parities.py"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        (
+            {"evidence": None},
+            "stages.f.evidence: merger 'own-fisher' needs evidence of each expert beyond its weights. "
+            "Found: none of fisher. Next: set 'evidence: {samples: 64}'",
+        ),
+        ({"merger": "average"}, "stages.f.evidence: merger 'average' looks at weights alone"),
+        (
+            {"experts": ["init", "odd"]},
+            "stages.f.evidence.conversations: 'init' is no rl stage, whose rollouts would do. Name a file, as in "
+            "{init: init.jsonl}",
+        ),
+        (
+            {"evidence": {"conversations": {"math": "x.jsonl"}}},
+            "stages.f.evidence.conversations.math: is no expert of this stage. Allowed: even, odd",
+        ),
+        (
+            {"evidence": {"conversations": {"odd": "x.jsonl"}}},
+            "stages.f.evidence.conversations.odd: there is no such file. Found: x.jsonl",
+        ),
+    ],
+)
+def test_a_stage_that_could_not_gather_is_refused_beforehand(
+    stage: dict[str, Any], words: str, registry_of: Registry
+) -> None:
+    study = Study.model_validate(tree(f=fisher_stage(**stage)))
+
+    def check() -> None:
+        check_references(study)
+        check_components(study, registry_of)
+
+    with pytest.raises(ConfigError) as caught:
+        check()
+    assert words in str(caught.value)
+
+
+def test_the_file_of_conversations_counts_with_its_content_wherever_it_lies(
+    registry_of: Registry, tmp_path: Path
+) -> None:
+    def key(folder: str, samples: int = 4) -> str:
+        evidence = {"samples": samples, "conversations": {"odd": "talk.jsonl"}}
+        study = grounded(Study.model_validate(tree(f=fisher_stage(evidence=evidence))), tmp_path / folder)
+        return next(node.key for node in plan(study, registry_of, tmp_path / "runs") if node.id == "f")
+
+    for folder, text in {"here": "a", "there": "a", "other": "b"}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "talk.jsonl").write_text(text)
+    assert key("here") == key("there")
+    assert len({key("here"), key("other"), key("here", samples=5)}) == 3
+
+
 def test_a_study_merges_with_evidence_from_its_experts_rollouts(tmp_path: Path) -> None:
-    """Fisher and RegMean; the former against its formula on evidence gathered here from the same rollouts."""
-    study = tree(f=fisher_stage(), r=fisher_stage(merger="own-regmean", experts=["even@1", "odd"]))
+    """Fisher against its formula, on evidence gathered here from the same rollouts; an interrupted stage keeps its own;
+    RegMean of a kept step, and of a model without rollouts."""
+    turns = [{"role": "user", "content": "1 + 2"}, {"role": "assistant", "content": "3"}]
+    (tmp_path / "talk.jsonl").write_text(4 * (json.dumps({"messages": turns}) + "\n"))
+    talk = {"samples": 4, "conversations": {"init": "talk.jsonl"}}
+    regmean = fisher_stage(merger="own-regmean", experts=["init", "even@1", "odd"], evidence=talk)
+    study = tree(f=fisher_stage(), r=regmean)
     root = run(tmp_path, study)
-    experts = {name: root / name / "checkpoint" for name in ("even", "odd")}
     total: dict[str, Tensor] = {}
     weight: dict[str, Tensor] = {}
-    for name, model in experts.items():
+    for name in ("even", "odd"):
+        model = root / name / "checkpoint"
         gather_evidence(model, drawn(model, 4), frozenset({"fisher"}), tmp_path / name)
         fisher = weights(tmp_path / name / "fisher")
         size = torch.cat([f.flatten().double() for f in fisher.values()]).square().mean().sqrt()
@@ -359,6 +426,15 @@ def test_a_study_merges_with_evidence_from_its_experts_rollouts(tmp_path: Path) 
     merged = weights(root / "f" / "checkpoint")
     for tensor, values in merged.items():
         torch.testing.assert_close(values, (total[tensor] / weight[tensor]).float(), rtol=1e-5, atol=1e-7)
-    assert (root / "r" / "evidence" / "even@1" / "gram" / "model.safetensors").is_file()
-    about = json.loads((root / "r" / "evidence" / "even@1" / "evidence.json").read_text())
-    assert about["samples"] == 4
+    for name in ("init", "even@1", "odd"):
+        about = json.loads((root / "r" / "evidence" / name / "evidence.json").read_text())
+        assert about["samples"] == 4
+    kept = root / "f" / "evidence" / "even" / "fisher" / "model.safetensors"
+    before = kept.stat().st_mtime_ns
+    shutil.rmtree(root / "f" / "evidence" / "odd")
+    shutil.rmtree(root / "f" / "checkpoint")
+    (root / "f" / "DONE").unlink()
+    run(tmp_path, study)
+    assert kept.stat().st_mtime_ns == before
+    again = weights(root / "f" / "checkpoint")
+    assert all(torch.equal(again[tensor], values) for tensor, values in merged.items())

@@ -31,6 +31,7 @@ class Evidence:
     """Kind → one checkpoint per expert, in their order."""
     models: Mapping[str, str] = field(default_factory=dict)
     """Expert → fingerprint of the weights that its evidence is of."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def check_models(self, fingerprints: Mapping[str, str]) -> None:
         """Refuse evidence that was gathered from other weights than those that were merged.
@@ -86,7 +87,8 @@ def opened_evidence(
             kinds[kind] = [stack.enter_context(Checkpoint.open(folders[name] / kind)) for name in experts]
             for (name, model), found in zip(experts.items(), kinds[kind], strict=True):
                 _check(kind, f"expert '{name}'", found, kinds[kind][0], model, names)
-        yield Evidence(kinds, {name: _about(folders[name]) for name in experts if folders and kinds})
+        used = {name: folders[name] for name in experts} if folders and kinds else {}
+        yield Evidence(kinds, {name: _about(folder) for name, folder in used.items()}, used)
 
 
 def _check(kind: str, who: str, found: Checkpoint, first: Checkpoint, model: Model, names: Sequence[str]) -> None:

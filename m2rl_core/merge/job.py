@@ -153,6 +153,7 @@ class Job:
             "merger": _use(merger),
             "base": None if self.base is None else str(self.base),
             "experts": {name: str(folder) for name, folder in self.experts.items()},
+            **({"evidence": {name: str(at) for name, at in self.evidence.folders.items()}} if merger.needs else {}),
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
             **({"parts": parts} if parts else {}),
         }

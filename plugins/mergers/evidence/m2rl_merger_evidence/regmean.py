@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 GRAM = "gram"
 NEARLY_ALL = 1.0 - 1e-7
 """Largest factor of off-diagonals: a little less than 1 keeps a matrix of few inputs positive."""
-ROWS = 1 << 22
+ROWS = 1 << 20
 """Elements of a matrix that are solved for at once."""
 
 
@@ -56,10 +56,13 @@ def _factor(gram_E: Tensor, ratio: float) -> Tensor:
     """Cholesky factor, float64 [I, I], of the shrunk Gram matrices' sum; inputs that were always 0 are left alone."""
     import torch
 
-    total = gram_E.sum(0, dtype=torch.float64)
+    total = gram_E[0].double()
+    for gram in gram_E[1:]:
+        total += gram  # one after another: a sum in float64 would convert all of them first
     diagonal = total.diagonal().clone()
     total *= ratio
     total.diagonal().copy_(diagonal.where(diagonal != 0, 1.0))
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(total)
     if failed:
         raise ValueError("the Gram matrices are not positive: gather them from more samples, or lower the ratio")
@@ -73,4 +76,5 @@ def _correction(apart_E: Tensor, gram_E: Tensor, ratio: float, factor: Tensor) -
     pulled = torch.zeros(apart_E.shape[1:])
     for apart, gram in zip(apart_E, gram_E, strict=True):
         pulled.addmm_(apart, gram, alpha=ratio).addcmul_(apart, gram.diagonal(), value=1.0 - ratio)
-    return torch.cholesky_solve(pulled.double().T, factor).T.float()
+    solved: Tensor = torch.cholesky_solve(pulled.double().transpose(0, 1), factor)
+    return solved.transpose(0, 1).float()

@@ -13,7 +13,9 @@ from m2rl_core.types import Block, Stats
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS = 1 << 22
+BETAS, EPS = (0.9, 0.999), 1e-8
+"""Adam's. Written out below: the optimizers of torch import 200 MB of compiler."""
+ROWS = 1 << 20
 """Elements of a matrix that are descended at once."""
 
 
@@ -58,11 +60,13 @@ class Wudi(Merger):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         here, squares, pull = (values.to(device) for values in (task, squares, pull))
-        adam = torch.optim.Adam([here], lr=self.config.lr, foreach=False)
-        here.grad = torch.empty_like(here)
-        for _ in range(self.config.steps):
-            torch.mm(here, squares, out=here.grad).sub_(pull).mul_(2.0)
-            adam.step()
+        slope, first, second = (torch.zeros_like(here) for _ in range(3))
+        for step in range(1, self.config.steps + 1):
+            torch.mm(here, squares, out=slope).sub_(pull).mul_(2.0)
+            first.lerp_(slope, 1.0 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(slope, slope, value=1.0 - BETAS[1])
+            spread = (second / (1.0 - BETAS[1] ** step)).sqrt_().add_(EPS)
+            here.addcdiv_(first, spread, value=-self.config.lr / (1.0 - BETAS[0] ** step))
         task.copy_(here)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from m2rl_core.errors import StageError
 from m2rl_core.interfaces import Merger
 from m2rl_core.testing import MergerContract, merge_tensors
+from m2rl_core.testing.family import family
 from m2rl_core.types import Block
 from m2rl_merger_evidence import Fisher, RegMean, Wudi
 
@@ -168,7 +169,7 @@ def test_wudi_descends_the_loss_as_it_is_written(steps: int, tmp_path: Path, mon
         for delta in deltas[:2]:
             loss = loss + ((task - delta) @ delta.T).square().sum() / delta.square().sum()
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         adam.step()
     found = merged(Wudi(Wudi.Config(steps=steps, lr=1e-4)), tmp_path, experts, base=base)
     torch.testing.assert_close(found - base, task.detach().float(), rtol=1e-3, atol=1e-6)
@@ -185,3 +186,31 @@ def test_wudi_averages_what_is_no_matrix_and_keeps_what_never_moved(tmp_path: Pa
 def test_wudi_needs_a_base() -> None:
     with pytest.raises(ValueError, match="base"):
         Wudi(Wudi.Config()).merge(Block("w", 0, (2, 2), None, noise(2, 2, 2)), {})
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MERGE = """
+import sys
+from pathlib import Path
+from m2rl_core.merge import merge_models
+from m2rl_merger_evidence import Wudi
+root = Path(sys.argv[1])
+experts = {name: root / name for name in ("math", "science")}
+merge_models(Wudi(Wudi.Config(steps=1)), base=root / "base", experts=experts, out=root / "out")
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+"""
+
+
+@pytest.mark.slow
+def test_a_whole_tensor_takes_its_inputs_and_two_more_of_memory(tmp_path: Path) -> None:
+    """Bar B8: (N + 3) times the largest matrix in float32, and 600 MB."""
+    peaks, sizes = [], []
+    for words in (8192, 65536):
+        root = tmp_path / str(words)
+        family(root, vocab_size=words, hidden_size=512)
+        done = subprocess.run([sys.executable, "-c", MERGE, root], check=True, capture_output=True, text=True)
+        peaks.append(1024 * int(done.stdout))
+        sizes.append(4 * words * 512)
+    assert peaks[1] <= 5 * sizes[1] + 600e6
+    assert peaks[1] - peaks[0] <= 1.1 * 5 * (sizes[1] - sizes[0])
