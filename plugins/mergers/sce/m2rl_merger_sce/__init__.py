@@ -19,6 +19,7 @@ from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.calculate import Energies, Measure
+from m2rl_merger_sce.parts import parts
 from m2rl_merger_sce.select import CountHigh, CountLow, selected
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Sce(Merger):
         """Sums one expert after another, so that no weight depends on the block around it."""
         import torch
 
+        return [torch.cat([self._merged(part, stats) for part in parts(block)])]
+
+    def _merged(self, block: Block, stats: Stats) -> Tensor:
+        import torch
+
         assert block.base is not None
         faint = _FAINT if self.config.semantics == "mergekit" else 0.0
         energies: Energies = stats[Measure.name]
@@ -83,7 +89,7 @@ class Sce(Merger):
         for kept, weight in zip(kept_E, energies.weights_E(faint), strict=True):
             share += kept.sign().mul_(weight)
             total += kept.mul_(weight)
-        return [total.div_(share.clamp_(min=max(faint, _TINY))).mul_(side).add_(block.base)]
+        return total.div_(share.clamp_(min=max(faint, _TINY))).mul_(side).add_(block.base)
 
 
 @hookimpl
