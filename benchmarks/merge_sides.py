@@ -52,6 +52,11 @@ METHODS: Mapping[str, Method] = {
     "dare_ties": Method({"use": "dare", "drop": 0.8, "then": "ties"}, "dare_ties", {"density": 0.2}),
     "sce": Method({"use": "sce"}, "sce"),
     "sce_0.1": Method({"use": "sce", "tau": 0.1, "semantics": "mergekit"}, "sce", {"select_topk": 0.1}),
+    "breadcrumbs": Method(
+        {"use": "breadcrumbs", "density": 0.2, "top": 0.01}, "breadcrumbs", {"density": 0.2, "gamma": 0.01}
+    ),
+    "della": Method({"use": "della", "rescale": "l1"}, "della", {"density": 0.5, "epsilon": 0.15}),
+    "ram": Method({"use": "ram", "relative": False, "epsilon": 1e-5}, "ram", {"epsilon": 1e-5}),
 }
 
 
@@ -88,7 +93,7 @@ def mergekit(folder: Path, method: str, dtype: str) -> None:
         "dtype": dtype,
         "out_dtype": "bfloat16",
     }
-    if spec.mergekit == "sce":
+    if spec.mergekit in {"sce", "ram"}:  # they take no weights
         recipe["models"] = [{"model": each["model"]} for each in recipe["models"]]
     if spec.mergekit != "linear":
         recipe["base_model"] = str(folder / "base")
