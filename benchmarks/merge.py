@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/merge.py                      # 42M parameters, a base and five experts, seconds
+    python benchmarks/merge.py --naive              # 42M parameters, a base and five experts, seconds
     python benchmarks/merge.py --size 0.4b --runs 3 --folder /fast/disk --mergekit /tmp/venv-mergekit
     python benchmarks/merge.py --memory --folder /fast/disk     # peaks at 0.4b and 1.6b, 25 GB of disk
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def _compete(options: argparse.Namespace, folder: Path, method: str) -> None:
     """Run all sides in turn and print medians, ratios, and where outputs differ."""
-    sides = ["ours"] + ["mergekit"] * bool(options.mergekit) + ["naive"] * METHODS[method].naive
+    sides = ["ours"] + ["mergekit"] * bool(options.mergekit) + ["naive"] * (options.naive and METHODS[method].naive)
     runs: dict[str, list[Row]] = {side: [] for side in sides}
     for index in range(options.runs):
         for side in sides:
@@ -108,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--mergekit", type=Path, help="the environment that mergekit is installed in")
     parser.add_argument("--mergekit-dtype", default="float32", help="of its arithmetic")
+    parser.add_argument("--naive", action="store_true", help="run plain torch too; its memory is 12 times the weights'")
     parser.add_argument("--memory", action="store_true", help="measure the memory of ours at two sizes instead")
     return parser.parse_args()
 
