@@ -34,7 +34,7 @@ class Sce(Merger):
     """Two readings, or four where only some positions are selected; statistics are per tensor."""
 
     name: ClassVar[str] = "sce"
-    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2408.07990 section 3.3"
+    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2408.07990"
     granularity = "block"
     needs_base = True
     presets: ClassVar[Mapping[str, Preset]] = {

@@ -107,7 +107,7 @@ class Breadcrumbs(Merger):
     """Three readings of each tensor; exact thresholds in bounded memory."""
 
     name: ClassVar[str] = "breadcrumbs"
-    reference: ClassVar[str] = "https://arxiv.org/abs/2312.06795 section 3"
+    reference: ClassVar[str] = "https://arxiv.org/abs/2312.06795"
     granularity = "block"
     needs_base = True
 
