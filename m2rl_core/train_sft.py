@@ -26,7 +26,7 @@ from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
 from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Trajectory
 
-__all__ = ["train_sft"]
+__all__ = ["NegativeLogLikelihood", "tokenised", "train_sft"]
 
 
 def train_sft(run: StageRun[SftStage]) -> None:
@@ -102,7 +102,7 @@ def demonstrations(run: StageRun[SftStage], chat: Chat) -> list[Sample]:
             taken = right_samples(run, name, stage.rollouts[name], count)
         else:
             shown = islice(run.domain(name).demonstrations(), count)
-            taken = [_sample(replace(each, domain=name), chat) for each in shown]
+            taken = [tokenised(replace(each, domain=name), chat) for each in shown]
         if len(taken) < count:
             raise DataError(
                 f"domain '{name}' has too few demonstrations",
@@ -148,7 +148,8 @@ def counts(domains: list[str] | Mapping[str, float], total: int) -> dict[str, in
     return whole
 
 
-def _sample(conversation: Conversation, chat: Chat) -> Sample:
+def tokenised(conversation: Conversation, chat: Chat) -> Sample:
+    """A conversation as if the assistant's turns had been drawn."""
     ids, said = chat.conversation(conversation)
     prompt = Prompt(conversation.id, conversation.domain, conversation.messages)
     unsampled = [0.0] * len(ids)

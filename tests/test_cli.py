@@ -104,7 +104,8 @@ def m2rl(*arguments: object) -> Result:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["verify", "--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]]
+    "arguments",
+    [["--help"], ["verify", "--help"], ["merge", "--help"], ["plugins"], ["plugins", "--json"], ["plugins", "--check"]],
 )
 def test_light_commands_import_no_torch_and_little_else(arguments: list[str]) -> None:
     code = """
@@ -137,6 +138,7 @@ def test_options_are_few_and_chosen() -> None:
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
+        "merge": ["--base", "--dtype", "--expert", "--method", "--out", "--preset", "--set", "--threads", "recipe"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
         "report": ["--out", "run"],

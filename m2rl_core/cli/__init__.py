@@ -14,6 +14,7 @@ import typer
 
 import m2rl_core
 from m2rl_core.cli.errors import Group, warn
+from m2rl_core.cli.merging import merge
 from m2rl_core.cli.verifying import rescore, verify
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def plugins(
         raise typer.Exit(2)
 
 
+app.command()(merge)
 app.command()(verify)
 app.command()(rescore)
 

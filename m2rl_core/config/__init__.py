@@ -4,7 +4,8 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
-from m2rl_core.config.sections import DomainSection, ModelSection, OptimSection, Section, Use
+from m2rl_core.config.search import SearchSection, grid_points, label, need_optuna, with_settings
+from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
     AnyStage,
@@ -20,12 +21,14 @@ from m2rl_core.config.stages import (
 )
 from m2rl_core.config.study import Study, schema
 from m2rl_core.config.suites import suite_owners
+from m2rl_core.config.yaml_file import YamlFile
 
 __all__ = [
     "AnalyzeStage",
     "AnyStage",
     "DomainSection",
     "EvalStage",
+    "EvidenceSection",
     "InitStage",
     "MergeStage",
     "ModelSection",
@@ -33,24 +36,30 @@ __all__ = [
     "OptimSection",
     "ReportStage",
     "RlStage",
+    "SearchSection",
     "Section",
     "SftStage",
     "Stage",
     "Study",
     "TrainStage",
     "Use",
+    "YamlFile",
     "anchor",
     "check_components",
     "check_experts",
     "check_references",
+    "grid_points",
     "grounded",
     "is_local",
+    "label",
     "load_study",
     "local_path",
     "model_names",
+    "need_optuna",
     "references",
     "schema",
     "settings",
     "split_reference",
     "suite_owners",
+    "with_settings",
 ]

@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from m2rl_core.config.references import reference_problems
 from m2rl_core.config.study import Study
+from m2rl_core.config.yaml_file import Tree, YamlFile
 from m2rl_core.errors import ConfigError, nearest
 from m2rl_core.redaction import masked
 from m2rl_core.validation import Problem, dotted, problems
 
 __all__ = ["load_study", "settings"]
-
-Tree = Mapping[str, object]
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -36,7 +35,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         ConfigError: one line per problem, each with its place.
     """
     path = Path(path)
-    file = _File(path)
+    file = YamlFile(path, "study", keys="'name' and 'stages'")
     tree, given = _overridden({key: v for key, v in file.tree.items() if not str(key).startswith("x-")}, overrides)
     try:
         study = Study.model_validate(tree)
@@ -62,63 +61,6 @@ def _overridden(tree: Tree, overrides: Sequence[str]) -> tuple[Tree, list[_Overr
         given.append(_Override.parse(text, tree))
         tree = _updated(tree, given[-1])
     return tree, given
-
-
-class _File:
-    """A YAML file as data and, for line numbers, as nodes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-            self.root = loader.get_single_node()
-            if self.root is not None:
-                self._refuse_duplicates(self.root, set())
-                tree = loader.construct_document(self.root)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"{path}:{mark.line + 1}" if mark else str(path)
-            raise ConfigError(f"{place}: no YAML: {getattr(error, 'problem', None) or error}") from None
-        if not isinstance(self.root, yaml.MappingNode):
-            raise ConfigError(f"{path} is no study: it should hold keys such as 'name' and 'stages'")
-        self.tree: Tree = tree
-
-    def line(self, keys: Sequence[int | str]) -> int:
-        """The line of the key at ``keys``, or of the last of them that is there."""
-        node, line = self.root, 1
-        for key in keys:
-            if isinstance(node, yaml.MappingNode):
-                # constructing the data has put merged keys before a mapping's own, which win
-                found = next(((k, v) for k, v in reversed(node.value) if k.value == str(key)), None)
-            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-                found = node.value[key], node.value[key]
-            else:
-                found = None
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        return line
-
-    def _refuse_duplicates(self, node: yaml.Node, seen: set[int]) -> None:
-        if id(node) in seen:
-            return
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                line, same = key.start_mark.line + 1, (key.tag, key.value)
-                if same in lines:
-                    raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {lines[same]}")
-                lines[same] = line
-        for child in _children(node):
-            self._refuse_duplicates(child, seen)
-
-
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
-    for item in node.value if isinstance(node, yaml.CollectionNode) else ():
-        yield from item if isinstance(item, tuple) else (item,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +124,13 @@ def _updated(tree: Tree, override: _Override) -> Tree:
     return result
 
 
-def _refusal(found: Sequence[Problem], file: _File, overrides: Sequence[_Override]) -> ConfigError:
+def _refusal(found: Sequence[Problem], file: YamlFile, overrides: Sequence[_Override]) -> ConfigError:
     """All problems, each after its place; those of a block that several stages merge stand together."""
-    together: dict[tuple[str, str], list[str]] = {}
-    for problem in found:
-        together.setdefault((_place(problem, file, overrides), problem.text), []).append(dotted(problem.path))
-    return ConfigError("\n".join(f"{place}: {', '.join(paths)}: {text}" for (place, text), paths in together.items()))
+    return file.refusal(found, lambda problem: _place(problem, file, overrides))
 
 
-def _place(problem: Problem, file: _File, overrides: Sequence[_Override]) -> str:
+def _place(problem: Problem, file: YamlFile, overrides: Sequence[_Override]) -> str:
     for override in reversed(overrides):
         if problem.path[: len(override.keys)] == override.keys:
             return f"--set {override.text}"
-    return f"{file.path}:{file.line(problem.path)}"
+    return file.place(problem)

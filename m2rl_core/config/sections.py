@@ -24,7 +24,18 @@ from pydantic import (
 
 from m2rl_core.types import Reasoning
 
-__all__ = ["Counts", "DomainSection", "ModelSection", "OptimSection", "Schedule", "Section", "Share", "Shares", "Use"]
+__all__ = [
+    "Counts",
+    "DomainSection",
+    "EvidenceSection",
+    "ModelSection",
+    "OptimSection",
+    "Schedule",
+    "Section",
+    "Share",
+    "Shares",
+    "Use",
+]
 
 
 def _spelled_out(value: object) -> object:
@@ -119,3 +130,15 @@ class OptimSection(Section):
     eps: PositiveFloat = 1e-8
     clip: PositiveFloat = 1.0
     """Largest global gradient norm. Paper silent; the released code's value."""
+
+
+class EvidenceSection(Section):
+    """``evidence:`` of a merge stage — the token sequences that tell a merger what each expert relies on."""
+
+    samples: PositiveInt = 64
+    """Sequences of each expert: a sample of each of the latest so many prompts that its rl stage has drawn, or the
+    first so many of its conversations. Paper silent."""
+    conversations: dict[str, str] = Field(default_factory=dict)
+    """Expert → a file of JSON lines, ``{"messages": [...], "tools": [...]}``; for experts without an rl stage."""
+    tokens_per_device: PositiveInt = 36864
+    """Most packed tokens, filling included, of one forward and backward pass."""

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from m2rl_core.config.sections import Counts, OptimSection, Schedule, Section, Share, Shares, Use
+from m2rl_core.config.search import SearchSection
+from m2rl_core.config.sections import Counts, EvidenceSection, OptimSection, Schedule, Section, Share, Shares, Use
 
 __all__ = [
     "AnalyzeStage",
@@ -201,8 +202,12 @@ class MergeStage(Section):
     """The anchor; its tokenizer and configuration are the result's. Default: the experts' common ``init``."""
     experts: list[str]
     merger: Use
+    evidence: EvidenceSection | None = None
+    """For mergers that need more than weights."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the result; ``None``: the anchor's."""
+    search: SearchSection | None = None
+    """Choose among settings of the merger."""
 
 
 class EvalStage(Section):

@@ -7,6 +7,21 @@ float32, rounded once and written in place. Nothing is written before the inputs
 
 from m2rl_core.merge.card import Diagnostics
 from m2rl_core.merge.models import merge_models
+from m2rl_core.merge.parts import Parted
+from m2rl_core.merge.reading import load_recipe, merge_recipe
+from m2rl_core.merge.recipe import Loaded, Part, Recipe
 from m2rl_core.merge.stage import merge
+from m2rl_core.merge.sweep import Sweep
 
-__all__ = ["Diagnostics", "merge", "merge_models"]
+__all__ = [
+    "Diagnostics",
+    "Loaded",
+    "Part",
+    "Parted",
+    "Recipe",
+    "Sweep",
+    "load_recipe",
+    "merge",
+    "merge_models",
+    "merge_recipe",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -15,6 +15,9 @@ from m2rl_core.types import Block
 from m2rl_core.weights import LEAF, Checkpoint, Stored
 
 Granularity = Literal["block", "rows", "tensor"]
+
+GRAM = "gram"
+"""The kind of evidence that has a shape of its own, and so comes whole or, for a tensor without one, not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Inputs:
         names: tensors to visit, in this order.
         granularity: what a block is, see :class:`~m2rl_core.interfaces.Merger`.
         block: elements of a block; rows are taken whole, as many as fit, at least one.
+        evidence: kind → float32 checkpoints with the weights' names, one per expert in their order.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class Inputs:
         *,
         granularity: Granularity = "block",
         block: int = LEAF,
+        evidence: Mapping[str, Sequence[Checkpoint]] | None = None,
     ) -> None:
         self.base = base
         self.experts = experts
         self.sources = ([] if base is None else [base]) + list(experts.values())
         self.tensors: Mapping[str, Stored] = {name: self.sources[-1].tensors[name] for name in names}
         self.granularity, self.block = granularity, block
+        self.evidence = evidence or {}
         self.whole_leaves = granularity == "tensor" or (granularity == "block" and block % LEAF == 0)
         """True where every piece begins at a leaf of the weights' fingerprint."""
         self._local = threading.local()
@@ -104,7 +110,17 @@ class Inputs:
                 side_by_side[index].copy_(target)
         blocks = side_by_side.view(len(self.sources), *piece.shape)
         base, experts_E = (None, blocks) if self.base is None else (blocks[0], blocks[1:])
-        return Block(piece.name, piece.offset, piece.shape, base, experts_E, tuple(self.experts))
+        return Block(
+            piece.name, piece.offset, piece.shape, base, experts_E, tuple(self.experts), dict(self._evidence(piece))
+        )
+
+    def _evidence(self, piece: Piece) -> Iterator[tuple[str, Tensor]]:
+        """(kind, one entry per expert) of what there is for a block's tensor."""
+        for kind, sources in self.evidence.items():
+            if kind != GRAM:
+                yield kind, _side_by_side(sources, piece.name, piece.offset, piece.shape)
+            elif piece.name in sources[0].tensors:
+                yield kind, _side_by_side(sources, piece.name, 0, sources[0].tensors[piece.name].shape)
 
     def _buffers(self) -> tuple[Tensor, Tensor]:
         """This thread's float32 values of all sources, and room for one source's stored bytes."""
@@ -113,3 +129,11 @@ class Inputs:
             self._local.buffers = values, torch.empty(2 * self._largest, dtype=torch.uint8)
         buffers: tuple[Tensor, Tensor] = self._local.buffers
         return buffers
+
+
+def _side_by_side(sources: Sequence[Checkpoint], name: str, offset: int, shape: tuple[int, ...]) -> Tensor:
+    """float32 [E, *shape]: a piece of each source's tensor."""
+    found_E = torch.empty(len(sources), *shape)
+    for source, values in zip(sources, found_E, strict=True):
+        source.read(name, offset, values.view(-1))
+    return found_E

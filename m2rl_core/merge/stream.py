@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +34,23 @@ Report = Callable[[int, int], None]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
+
+
+@dataclass(slots=True)
+class Means:
+    """Means of named numbers over tensors, weighted by their sizes."""
+
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Name → sum of value × elements, and the elements."""
+
+    def add(self, values: Mapping[str, float], size: int) -> None:
+        for name, value in values.items():
+            total, elements = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value * size, elements + size
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: total / elements for name, (total, elements) in self.sums.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,7 @@ class Stream:
         merger: what to do with each block.
         inputs: cut into blocks of the merger's granularity.
         write: takes the results.
+        fingerprints: of the inputs' weights, to be taken on the way; shared by streams that read one model in parts.
         threads: work on so many blocks at once; a merger of whole tensors uses them within its tensor instead.
         report: is told the bytes read so far, and those to be read in all.
     """
@@ -78,17 +96,22 @@ class Stream:
         merger: Merger,
         inputs: Inputs,
         write: Write,
+        fingerprints: Sequence[Fingerprint] | None = None,
         *,
         threads: int = 1,
         report: Report | None = None,
     ) -> None:
         self._merger, self._inputs, self._write = merger, inputs, write
         self._threads, self._report = threads, report
-        self._read, self._to_read = 0, inputs.bytes * (len(merger.passes()) + 1)
+        self.to_read = inputs.bytes * (len(merger.passes()) + 1)
+        """Bytes, over all readings."""
+        self._read = 0
         self._survey: Survey | None = None
-        self._fingerprints = [Fingerprint(source.tensors) for source in inputs.sources]
+        self._fingerprints = fingerprints or [Fingerprint(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
         self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
+        self.diagnostics = Means()
+        """The merger's own; known after :meth:`run`."""
 
     @property
     def survey(self) -> Survey:
@@ -96,6 +119,11 @@ class Stream:
         if self._survey is None:
             raise DataError("the models hold no weights")
         return self._survey
+
+    @property
+    def whole_leaves(self) -> bool:
+        """Whether the fingerprints can be taken on the way."""
+        return self._inputs.whole_leaves
 
     @property
     def fingerprints(self) -> list[str]:
@@ -132,7 +160,13 @@ class Stream:
                 stats[each.name] = self._combined(pool, each, tasks)
                 if keep:
                     self._tensor[name][each.name] = stats[each.name]
+            if reading.last is None and pieces:
+                self._diagnose(name, stats, sum(piece.size for piece in pieces))
             yield from (_Task(piece, stats, first and not reading.local) for piece in pieces)
+
+    def _diagnose(self, name: str, stats: Stats, size: int) -> None:
+        with boundary(f"merger '{self._merger.name}'", f"diagnosing {name}"):
+            self.diagnostics.add(self._merger.diagnostics(list(self._inputs.experts), stats), size)
 
     def _combined(self, pool: ThreadPoolExecutor, each: Pass, tasks: Iterable[_Task]) -> Any:
         def combine(left: Any, right: Any) -> Any:
@@ -157,7 +191,7 @@ class Stream:
                     found.add(piece.name, new)
             self._read += piece.size * self._inputs.itemsize(piece.name)
             if self._report is not None:
-                self._report(self._read, self._to_read)
+                self._report(self._read, self.to_read)
             yield result
 
     # ── one block, on a thread of the pool ───────────────────────────────────────────────────────────────────────────

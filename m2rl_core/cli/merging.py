@@ -1,0 +1,135 @@
+"""``m2rl merge``: experts that are there become one model, without a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from m2rl_core.cli.errors import warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from m2rl_core.merge import Diagnostics, Loaded
+
+__all__ = ["merge"]
+
+_SAID = "the recipe says that; change it there"
+
+
+def merge(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder.", show_default=False)],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="RECIPE", help="A YAML file, of m2rl's or mergekit's form, instead of the options."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A merger that 'm2rl plugins --check' lists.")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(metavar="DIR", help="The model that the experts started from.")] = None,
+    expert: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An expert; to be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the merger; may be repeated.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Settings of the merger under one name, e.g. paper.")
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Of the result; by default the base's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="The result does not depend on it.")] = None,
+) -> None:
+    """Merge experts into one model, in little memory; the folder appears when it is whole, or not at all."""
+    options = {"--method": method, "--base": base, "--expert": expert, "--set": settings, "--preset": preset}
+    if recipe is not None:
+        if said := [name for name, value in {**options, "--dtype": dtype}.items() if value]:
+            raise typer.BadParameter(_SAID, param_hint=said[0])
+        loaded = _read(recipe)
+    else:
+        if method is None or not expert:
+            missing = "--expert" if method else "--method"
+            raise typer.BadParameter("is needed, or a RECIPE", param_hint=missing)
+        loaded = _from_options(_merger(method, preset, settings or ()), base, expert, dtype)
+    try:
+        found = _merged(loaded, out, threads)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted; nothing was left behind.", err=True)
+        raise typer.Exit(130) from None
+    _show(found)
+    typer.echo(f"Done: {out}")
+
+
+def _read(file: Path) -> Loaded:
+    from m2rl_core.merge import load_recipe
+
+    loaded = load_recipe(file)
+    for note in loaded.notes:
+        typer.secho(f"Note: {note}", fg="yellow", err=True)
+    return loaded
+
+
+def _merger(method: str, preset: str | None, settings: Sequence[str]) -> dict[str, Any]:
+    from m2rl_core.config import settings as read
+
+    return {"use": method, **({"preset": preset} if preset else {}), **read(settings)}
+
+
+def _from_options(merger: dict[str, Any], base: Path | None, experts: Sequence[str], dtype: Any) -> Loaded:
+    from m2rl_core.merge import Loaded, Recipe
+
+    folders: dict[str, str] = {}
+    for text in experts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise typer.BadParameter(f"'{text}' should read NAME=DIR", param_hint="--expert")
+        if name in folders:
+            raise typer.BadParameter(f"'{name}' is there twice", param_hint="--expert")
+        folders[name] = folder
+    recipe = Recipe(merger=merger, base=None if base is None else str(base), experts=folders, dtype=dtype)
+    return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+
+
+def _merged(loaded: Loaded, out: Path, threads: int | None) -> Diagnostics:
+    from rich.console import Console
+
+    from m2rl_core.cli.bytes import reading
+    from m2rl_core.merge import merge_recipe
+    from m2rl_core.plugins import load_plugins
+
+    registry = load_plugins()
+    warn(registry.plugins)
+    with reading(Console(), "merging") as report:
+        return merge_recipe(loaded, registry, out=out, threads=threads, report=report)
+
+
+# ── what was found ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _show(found: Diagnostics) -> None:
+    from m2rl_core.cli.tables import show
+
+    show(_table(found))
+    if (conflict := found.metrics.get("sign_conflict")) is not None:
+        typer.echo(f"Weights that some experts raise and others lower: {conflict:.1%}")
+    for line in found.warnings:
+        typer.secho(f"Warning: {line}", fg="yellow", err=True)
+
+
+def _table(found: Diagnostics) -> Table:
+    """One row per expert."""
+    from m2rl_core.cli.tables import empty
+
+    metrics, names = found.metrics, list(found.experts)
+    if "sign_conflict" not in metrics:
+        table = empty("expert", numbers=["distance from their mean"])
+        for name in names:
+            table.add_row(name, f"{metrics[f'norm/{name}']:.4g}")
+        return table
+    table = empty("expert", numbers=["length", "of the base's", "changed", *(f"cosine with {name}" for name in names)])
+    for name, cosines in zip(names, found.survey.cosines_EE, strict=True):
+        shares = (f"{metrics[f'relative/{name}']:.2%}", f"{metrics[f'changed/{name}']:.1%}")
+        table.add_row(name, f"{metrics[f'norm/{name}']:.4g}", *shares, *(f"{cosine:.3f}" for cosine in cosines))
+    return table
