@@ -48,8 +48,8 @@ METHODS: Mapping[str, Method] = {
     "linear": Method({"use": "average"}, "linear", exact=True),
     "task_arithmetic": Method({"use": "task-arithmetic"}, "task_arithmetic", exact=True),
     "ties": Method({"use": "ties", "density": 0.2}, "ties", {"density": 0.2}),
-    "dare_linear": Method({"use": "dare", "drop": 0.8, "then": "task-arithmetic"}, "dare_linear", {"density": 0.2}),
-    "dare_ties": Method({"use": "dare", "drop": 0.8, "then": "ties"}, "dare_ties", {"density": 0.2}),
+    "dare_linear": Method({"use": "dare", "rate": 0.8, "then": "task-arithmetic"}, "dare_linear", {"density": 0.2}),
+    "dare_ties": Method({"use": "dare", "rate": 0.8, "then": "ties"}, "dare_ties", {"density": 0.2}),
     "sce": Method({"use": "sce"}, "sce"),
     "sce_0.1": Method({"use": "sce", "tau": 0.1, "semantics": "mergekit"}, "sce", {"select_topk": 0.1}),
     "breadcrumbs": Method(

@@ -80,11 +80,20 @@ class Low:
     @cached_property
     def floor(self) -> float:
         """The smallest variance that is selected; infinite where none is."""
+        return float(value(self.high.place_RK[0], self._low_RK)) if self.high.chosen else inf
+
+    @property
+    def share(self) -> float:
+        """Of all positions, those that are selected."""
         if not self.high.chosen:
-            return inf
-        high_RK, rank_RK = self.high.place_RK
-        low_RK1, _ = find(self.counts_RKB, rank_RK[..., None])
-        return float(value(high_RK, low_RK1[..., 0]))
+            return 0.0
+        counts_B, high, low = self.high.counts_RB[0], int(self.high.place_RK[0]), int(self._low_RK)
+        return float((counts_B[high + 1 :].sum() + self.counts_RKB[0, 0, low:].sum()) / counts_B.sum())
+
+    @cached_property
+    def _low_RK(self) -> Tensor:
+        """The threshold's low half, int64 [1, 1]."""
+        return find(self.counts_RKB, self.high.place_RK[1][..., None])[0][..., 0]
 
 
 @dataclass
