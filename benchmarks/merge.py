@@ -1,13 +1,21 @@
-"""How fast and how lean merging is, beside a whole-model merge in plain torch and beside the disk itself.
+"""How fast and how lean merging is, beside mergekit 0.1.5, a whole-model merge in plain torch, and the disk itself.
 
 ::
 
-    python benchmarks/merge.py                      # 42M parameters, a base and five experts, seconds
-    python benchmarks/merge.py --size 0.4b --runs 3 --folder /fast/disk
+    python benchmarks/merge.py --naive              # 42M parameters, a base and five experts, seconds
+    python benchmarks/merge.py --size 0.4b --runs 3 --folder /fast/disk --mergekit /tmp/venv-mergekit
+    python benchmarks/merge.py --memory --folder /fast/disk     # peaks at 0.4b and 1.6b, 25 GB of disk
 
-Both sides read bfloat16, compute in float32 and write bfloat16. They run alternately, each in a process of its own, on
-files that were dropped from the page cache; the median is shown. GB/s are of the weights read; seconds are those of the
-merge alone, without imports; memory is the process's peak.
+mergekit has an environment of its own, since nothing of m2rl depends on it::
+
+    python -m venv /tmp/venv-mergekit
+    /tmp/venv-mergekit/bin/pip install --constraint constraints.txt mergekit==0.1.5
+
+All sides read bfloat16, compute in float32 and write bfloat16 (mergekit as ``dtype: float32, out_dtype: bfloat16``).
+They run alternately, each in a process of its own, on files that were dropped from the page cache; medians are shown.
+Seconds are those of the merge until its output is on the disk, without imports; GB/s are of the weights read once. Of
+mergekit's peak, mapped pages of its inputs are a part that the system may take back; ``anon`` leaves them out. Outputs
+are compared element by element: those of linear and task arithmetic must be equal.
 """
 
 from __future__ import annotations
@@ -21,43 +29,74 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-SIZES: Mapping[str, Mapping[str, int]] = {
-    "42m": {"vocab_size": 32768, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
-    | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64},
-    "0.4b": {"vocab_size": 65536, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 20}
-    | {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
-    "1.6b": {"vocab_size": 65536, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28}
-    | {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128},
-}
-METHODS = ("average", "task-arithmetic")
+from merge_sides import METHODS, SIZES
+
+Row = dict[str, float]
+PEAK_MB, GROWTH = 600, 1.10
+"""Bars: most resident memory, and how much more of it four times the weights may need."""
 
 
 def main() -> None:
     options = _options()
+    if options.memory:
+        _memory(options)
+        return
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-") as scratch:
         folder = Path(scratch)
         _child("make", folder, options.size)
         print(f"a base and 5 experts of {options.size}; {options.threads} threads; disk {_disk_rate(folder):.2f} GB/s")
-        for method in METHODS:
-            runs: dict[str, list[dict[str, float]]] = {side: [] for side in ("ours", "naive")}
-            for side in [side for _ in range(options.runs) for side in runs]:
-                _evict(folder)
-                runs[side].append(_child(side, folder, method, str(options.threads)))
-            found = {
-                side: {key: statistics.median(r[key] for r in rows) for key in rows[0]} for side, rows in runs.items()
-            }
-            for side, row in found.items():
-                print(
-                    f"{method:16} {side:6} {row['seconds']:7.2f} s {row['cpu']:7.2f} CPU s "
-                    f"{row['read'] / 1e9 / row['seconds']:6.2f} GB/s {row['peak']:6.0f} MB"
-                )
-            faster, cheaper, leaner = (found["naive"][key] / found["ours"][key] for key in ("seconds", "cpu", "peak"))
-            print(f"{method:16} ratio  {faster:.1f}x faster, {cheaper:.1f}x less CPU, {leaner:.1f}x leaner")
+        for method in options.methods:
+            _compete(options, folder, method)
+
+
+def _compete(options: argparse.Namespace, folder: Path, method: str) -> None:
+    """Run all sides in turn and print medians, ratios, and where outputs differ."""
+    sides = ["ours"] + ["mergekit"] * bool(options.mergekit) + ["naive"] * (options.naive and METHODS[method].naive)
+    runs: dict[str, list[Row]] = {side: [] for side in sides}
+    for index in range(options.runs):
+        for side in sides:
+            _evict(folder)
+            runs[side].append(_side(options, side, folder, method))
+        if options.mergekit and index == 0:
+            _compare(folder, method)
+        for side in sides:
+            shutil.rmtree(folder / f"out-{side}")
+    found = {side: {key: statistics.median(r[key] for r in rows) for key in rows[0]} for side, rows in runs.items()}
+    models = folder.glob("*/model.safetensors")
+    read = sum(file.stat().st_size for file in models if method != "linear" or file.parent.name != "base")
+    for side, row in found.items():
+        rate = read / 1e9 / row["seconds"]
+        print(
+            f"{method:16} {side:9} {row['seconds']:7.2f} s {row['cpu']:7.2f} CPU s {rate:6.2f} GB/s "
+            f"{row['peak']:6.0f} MB, anon {row['anonymous']:6.0f} MB"
+        )
+    for side in sides[1:]:
+        faster, cheaper, leaner = (found[side][key] / found["ours"][key] for key in ("seconds", "cpu", "peak"))
+        print(f"{method:16} vs {side}: {faster:.1f}x faster, {cheaper:.1f}x less CPU, {leaner:.1f}x leaner", flush=True)
+
+
+def _compare(folder: Path, method: str) -> None:
+    found = _child("compare", folder)
+    print(f"{method:16} {found['different']:,.0f} of {found['total']:,.0f} elements differ from mergekit's")
+    if METHODS[method].exact and found["different"]:
+        raise SystemExit(f"{method}: outputs should be equal")
+
+
+def _memory(options: argparse.Namespace) -> None:
+    """Peaks of ours at two sizes, against the bars."""
+    peaks: dict[str, list[float]] = {method: [] for method in options.methods}
+    for size in ("0.4b", "1.6b"):
+        with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-") as scratch:
+            _child("make", Path(scratch), size)
+            for method in options.methods:
+                peaks[method].append(_side(options, "ours", Path(scratch), method)["peak"])
+                shutil.rmtree(Path(scratch) / "out-ours")
+    for method, (small, large) in peaks.items():
+        verdict = "met" if large <= PEAK_MB and large <= GROWTH * small else "MISSED"
+        print(f"{method:16} {small:4.0f} MB at 0.4b, {large:4.0f} MB at 1.6b ({large / small:.2f}x): {verdict}")
 
 
 def _options() -> argparse.Namespace:
@@ -66,7 +105,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--folder", help="where to put the models; default: the system's temporary folder")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--mergekit", type=Path, help="the environment that mergekit is installed in")
+    parser.add_argument("--mergekit-dtype", default="float32", help="of its arithmetic")
+    parser.add_argument("--naive", action="store_true", help="run plain torch too; its memory is 12 times the weights'")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of ours at two sizes instead")
     return parser.parse_args()
+
+
+# ── the inputs on the disk ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _evict(folder: Path) -> None:
@@ -89,76 +136,28 @@ def _disk_rate(folder: Path) -> float:
     return total / 1e9 / (time.perf_counter() - start)
 
 
-# ── the work, in processes of its own ────────────────────────────────────────────────────────────────────────────────
+# ── the sides, in processes of their own ─────────────────────────────────────────────────────────────────────────────
 
 
-def _child(*arguments: str | Path) -> dict[str, float]:
-    environment = {**os.environ, "OMP_NUM_THREADS": arguments[-1] if arguments[0] == "naive" else "1"}
-    command = [sys.executable, __file__, "--child", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
-    found: dict[str, float] = json.loads(done.stdout or "{}")
+def _side(options: argparse.Namespace, side: str, folder: Path, method: str) -> Row:
+    if side == "mergekit":
+        python = options.mergekit / "bin" / "python"
+        return _child(side, folder, method, options.mergekit_dtype, python=python, threads=os.cpu_count() or 1)
+    return _child(side, folder, method, str(options.threads))
+
+
+def _child(*arguments: str | Path, python: str | Path = sys.executable, threads: int = 1) -> Row:
+    """What a side prints last; its other words are shown only where it fails."""
+    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if python != sys.executable:
+        environment = {key: value for key, value in environment.items() if key != "PYTHONPATH"}
+    command: Sequence[str] = [str(python), str(Path(__file__).with_name("merge_sides.py")), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: Row = json.loads(done.stdout.strip().splitlines()[-1]) if done.stdout.strip() else {}
     return found
 
 
-def make(folder: Path, size: str) -> None:
-    from m2rl_core.testing.family import family
-
-    fields: dict[str, Any] = dict(SIZES[size])
-    family(folder, 5, **fields)
-
-
-def ours(folder: Path, method: str, threads: str) -> None:
-    from m2rl_core.merge import merge_models
-    from m2rl_core.plugins import load_plugins
-
-    merger = load_plugins().create("merger", method, "benchmark")
-    experts = _models(folder)
-    base = experts.pop("base")
-    with _measured(folder, method) as out:
-        merge_models(merger, base=base if merger.needs_base else None, experts=experts, out=out, threads=int(threads))
-
-
-def naive(folder: Path, method: str, threads: str) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    folders = _models(folder)
-    with _measured(folder, method) as out:
-        if method == "average":
-            del folders["base"]
-        stored = {name: load_file(path / "model.safetensors") for name, path in folders.items()}
-        models = {name: {key: value.float() for key, value in model.items()} for name, model in stored.items()}
-        base = models.pop("base", None)
-        merged = {}
-        for key in next(iter(models.values())):
-            stacked = torch.stack([model[key] for model in models.values()])
-            value = stacked.mean(0) if base is None else base[key] + (stacked - base[key]).sum(0)
-            merged[key] = value.bfloat16()
-        out.mkdir()
-        save_file(merged, out / "model.safetensors")
-        with (out / "model.safetensors").open("rb") as written:
-            os.fsync(written.fileno())
-
-
-def _models(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in sorted(folder.iterdir())}
-
-
-@contextmanager
-def _measured(folder: Path, method: str) -> Iterator[Path]:
-    """An output folder for a while; prints bytes read, seconds, CPU seconds and the peak of resident memory [MB]."""
-    read = sum(f.stat().st_size for f in folder.glob("*/*.safetensors") if method != "average" or "base" not in f.parts)
-    seconds, cpu = time.perf_counter(), time.process_time()
-    yield folder / "out"
-    seconds, cpu = time.perf_counter() - seconds, time.process_time() - cpu
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"read": read, "seconds": seconds, "cpu": cpu, "peak": int(peak.split()[1]) / 1024}))
-    shutil.rmtree(folder / "out")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        work: dict[str, Callable[..., None]] = {"make": make, "ours": ours, "naive": naive}
-        work[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:])
-    else:
-        main()
+    main()

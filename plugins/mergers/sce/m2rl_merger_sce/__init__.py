@@ -19,7 +19,8 @@ from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.calculate import Energies, Measure
-from m2rl_merger_sce.select import CountHigh, CountLow, selected
+from m2rl_merger_sce.parts import parts
+from m2rl_merger_sce.select import CountHigh, CountLow, Low, selected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ class Sce(Merger):
     """Two readings, or four where only some positions are selected; statistics are per tensor."""
 
     name: ClassVar[str] = "sce"
-    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2408.07990 section 3.3"
+    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2408.07990"
     granularity = "block"
     needs_base = True
     presets: ClassVar[Mapping[str, Preset]] = {
@@ -61,6 +62,7 @@ class Sce(Merger):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._faint = _FAINT if config.semantics == "mergekit" else 0.0
         self._masked = config.semantics == "mergekit" and config.tau < 1.0
 
     def passes(self) -> Sequence[Pass]:
@@ -71,8 +73,12 @@ class Sce(Merger):
         """Sums one expert after another, so that no weight depends on the block around it."""
         import torch
 
+        return [torch.cat([self._merged(part, stats) for part in parts(block)])]
+
+    def _merged(self, block: Block, stats: Stats) -> Tensor:
+        import torch
+
         assert block.base is not None
-        faint = _FAINT if self.config.semantics == "mergekit" else 0.0
         energies: Energies = stats[Measure.name]
         deltas_E = block.deltas_E
         if self._masked:
@@ -80,10 +86,18 @@ class Sce(Merger):
         side = (reduce(torch.add, deltas_E) >= 0).float().mul_(2.0).sub_(1.0)
         kept_E = deltas_E.mul_(side).clamp_(min=0.0)  # magnitudes of what agrees
         total, share = torch.zeros_like(side), torch.zeros_like(side)
-        for kept, weight in zip(kept_E, energies.weights_E(faint), strict=True):
+        for kept, weight in zip(kept_E, energies.weights_E(self._faint), strict=True):
             share += kept.sign().mul_(weight)
             total += kept.mul_(weight)
-        return [total.div_(share.clamp_(min=max(faint, _TINY))).mul_(side).add_(block.base)]
+        return total.div_(share.clamp_(min=max(self._faint, _TINY))).mul_(side).add_(block.base)
+
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """``weight/EXPERT``, its share in the average, and ``selected``, the share of positions that were."""
+        energies: Energies = stats[Measure.name]
+        shares_E = energies.weights_E(self._faint)
+        found = {f"weight/{name}": share for name, share in zip(experts, shares_E, strict=True)}
+        low: Low | None = stats.get(CountLow.name)
+        return found if low is None else {**found, "selected": low.share}
 
 
 @hookimpl

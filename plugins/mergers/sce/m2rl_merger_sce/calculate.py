@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 from m2rl_core.types import Block, Stats
+from m2rl_merger_sce.parts import parts
 from m2rl_merger_sce.select import CountLow, selected
 
 if TYPE_CHECKING:
@@ -40,14 +42,15 @@ class Measure:
     scope: Literal["model", "tensor"] = "tensor"
 
     def measure(self, block: Block, stats: Stats) -> Energies:
+        return reduce(self.combine, (self._of_part(part, stats) for part in parts(block)))
+
+    def _of_part(self, block: Block, stats: Stats) -> Energies:
         import torch
 
-        chosen = selected(block, stats).flatten() if CountLow.name in stats else None
-        energies = []
-        for delta in block.deltas_E:
-            entries = (delta.flatten() if chosen is None else delta.flatten() * chosen).double()
-            energies.append(entries @ entries)
-        return Energies(torch.stack(energies), block.experts_E[0].numel())
+        deltas_EN = block.deltas_E
+        if CountLow.name in stats:
+            deltas_EN *= selected(block, stats)
+        return Energies(torch.stack([delta @ delta for delta in deltas_EN.double()]), deltas_EN.shape[1])
 
     def combine(self, left: Energies, right: Energies) -> Energies:
         return Energies(left.sums_E + right.sums_E, left.size + right.size)

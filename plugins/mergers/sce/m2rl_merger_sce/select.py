@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from m2rl_core.order_statistics import count_high, count_low, find, value
 from m2rl_core.types import Block, Stats
+from m2rl_merger_sce.parts import parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,12 @@ def variance(block: Block) -> Tensor:
     Summed in float64, where bfloat16 weights lose nothing: positions that tie do so whatever the order of the experts,
     and those at which all agree have exactly zero.
     """
+    import torch
+
+    return torch.cat([_variance(part) for part in parts(block)])
+
+
+def _variance(block: Block) -> Tensor:
     experts = len(block.experts_E)
     first = block.experts_E[0].double()
     total, squares = first.new_zeros(first.shape), first.new_zeros(first.shape)
@@ -35,9 +42,9 @@ def variance(block: Block) -> Tensor:
 
 
 def selected(block: Block, stats: Stats) -> Tensor:
-    """Where the variance reaches the tensor's threshold, bool, ``block.shape``."""
+    """1 where the variance reaches the tensor's threshold and else 0, float32, ``block.shape``."""
     low: Low = stats[CountLow.name]
-    return variance(block) >= low.floor
+    return (variance(block) >= low.floor).float()
 
 
 @dataclass(frozen=True)
@@ -73,11 +80,20 @@ class Low:
     @cached_property
     def floor(self) -> float:
         """The smallest variance that is selected; infinite where none is."""
+        return float(value(self.high.place_RK[0], self._low_RK)) if self.high.chosen else inf
+
+    @property
+    def share(self) -> float:
+        """Of all positions, those that are selected."""
         if not self.high.chosen:
-            return inf
-        high_RK, rank_RK = self.high.place_RK
-        low_RK1, _ = find(self.counts_RKB, rank_RK[..., None])
-        return float(value(high_RK, low_RK1[..., 0]))
+            return 0.0
+        counts_B, high, low = self.high.counts_RB[0], int(self.high.place_RK[0]), int(self._low_RK)
+        return float((counts_B[high + 1 :].sum() + self.counts_RKB[0, 0, low:].sum()) / counts_B.sum())
+
+    @cached_property
+    def _low_RK(self) -> Tensor:
+        """The threshold's low half, int64 [1, 1]."""
+        return find(self.counts_RKB, self.high.place_RK[1][..., None])[0][..., 0]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from m2rl_core.testing import MergerContract, merge_tensors
+from m2rl_core.types import Block
 from m2rl_merger_sce import Sce
 
 DELTAS = torch.tensor(
@@ -97,7 +98,7 @@ def test_equals_its_definition_in_bfloat16(tmp_path: Path, tau: float, semantics
     exact = naive(base.double(), deltas_E, tau, semantics).bfloat16()
     experts = [{"w": expert} for expert in experts_E]
     merger = Sce(Sce.Config(tau=tau, semantics=semantics))
-    found = merge_tensors(merger, tmp_path, {"w": base}, experts, block=1 << 15, threads=2)[0]["w"].bfloat16()
+    found = merge_tensors(merger, tmp_path, {"w": base}, experts, block=1 << 17, threads=2)[0]["w"].bfloat16()
     apart = (found.view(torch.int16).int() - exact.view(torch.int16).int()).abs()
     assert apart.max() <= 1
     assert (apart > 0).float().mean() < 1e-4
@@ -130,6 +131,27 @@ def test_each_tensor_has_its_own_shares(tmp_path: Path) -> None:
     (found,) = merge_tensors(Sce(Sce.Config()), tmp_path, base, [one, two], block=3)
     assert torch.equal(found["a"], found["b"])
     torch.testing.assert_close(found["a"], torch.full((4,), 2.8))
+
+
+def test_tells_shares_and_what_was_selected() -> None:
+    """The weights of golden case G9; of eight positions three are selected at τ = 0.5, of which two tie."""
+    family = {"base": torch.ones(8), **{name: 1 + delta for name, delta in zip("ABC", DELTAS, strict=True)}}
+    found = diagnosed(Sce(Sce.Config()), family)
+    assert found == pytest.approx({"weight/A": 0.236875, "weight/B": 0.264175, "weight/C": 0.49895}, abs=1e-6)
+    assert diagnosed(Sce(Sce.Config(tau=0.5)), family)["selected"] == 3 / 8
+    assert diagnosed(Sce(Sce.Config(tau=0.34)), family)["selected"] == 3 / 8
+    assert diagnosed(Sce(Sce.Config(tau=0.1)), family)["selected"] == 0
+
+
+def diagnosed(merger: Sce, family: dict[str, Tensor]) -> dict[str, float]:
+    """What a merger tells of one tensor, through its own passes over two blocks."""
+    names = tuple(name for name in family if name != "base")
+    experts_E = torch.stack([family[name] for name in names])
+    blocks = [Block("w", at, (4,), family["base"][at : at + 4], experts_E[:, at : at + 4], names) for at in (0, 4)]
+    stats: dict[str, object] = {}
+    for each in merger.passes():
+        stats[each.name] = each.combine(*(each.measure(block, stats) for block in blocks))
+    return dict(merger.diagnostics(names, stats))
 
 
 def test_presets_are_settings_and_differ_in_the_selection() -> None:

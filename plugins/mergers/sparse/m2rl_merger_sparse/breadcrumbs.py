@@ -7,7 +7,7 @@ the largest kept one is kept too: thresholds do not depend on the order of posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -66,10 +66,26 @@ class Low:
     @cached_property
     def bounds_E(self) -> list[tuple[float, float]]:
         """The smallest and the largest magnitude that each expert keeps; none fits where it keeps nothing."""
-        high_EK, rank_EK = self.high.place_EK
-        low_EK1, _ = find(self.counts_EKB, rank_EK[..., None])
-        found = value(high_EK, low_EK1[..., 0])
+        found = value(self.high.place_EK[0], self._low_EK)
         return [(low, high) if self.high.kept else (1.0, -1.0) for low, high in found.tolist()]
+
+    def densities_E(self) -> list[float]:
+        """Share of each task vector's entries that is kept and not zero: more than asked for where many are equal."""
+        if not self.high.kept:
+            return [0.0] * len(self.counts_EKB)
+        found = []
+        for expert, counts_B in enumerate(self.high.counts_EB):
+            (high, last), (low, _) = self.high.place_EK[0][expert].tolist(), self._low_EK[expert].tolist()
+            below, up_to = (counts_B[:bin_].sum() for bin_ in (high, last))
+            below = below + self.counts_EKB[expert, 0, : max(low, int(high == low == 0))].sum()  # zeros change nothing
+            up_to = up_to + self.counts_EKB[expert, 1, : int(self._low_EK[expert, 1]) + 1].sum()
+            found.append(float((up_to - below).clamp(min=0) / counts_B.sum()))
+        return found
+
+    @cached_property
+    def _low_EK(self) -> Tensor:
+        """Low halves of the thresholds, int64 [E, 2]."""
+        return find(self.counts_EKB, self.high.place_EK[1][..., None])[0][..., 0]
 
 
 @dataclass
@@ -107,7 +123,7 @@ class Breadcrumbs(Merger):
     """Three readings of each tensor; exact thresholds in bounded memory."""
 
     name: ClassVar[str] = "breadcrumbs"
-    reference: ClassVar[str] = "https://arxiv.org/abs/2312.06795 section 3"
+    reference: ClassVar[str] = "https://arxiv.org/abs/2312.06795"
     granularity = "block"
     needs_base = True
 
@@ -138,3 +154,8 @@ class Breadcrumbs(Merger):
             size = delta.abs()
             total += delta.mul_((size >= smallest) & (size <= largest)).mul_(weight)
         return [total.mul_(self.config.scale).add_(block.base)]
+
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """``density/EXPERT``: the share of its entries that is kept and not zero."""
+        low: Low = stats[CountLow.name]
+        return {f"density/{name}": share for name, share in zip(experts, low.densities_E(), strict=True)}

@@ -75,7 +75,7 @@ class Della(Merger):
     """Whole rows; one reading more for the L1 norm."""
 
     name: ClassVar[str] = "della"
-    reference: ClassVar[str] = "https://arxiv.org/abs/2406.11617 section 3"
+    reference: ClassVar[str] = "https://arxiv.org/abs/2406.11617"
     granularity = "rows"
     needs_base = True
 
@@ -85,7 +85,7 @@ class Della(Merger):
         epsilon: float = Field(0.15, ge=0.0)
         """How far the probabilities of a row's largest and smallest entries lie from ``density``."""
         rescale: Literal["probability", "l1"] = "probability"
-        """By 1/pⱼ, as the paper does, or so that the task vector keeps its L1 norm in each tensor, as mergekit does."""
+        """By 1/pⱼ, as the authors do, or so that the task vector keeps its L1 norm in each tensor, as mergekit does."""
         elect: bool = True
         """Elect signs and average those that agree; False sums all, as mergekit's ``della_linear``."""
         seed: int = 0

@@ -15,7 +15,7 @@ class MagMax(Merger):
     """Element by element, so that any block will do."""
 
     name: ClassVar[str] = "magmax"
-    reference: ClassVar[str] = "https://arxiv.org/abs/2407.06322 section 4"
+    reference: ClassVar[str] = "https://arxiv.org/abs/2407.06322"
     granularity = "block"
     needs_base = True
 

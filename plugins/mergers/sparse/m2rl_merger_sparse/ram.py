@@ -125,6 +125,13 @@ class Ram(Merger):
             total += delta.mul_(changed).mul_(own)
         return [total.div_(count.clamp_(min=1)).add_(block.base)]
 
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """``factor/EXPERT``, by which RAM+ scales what that expert alone has changed; nothing for RAM."""
+        factors_E = self._factors_E(stats, len(experts))
+        return (
+            {f"factor/{name}": factor for name, factor in zip(experts, factors_E, strict=True)} if self.config.r else {}
+        )
+
     def changed_E(self, block: Block, deltas_E: Tensor, stats: Stats) -> Tensor:
         """Where each expert has changed the base, bool [E, *shape]."""
         import torch

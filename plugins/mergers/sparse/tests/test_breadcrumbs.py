@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from m2rl_core.testing import MergerContract, merge_tensors
+from m2rl_core.types import Block
 from m2rl_merger_sparse import Breadcrumbs
 
 
@@ -68,6 +69,21 @@ def test_breadcrumbs_equal_their_definition(tmp_path: Path, unmoved: float) -> N
     found = merged(tmp_path, deltas_E, density=0.25, top=0.05, scale=0.3, weights=[1, 2, -1])
     wanted = sum(w * kept(d, 0.25, 0.05) for w, d in zip((1, 2, -1), deltas_E, strict=True))
     torch.testing.assert_close(found, 0.3 * wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("density", "top"), [(0.25, 0.05), (0.9, 0.05), (0.0005, 0.1), (1.0, 0.0)])
+def test_tells_the_density_that_ties_and_zeros_leave(density: float, top: float) -> None:
+    noise = torch.Generator().manual_seed(4)
+    deltas_E = torch.randn(3, 1200, generator=noise).round(decimals=1)
+    deltas_E *= torch.rand(deltas_E.shape, generator=noise) >= 0.6
+    merger = Breadcrumbs(Breadcrumbs.Config(density=density, top=top))
+    block = Block("w", 0, (1200,), torch.zeros(1200), deltas_E, ("a", "b", "c"))
+    stats: dict[str, object] = {}
+    for each in merger.passes():
+        stats[each.name] = each.measure(block, stats)
+    found = merger.diagnostics(["a", "b", "c"], stats)
+    wanted = {n: (kept(d, density, top) != 0).float().mean().item() for n, d in zip("abc", deltas_E, strict=True)}
+    assert found == pytest.approx({f"density/{name}": share for name, share in wanted.items()}, abs=1e-6)
 
 
 def test_refuses_settings_that_do_not_fit() -> None:
