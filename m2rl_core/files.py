@@ -32,14 +32,18 @@ __all__ = [
     "fsync_tree",
     "jsonl_line",
     "locked",
+    "newest_first",
     "numbered_rows",
     "read_jsonl",
     "room",
     "sweep",
+    "temporary_folder",
     "write_text",
 ]
 
 MARK = ".part-"
+_GULP = 1 << 22
+"""Bytes that a file is read by from its end."""
 
 
 def _temporary(path: Path, use: str = "") -> Path:
@@ -115,6 +119,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that is gone when the block ends; what a crash leaves of it, :func:`sweep` finds."""
+    folder = _temporary(path)
+    try:
+        with room(path):
+            folder.mkdir(parents=True)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -232,6 +248,37 @@ def _numbered_lines(path: Path, torn: bool) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(file, 1):
             if not torn or line.endswith(b"\n") or _is_json(line):
                 yield number, line
+
+
+def newest_first(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON objects from the last to the first, read from its end; a torn last line is left out.
+
+    Raises:
+        DataError: a line that is no JSON object.
+    """
+    for number, line in enumerate(_backwards(path)):
+        if not line or (number == 0 and not _is_json(line)):
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number} from its end, is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number} from its end, is no JSON object", found=type(row).__name__)
+        yield row
+
+
+def _backwards(path: Path) -> Iterator[bytes]:
+    """The lines of a file, the last one first; before them what follows the last line's end, or nothing."""
+    with path.open("rb") as file:
+        end, rest = file.seek(0, os.SEEK_END), b""
+        while end:
+            start = max(0, end - _GULP)
+            file.seek(start)
+            rest, *lines = (file.read(end - start) + rest).split(b"\n")
+            yield from reversed(lines)
+            end = start
+        yield rest
 
 
 def _is_json(line: bytes) -> bool:

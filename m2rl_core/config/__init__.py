@@ -4,6 +4,7 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
+from m2rl_core.config.search import SearchSection, grid_points, label, need_optuna, with_settings
 from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
@@ -35,6 +36,7 @@ __all__ = [
     "OptimSection",
     "ReportStage",
     "RlStage",
+    "SearchSection",
     "Section",
     "SftStage",
     "Stage",
@@ -46,14 +48,18 @@ __all__ = [
     "check_components",
     "check_experts",
     "check_references",
+    "grid_points",
     "grounded",
     "is_local",
+    "label",
     "load_study",
     "local_path",
     "model_names",
+    "need_optuna",
     "references",
     "schema",
     "settings",
     "split_reference",
     "suite_owners",
+    "with_settings",
 ]

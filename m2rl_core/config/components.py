@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from m2rl_core.composition import compose
 from m2rl_core.config.paths import local_path
 from m2rl_core.config.references import anchor, model_names
+from m2rl_core.config.search import grid_points, need_optuna, with_settings
 from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage
 from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
@@ -144,6 +145,23 @@ def _merger(study: Study, registry: Registry, stage: MergeStage, owner: str) -> 
             raise ConfigError(f"{owner}.evidence.conversations.{name}: there is no such file", found=file)
     if stage.evidence is not None and not merger.needs:
         raise ConfigError(f"{owner}.evidence: merger '{merger.name}' looks at weights alone", then="leave it out")
+    if stage.search is not None:
+        _search(registry, stage, f"{owner}.search")
+
+
+def _search(registry: Registry, stage: MergeStage, owner: str) -> None:
+    """Check that the merger takes every point of the grid, and that there is a library for Bayesian rounds."""
+    assert stage.search is not None
+    found: list[M2rlError] = []
+    for point in grid_points(stage.search.grid):
+        with _gathered(found):
+            merger = registry.create("merger", with_settings(stage.merger, point), f"{owner}.grid")
+            check_experts(merger, stage.experts, f"{owner}.grid")
+    with _gathered(found):
+        if stage.search.rounds:
+            need_optuna(f"{owner}.rounds")
+    if found:  # a value that stands in many points is told once
+        raise joined(list({str(error): error for error in found}.values()), ConfigError)
 
 
 def check_experts(merger: Merger, experts: Sequence[str], owner: str) -> None:

@@ -131,6 +131,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         yield from _rollouts(study, stage)
     if isinstance(stage, MergeStage) and stage.evidence is not None:
         yield from _evidence(study, stage, stage.evidence)
+    if isinstance(stage, MergeStage) and stage.search:
+        yield from _search(study, stage)
     for field in ("experts", "models", "domains", "suites"):
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
@@ -209,6 +211,14 @@ def _evidence(study: Study, stage: MergeStage, given: EvidenceSection) -> Iterat
         if name not in given.conversations and not isinstance(study.stages.get(name.partition("@")[0]), RlStage):
             text = f"'{name}' is no rl stage, whose rollouts would do. Name a file, as in {{{name}: {name}.jsonl}}."
             yield Problem(("evidence", "conversations"), text)
+
+
+def _search(study: Study, stage: MergeStage) -> Iterator[Problem]:
+    """Only rl stages store rollouts, and they draw from ``train`` alone: a search cannot see what is evaluated."""
+    for model in stage.experts:
+        if not isinstance(study.stages.get(model.partition("@")[0]), RlStage):
+            text = f"scores candidates on rollouts that the experts' rl stages have stored, and '{model}' is none."
+            yield Problem(("search",), text)
 
 
 def _cycle(study: Study) -> Iterator[Problem]:

@@ -136,7 +136,7 @@ class EvidenceSection(Section):
     """``evidence:`` of a merge stage — the token sequences that tell a merger what each expert relies on."""
 
     samples: PositiveInt = 64
-    """Sequences of each expert: the first samples of the latest so many groups that its rl stage has drawn, or the
+    """Sequences of each expert: a sample of each of the latest so many prompts that its rl stage has drawn, or the
     first so many of its conversations. Paper silent."""
     conversations: dict[str, str] = Field(default_factory=dict)
     """Expert → a file of JSON lines, ``{"messages": [...], "tools": [...]}``; for experts without an rl stage."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from m2rl_core.config.search import SearchSection
 from m2rl_core.config.sections import Counts, EvidenceSection, OptimSection, Schedule, Section, Share, Shares, Use
 
 __all__ = [
@@ -205,6 +206,8 @@ class MergeStage(Section):
     """For mergers that need more than weights."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the result; ``None``: the anchor's."""
+    search: SearchSection | None = None
+    """Choose among settings of the merger."""
 
 
 class EvalStage(Section):

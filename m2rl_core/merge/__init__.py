@@ -11,6 +11,7 @@ from m2rl_core.merge.parts import Parted
 from m2rl_core.merge.reading import load_recipe, merge_recipe
 from m2rl_core.merge.recipe import Loaded, Part, Recipe
 from m2rl_core.merge.stage import merge
+from m2rl_core.merge.sweep import Sweep
 
 __all__ = [
     "Diagnostics",
@@ -18,6 +19,7 @@ __all__ = [
     "Part",
     "Parted",
     "Recipe",
+    "Sweep",
     "load_recipe",
     "merge",
     "merge_models",

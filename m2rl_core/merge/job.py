@@ -7,7 +7,7 @@ import operator
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.parts import Share
 from m2rl_core.merge.remarks import remarks
 from m2rl_core.merge.stream import Report, Stream
+from m2rl_core.merge.sweep import Sweep
 from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
 
 
@@ -81,12 +82,16 @@ class Job:
             for stream in streams:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
-        found = card.Diagnostics(
-            list(self.experts), survey, self._fingerprints(streams), remarks(self.anchor, self.models[1:])
-        )
+        means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
+        said = remarks(self.anchor, self.models[1:])
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, said)
         self.evidence.check_models(found.fingerprints)
-        for folder in folders.values():
-            self._complete(folder, found)
+        for output, folder in folders.items():
+            if isinstance(self.merger, Sweep):
+                own = {k.removeprefix(f"{output}/"): v for k, v in means.items() if k.startswith(f"{output}/")}
+                self._complete(folder, replace(found, own=own), self.merger.members[output])
+            else:
+                self._complete(folder, found, self.merger)
         return found
 
     def _streams(self, writers: Sequence[Writer]) -> list[Stream]:
@@ -136,18 +141,18 @@ class Job:
             )
         }
 
-    def _complete(self, folder: Path, found: card.Diagnostics) -> None:
-        """Everything but the weights."""
+    def _complete(self, folder: Path, found: card.Diagnostics, merger: Merger) -> None:
+        """Everything but the weights, which ``merger`` has made, and the parts'."""
         types = [dtype for dtype, _ in self.layout.values()]
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
-        references = dict.fromkeys(share.merger.reference for share in self.shares)
-        card.write_card(folder, self._recipe(), "; ".join(references), found)
+        references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
+        card.write_card(folder, self._recipe(merger), "; ".join(references), found)
 
-    def _recipe(self) -> dict[str, Any]:
+    def _recipe(self, merger: Merger) -> dict[str, Any]:
         parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
         return {
-            "merger": _use(self.merger),
+            "merger": _use(merger),
             "base": None if self.base is None else str(self.base),
             "experts": {name: str(folder) for name, folder in self.experts.items()},
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
@@ -159,4 +164,5 @@ def _use(merger: Merger) -> dict[str, Any]:
     """As a recipe says it."""
     config = getattr(merger, "config", None)  # by convention; the interface does not ask for it
     settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
-    return {"use": merger.name, **settings}
+    parts = {field: _use(getattr(merger, field)) for field in merger.parts if hasattr(merger, field)}
+    return {"use": merger.name, **settings, **parts}

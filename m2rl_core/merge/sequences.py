@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 from m2rl_core.chat import Chat
 from m2rl_core.config import EvidenceSection, MergeStage
 from m2rl_core.errors import DataError
-from m2rl_core.files import numbered_rows, read_jsonl
+from m2rl_core.files import numbered_rows
 from m2rl_core.merge.gather import gather_evidence
-from m2rl_core.rollout.records import from_record
-from m2rl_core.run import ROLLOUTS, StageRun
+from m2rl_core.rollout.stored import latest_samples
+from m2rl_core.run import StageRun
 from m2rl_core.train_sft import tokenised
 from m2rl_core.types import Conversation, Message, Sample
 
@@ -65,27 +64,18 @@ def of_expert(name: str, model: Path, given: EvidenceSection, *, trust: bool = F
 
 
 def drawn(model: Path, count: int) -> list[Sample]:
-    """The first sample of each of the latest ``count`` groups that an rl stage has drawn, right or wrong.
+    """A sample of each of the latest ``count`` prompts that an rl stage has drawn, in order; see
+    :func:`~m2rl_core.rollout.stored.latest_samples`.
 
-    All are the model's own words, for which the Fisher information is defined; one of a group, because those of one
-    prompt tell much the same.
-
-    Args:
-        model: ``STAGE/checkpoint``, or ``STAGE/kept/STEP``, for which later steps do not count.
+    All are the model's own words, for which the Fisher information is defined.
 
     Raises:
         DataError: there are none, or too few.
     """
-    kept = model.parent.name == "kept"
-    folder = model.parent.parent if kept else model.parent
-    if not (folder / ROLLOUTS).is_file():
-        raise DataError(f"{model} has no rollouts beside it", found=f"no {folder / ROLLOUTS}", then=_OTHERWISE)
-    found = (
-        record
-        for record in read_jsonl(folder / ROLLOUTS)
-        if record["sample"] == 0 and any(record["sampled"]) and not (kept and record["step"] >= int(model.name))
-    )
-    return _enough([from_record(record) for record in deque(found, maxlen=count)], count, folder / ROLLOUTS)
+    try:
+        return latest_samples(model, count)[::-1]
+    except DataError as error:
+        raise DataError(str(error), then="lower samples, or give a file of conversations") from error
 
 
 def conversations(file: Path, chat: Chat, count: int) -> list[Sample]:
@@ -98,9 +88,6 @@ def conversations(file: Path, chat: Chat, count: int) -> list[Sample]:
         raise DataError(f"there is no file of conversations {file}", allowed="JSON lines with 'messages'")
     rows = islice(numbered_rows(file, torn=False), count)
     return _enough([tokenised(_conversation(file, *row), chat) for row in rows], count, file)
-
-
-_OTHERWISE = "give a file of conversations"
 
 
 def _conversation(file: Path, number: int, row: dict[str, object]) -> Conversation:

@@ -18,6 +18,7 @@ from typing import Any
 from m2rl_core.composition import composed, terms
 from m2rl_core.config import (
     AnalyzeStage,
+    AnyStage,
     EvalStage,
     MergeStage,
     ModelStage,
@@ -27,6 +28,7 @@ from m2rl_core.config import (
     TrainStage,
     is_local,
     local_path,
+    split_reference,
 )
 from m2rl_core.files import content_hash
 from m2rl_core.registry import KINDS, Kind, Registry, use_of
@@ -69,7 +71,11 @@ def narrowed(study: Study, node: Node) -> Study:
     if isinstance(node.config, AnalyzeStage | ReportStage):
         return study.model_copy(update={"seed": node.seed})
     domains = {name: study.domains[name] for name in node.domains}
-    update = {"seed": node.seed, "seeds": None, "domains": domains, "stages": {node.stage: node.config}}
+    stages: dict[str, AnyStage] = {node.stage: node.config}
+    if isinstance(node.config, MergeStage):  # covered by its inputs' keys
+        experts = dict.fromkeys(split_reference(name)[0] for name in node.config.experts)
+        stages = {name: study.stages[name] for name in experts if name in study.stages} | stages
+    update = {"seed": node.seed, "seeds": None, "domains": domains, "stages": stages}
     return study.model_copy(update=update)
 
 
@@ -95,7 +101,8 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     evidence = stage.evidence if isinstance(stage, MergeStage) else None
     if evidence is not None:
         settings["config"]["evidence"]["conversations"] = _by_content(evidence.conversations)
-    if evidence is not None or isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
+    opens = isinstance(stage, MergeStage) and (stage.evidence or stage.search)
+    if opens or isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
     if isinstance(stage, AnalyzeStage):
         settings["stages"] = _described(study)["stages"]
