@@ -65,7 +65,9 @@ def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) ->
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics) -> None:
+def write_card(
+    folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics, notes: Sequence[str] = ()
+) -> None:
     """``README.md`` in the model hub's form.
 
     Args:
@@ -73,6 +75,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         recipe: everything needed to merge again: ``merger``, ``base``, ``experts``, ``dtype``.
         reference: of the merger.
         found: fingerprints and diagnostics.
+        notes: on the recipe.
     """
     front = yaml.safe_dump({"library_name": "transformers", "tags": ["merge", "m2rl"]}, sort_keys=False)
     parts = [
@@ -80,6 +83,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
+        *(f"{note}\n" for note in notes),
         "## Inputs\n\n" + _table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
         _vectors(found),
         *(

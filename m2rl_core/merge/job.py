@@ -147,7 +147,7 @@ class Job:
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
-        card.write_card(folder, self._recipe(merger), "; ".join(references), found)
+        card.write_card(folder, self._recipe(merger), "; ".join(references), found, _presets(merger))
 
     def _recipe(self, merger: Merger) -> dict[str, Any]:
         parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
@@ -166,3 +166,13 @@ def _use(merger: Merger) -> dict[str, Any]:
     settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     parts = {field: _use(getattr(merger, field)) for field in merger.parts if hasattr(merger, field)}
     return {"use": merger.name, **settings, **parts}
+
+
+def _presets(merger: Merger) -> list[str]:
+    """A sentence for each preset that a merger's settings are, whether or not they were called so."""
+    config = getattr(merger, "config", None)
+    return [
+        f"These are the settings of preset `{name}`: {preset.note}"
+        for name, preset in merger.presets.items()
+        if isinstance(config, BaseModel) and config == type(config).model_validate(dict(preset.settings))
+    ]
