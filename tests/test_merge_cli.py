@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,41 @@ def test_settings_reach_the_merger(models: Path) -> None:
     assert found[0] == found[1]
 
 
+PRESETS = """
+from m2rl_core.hookspecs import hookimpl
+from m2rl_core.interfaces import ComponentConfig, Merger, Preset
+class Nearly(Merger):
+    name, reference, granularity, needs_base = "nearly", "a test", "block", True
+    presets = {"paper": Preset({"share": 0.25}, "As printed.")}
+    class Config(ComponentConfig):
+        share: float = 1.0
+        seed: int = 0
+    def __init__(self, config):
+        self.config = config
+    def merge(self, block, stats):
+        return [block.base + self.config.share * (block.experts_E[0] - block.base)]
+    def diagnostics(self, experts, stats):
+        return {**{f"kept/{name}": 0.5 for name in experts}, "taken": 1.0}
+m2rl_mergers = hookimpl(lambda: [Nearly])
+"""
+
+
+def test_presets_and_what_the_merger_tells(models: Path, install: Callable[..., Path]) -> None:
+    install("merger-nearly", PRESETS)
+    result = m2rl("--method", "nearly", "--preset", "paper", *GIVEN, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    header, row = ([line for line in result.stdout.splitlines() if said in line] for said in ("expert ", " math "))
+    assert header[0].split()[-1] == "kept"
+    assert row[-1].split()[-1] == "0.5"
+    card = (models / "out" / "README.md").read_text()
+    for said in ("share: 0.25", "seed: 0", "These are the settings of preset `paper`: As printed.", "| taken | 1 |"):
+        assert said in card
+    assert m2rl("--method", "nearly", *GIVEN, "--out", "other").exit_code == 0
+    assert "preset" not in (models / "other" / "README.md").read_text()
+    wrong = m2rl("--method", "nearly", "--preset", "papr", *GIVEN, "--out", "third")
+    assert "--method nearly.preset: merger 'nearly' has no such preset. Found: papr. Allowed: paper." in wrong.stderr
+
+
 RECIPE = "merger: average\nbase: base\nexperts: {math: math, science: science}\n"
 MERGEKIT = """\
 merge_method: task_arithmetic
@@ -101,8 +137,8 @@ def test_what_was_found_is_shown(models: Path) -> None:
     header = next(line for line in lines if "cosine with math" in line)
     assert re.split(r"\s{2,}", header.strip())[:4] == ["expert", "length", "of the base's", "changed"]
     [row] = [cells for line in lines if len(cells := line.split()) == 6 and cells[0] == "math"]
-    card = (models / "out" / "README.md").read_text()
-    [length, share, changed, own, other] = card.partition("\n| math | ")[2].partition(" |\n")[0].split(" | ")[-5:]
+    vectors = (models / "out" / "README.md").read_text().partition("## Task vectors")[2]
+    [length, share, changed, own, other] = vectors.partition("\n| math | ")[2].partition(" |\n")[0].split(" | ")
     assert row[1:] == [f"{float(length):.4g}", f"{float(share[:-1]):.2f}%", changed, "1.000", f"{float(other):.3f}"]
     assert own == "1.0000"
     assert any(line.startswith("Weights that some experts raise and others lower: ") for line in lines)
@@ -238,7 +274,7 @@ def test_a_disk_that_fills_up_leaves_nothing(models: Path) -> None:
     inner = f'mount -t tmpfs -o size=16k none {small} && "$0" "$@"; code=$?; ls -A {small}; exit $code'
     if subprocess.run([*prefix, inner, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let a user mount a file system")
-    command = [*prefix, inner, sys.executable, "-c", FULL, "--method", "average", *GIVEN, "--out", small / "out"]
+    command = [*prefix, inner, sys.executable, "-c", FULL, "--method", "average", *GIVEN, "--out", str(small / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "Error: no space left on the disk that holds" in done.stderr

@@ -14,15 +14,16 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+import m2rl_core.merge.mergekit
 from m2rl_core.errors import ConfigError
 from m2rl_core.merge import load_recipe, merge_recipe
 from m2rl_core.merge.mergekit.file import Depths
-from m2rl_core.merge.mergekit.methods import METHODS
+from m2rl_core.merge.mergekit.methods import ELSEWHERE, METHODS
 from m2rl_core.registry import Registry
 from m2rl_core.testing.family import family
 from m2rl_core.weights import Writer
 
-PLUGINS = ("average", "geometric", "sce", "sparse", "task_arithmetic")
+PLUGINS = ("average", "dare", "geometric", "sce", "sparse", "task_arithmetic", "ties")
 BASE = [1.0] * 8
 DELTAS = {
     "a": [4, -2, 1, 0.5, 0, 3, -1, 2],
@@ -58,7 +59,7 @@ def golden(tmp_path: Path) -> Path:
 
 def recipe(
     method: str,
-    each: Mapping[str, Mapping[str, Any]],
+    each: Mapping[str, Any],
     shared: Mapping[str, Any] | None = None,
     base: str | None = "base",
     **more: Any,
@@ -71,7 +72,8 @@ def recipe(
 def merged(file: Path, registry: Registry, text: str) -> dict[str, Tensor]:
     file.write_text(text)
     merge_recipe(load_recipe(file), registry, out=file.parent / "out")
-    return load_file(file.parent / "out" / "model.safetensors")
+    found: dict[str, Tensor] = load_file(file.parent / "out" / "model.safetensors")
+    return found
 
 
 ABC: dict[str, dict[str, Any]] = {"a": {}, "b": {}, "c": {}}
@@ -89,6 +91,22 @@ WEIGHED = {"a": {"weight": 1}, "b": {"weight": 0.5}, "c": {"weight": "0.25"}}
             [3.375, 0.875, 1, 1.4375, 1, 1.75, -0.25, 3.0625],
             id="G3",
         ),
+        pytest.param(
+            recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": 1.0}}, {"density": 0.5}),
+            [4, 4, 1, 1, 1, 4, -3, 3],
+            id="G4",
+        ),
+        pytest.param(  # signs are elected among weighted task vectors, and what agrees is summed
+            recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": 2.0}}, {"normalize": False, "lambda": 0.5}),
+            [1 + value / 2 for value in (8, 6, -2, 1.5, 0, -6, -9, 2.5)],
+            id="ties summed",
+        ),
+        pytest.param(
+            recipe("dare_ties", {"a": {"weight": 1.0}, "b": {"weight": 2.0}}, {"lambda": 0.5}),
+            [1 + value / 2 for value in (8, 6, -2, 1.5, 0, -6, -9, 2.5)],
+            id="nothing dropped",
+        ),
+        pytest.param(recipe("dare_linear", ONES, {"rescale": False}), [6, 3, -1, 2.5, 1, 1, -2, 11.25], id="all kept"),
         pytest.param(
             recipe("sce", ABC),
             [3.94552, 2.69235, -0.653825, 1.5, 1, 4, -1.58173, 5.53139],
@@ -140,6 +158,16 @@ def test_golden_angles(tmp_path: Path, registry: Registry, text: str, wanted: li
     saved(tmp_path / "v1", [0, 2, 0, 1])
     found = merged(tmp_path / "recipe.yaml", registry, text)["w"]
     torch.testing.assert_close(found, torch.tensor(wanted), rtol=1e-5, atol=1e-5)
+
+
+def test_what_dare_keeps_has_the_l1_norm_of_all(golden: Path, registry: Registry) -> None:
+    found = merged(golden, registry, recipe("dare_linear", {"a": {"weight": 1.0}}, {"density": 0.5}))["w"] - 1
+    delta = torch.tensor(DELTAS["a"])
+    kept = found != 0
+    assert 0 < kept.sum() < (delta != 0).sum()
+    torch.testing.assert_close(
+        found[kept] / delta[kept], (delta.abs().sum() / delta[kept].abs().sum()).expand(kept.sum())
+    )
 
 
 # ── filters and gradients ────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +260,7 @@ def test_folders_of_one_name_are_told_apart(golden: Path) -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_becomes_settings_that_its_merger_takes(models: Path, registry: Registry, method: str) -> None:
     needed = {key: 0.5 for key, default in METHODS[method].shared.items() if default is None}
-    own = dict.fromkeys(METHODS[method].each, 0.5)
+    own: dict[str, Any] = dict.fromkeys(METHODS[method].each, 0.5)
     own |= {"density": 0.6} if "density" in own else {}
     own |= {"epsilon": 0.2} if "epsilon" in own else {}
     needed |= {"weight": 0.5} if method == "linear" else {}  # of the base, which is merged like the others
@@ -313,6 +341,8 @@ def test_refusals_name_key_and_line(golden: Path, old: str, new: str, said: str)
             "parameters.filter_wise: model-stock measures the angle of w",
         ),
         (recipe("breadcrumbs", ONES, {"rescale": True}), "parameters.rescale: what is kept is not rescaled here"),
+        (recipe("ties", ONES, {"rescale": True}), "parameters.rescale: what is kept is not rescaled here"),
+        (recipe("della", ONES, {"rescale": False, "density": 0.5}), "parameters.rescale: DELLA rescales what it keeps"),
         (
             recipe("breadcrumbs", {"a": {"density": 0.1}, "b": {"density": 0.2}}, {"weight": 1}),
             "models[0].parameters.density: one density holds for all experts, found 0.1, 0.2",
@@ -345,6 +375,13 @@ def test_a_mergers_own_complaint_names_the_method(golden: Path, registry: Regist
     golden.write_text(recipe("sce", ABC, {"select_topk": 2.0}))
     with pytest.raises(ConfigError, match=r"recipe\.yaml:1: sce: merger\.tau: .* found 2\.0"):
         merge_recipe(load_recipe(golden), registry, out=golden.parent / "out")
+
+
+def test_the_documentation_lists_every_method() -> None:
+    text = (Path(m2rl_core.merge.mergekit.__file__).parent / "README.md").read_text()
+    rows = [line.split("|")[1].strip().strip("`") for line in text.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if row in METHODS] == list(METHODS)
+    assert all(f"`{name}`" in text for name in ELSEWHERE)
 
 
 def test_the_card_has_our_recipe(golden: Path, registry: Registry) -> None:
