@@ -141,7 +141,7 @@ def _measures(found: Diagnostics) -> dict[str, list[str]]:
     if found.survey.base is None:
         return {"distance from their mean": lengths}
     shares = {
-        "of the base's": [f"{metrics[f'relative/{name}']:.2%}" for name in names],
+        "of the base's": [f"{metrics[f'relative/{name}']:.3%}" for name in names],
         "changed": [f"{metrics[f'changed/{name}']:.1%}" for name in names],
     }
     cosines_EE = zip(names, found.survey.cosines_EE, strict=True)
