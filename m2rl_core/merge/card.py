@@ -29,6 +29,8 @@ class Diagnostics:
     """Model → :class:`~m2rl_core.weights.Fingerprint` of its weights."""
     own: Mapping[str, float] = field(default_factory=dict)
     """What the merger itself tells: :meth:`~m2rl_core.interfaces.Merger.diagnostics`."""
+    remarks: Sequence[str] = ()
+    """On the models' files, see :mod:`m2rl_core.merge.remarks`."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -51,7 +53,8 @@ class Diagnostics:
     def warnings(self) -> list[str]:
         """What is allowed, and yet seldom meant."""
         far = [name for name in self.experts if self.metrics.get(f"relative/{name}", 0.0) > 0.1]
-        return [f"Expert '{name}' lies unusually far from the base: is it a relative of it?" for name in far]
+        apart = [f"Expert '{name}' lies unusually far from the base: is it a relative of it?" for name in far]
+        return [*self.remarks, *apart]
 
 
 def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) -> None:
@@ -62,7 +65,9 @@ def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) ->
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics) -> None:
+def write_card(
+    folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics, notes: Sequence[str] = ()
+) -> None:
     """``README.md`` in the model hub's form.
 
     Args:
@@ -70,6 +75,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         recipe: everything needed to merge again: ``merger``, ``base``, ``experts``, ``dtype``.
         reference: of the merger.
         found: fingerprints and diagnostics.
+        notes: on the recipe.
     """
     front = yaml.safe_dump({"library_name": "transformers", "tags": ["merge", "m2rl"]}, sort_keys=False)
     parts = [
@@ -77,6 +83,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
+        *(f"{note}\n" for note in notes),
         "## Inputs\n\n" + _table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
         _vectors(found),
         *(

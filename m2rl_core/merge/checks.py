@@ -65,9 +65,17 @@ def opened(folders: Mapping[str, Path]) -> Iterator[list[Model]]:
     """
     with ExitStack() as stack:
         yield [
-            Model(label, stack.enter_context(Checkpoint.open(folder)), _read_json(folder / "config.json", label))
+            Model(label, stack.enter_context(_checkpoint(label, folder)), _read_json(folder / "config.json", label))
             for label, folder in folders.items()
         ]
+
+
+def _checkpoint(label: str, folder: Path) -> Checkpoint:
+    """The weights in ``folder``; a complaint about them says whose they are."""
+    try:
+        return Checkpoint.open(folder)
+    except DataError as error:
+        raise DataError(f"{label}: {error}") from error
 
 
 def agree(anchor: Model, models: Sequence[Model]) -> None:
@@ -162,7 +170,9 @@ def _same_tensors(anchor: Model, model: Model) -> None:
                 f"{model.label}: tensor '{name}' has another shape than in {anchor.label}",
                 found=list(found),
                 allowed=str(list(wanted)),
-                then="resize its vocabulary first" if wanted[1:] == found[1:] else "",
+                then="give all models as many rows, e.g. with resize_token_embeddings() of transformers"
+                if wanted[1:] == found[1:]
+                else "",
             )
 
 

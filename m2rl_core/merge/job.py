@@ -22,6 +22,7 @@ from m2rl_core.merge.checks import Model
 from m2rl_core.merge.evidence import Evidence
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.parts import Share
+from m2rl_core.merge.remarks import remarks
 from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.merge.sweep import Sweep
 from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
@@ -82,7 +83,8 @@ class Job:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
         means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
-        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means)
+        said = remarks(self.anchor, self.models[1:])
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, said)
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():
             if isinstance(self.merger, Sweep):
@@ -145,7 +147,7 @@ class Job:
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
-        card.write_card(folder, self._recipe(merger), "; ".join(references), found)
+        card.write_card(folder, self._recipe(merger), "; ".join(references), found, _presets(merger))
 
     def _recipe(self, merger: Merger) -> dict[str, Any]:
         parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
@@ -165,3 +167,13 @@ def _use(merger: Merger) -> dict[str, Any]:
     settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
     parts = {field: _use(getattr(merger, field)) for field in merger.parts if hasattr(merger, field)}
     return {"use": merger.name, **settings, **parts}
+
+
+def _presets(merger: Merger) -> list[str]:
+    """A sentence for each preset that a merger's settings are, whether or not they were called so."""
+    config = getattr(merger, "config", None)
+    return [
+        f"These are the settings of preset `{name}`: {preset.note}"
+        for name, preset in merger.presets.items()
+        if isinstance(config, BaseModel) and config == type(config).model_validate(dict(preset.settings))
+    ]
