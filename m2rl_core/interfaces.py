@@ -297,7 +297,11 @@ class Mixture(Component, Protocol):
 
 
 class Pass(Protocol):
-    """One reading of all weights that gathers a statistic."""
+    """One reading of all weights that gathers a statistic.
+
+    It depends on nothing but its class, its attributes and earlier statistics: where several settings of a merger are
+    merged in one reading, passes that agree in these are measured once.
+    """
 
     name: str
     scope: Literal["model", "tensor"]
