@@ -26,6 +26,8 @@ class Diagnostics:
     survey: Survey
     fingerprints: Mapping[str, str]
     """Model → :class:`~m2rl_core.weights.Fingerprint` of its weights."""
+    remarks: Sequence[str] = ()
+    """On the models' files, see :mod:`m2rl_core.merge.remarks`."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -48,7 +50,8 @@ class Diagnostics:
     def warnings(self) -> list[str]:
         """What is allowed, and yet seldom meant."""
         far = [name for name in self.experts if self.metrics.get(f"relative/{name}", 0.0) > 0.1]
-        return [f"Expert '{name}' lies unusually far from the base: is it a relative of it?" for name in far]
+        apart = [f"Expert '{name}' lies unusually far from the base: is it a relative of it?" for name in far]
+        return [*self.remarks, *apart]
 
 
 def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) -> None:

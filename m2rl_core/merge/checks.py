@@ -65,9 +65,17 @@ def opened(folders: Mapping[str, Path]) -> Iterator[list[Model]]:
     """
     with ExitStack() as stack:
         yield [
-            Model(label, stack.enter_context(Checkpoint.open(folder)), _read_json(folder / "config.json", label))
+            Model(label, stack.enter_context(_checkpoint(label, folder)), _read_json(folder / "config.json", label))
             for label, folder in folders.items()
         ]
+
+
+def _checkpoint(label: str, folder: Path) -> Checkpoint:
+    """The weights in ``folder``; a complaint about them says whose they are."""
+    try:
+        return Checkpoint.open(folder)
+    except DataError as error:
+        raise DataError(f"{label}: {error}") from error
 
 
 def agree(anchor: Model, models: Sequence[Model]) -> None:

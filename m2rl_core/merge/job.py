@@ -22,6 +22,7 @@ from m2rl_core.merge.checks import Model
 from m2rl_core.merge.evidence import Evidence
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.parts import Share
+from m2rl_core.merge.remarks import remarks
 from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.merge.sweep import Sweep
 from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
@@ -81,7 +82,9 @@ class Job:
             for stream in streams:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
-        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams))
+        found = card.Diagnostics(
+            list(self.experts), survey, self._fingerprints(streams), remarks(self.anchor, self.models[1:])
+        )
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():
             self._complete(

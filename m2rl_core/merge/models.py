@@ -82,6 +82,8 @@ def prepared(
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
+    if base is not None and "base" in experts:
+        raise ConfigError("an expert cannot be called 'base' beside a base", then="name it otherwise")
     for each in (merger, *(part.merger for part in parts)):
         _check(each, base, list(experts))
     check_parts(merger, parts)

@@ -157,10 +157,10 @@ def varies(settings: Iterable[Settings]) -> bool:
 
 
 class Depths:
-    """How deep in the model each tensor lies: 0 at the first layer, and before it; 1 at the last, and after it.
+    """How deep in the model each tensor lies: 0 at the first layer, 1 at the last.
 
-    Told from the names, ``model.layers.7.mlp.up_proj.weight``: the first number in a name is that of its layer, and a
-    tensor without one comes before the layers where its name speaks of embeddings.
+    Told from the names, as in ``model.layers.7.mlp.up_proj.weight``: the first number is that of the layer. What is no
+    part of a layer counts as the first, before all layers or behind them.
     """
 
     def __init__(self, tensors: Sequence[str]) -> None:
@@ -169,7 +169,7 @@ class Depths:
     def of(self, tensor: str) -> float:
         layer = _layer(tensor)
         if layer is None:
-            return 0.0 if re.search(r"emb|\bwte\b|\bwpe\b", tensor) else 1.0
+            return 0.0
         return layer / (self.layers - 1) if self.layers > 1 else 1.0
 
 

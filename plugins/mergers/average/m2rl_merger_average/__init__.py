@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger
@@ -24,8 +24,15 @@ class Average(Merger):
     needs_base = False
 
     class Config(ComponentConfig):
-        weights: list[Annotated[float, Field(gt=0.0)]] | None = None
+        weights: list[Annotated[float, Field(ge=0.0)]] | None = None
         """A share for each expert, in their order; the sum does not matter. Default: equal shares, as in the paper."""
+
+        @field_validator("weights")
+        @classmethod
+        def _of_something(cls, weights: list[float] | None) -> list[float] | None:
+            if weights and not any(weights):
+                raise ValueError("one share at least is not zero")
+            return weights
 
     def __init__(self, config: Config) -> None:
         self.config = config

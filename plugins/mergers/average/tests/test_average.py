@@ -45,6 +45,7 @@ def test_only_the_proportions_of_weights_matter() -> None:
     wanted = (0.5 * DELTAS[0] + 0.25 * DELTAS[1] + 0.25 * DELTAS[2]) / 1.0
     torch.testing.assert_close(average(DELTAS, [2, 1, 1]), wanted, rtol=1e-6, atol=1e-7)
     assert torch.equal(average(DELTAS, [7, 7, 7]), average(DELTAS, [1, 1, 1]))
+    assert torch.equal(average(DELTAS, [0, 1, 0]), DELTAS[1])
 
 
 def test_rounds_once() -> None:
@@ -64,7 +65,7 @@ def test_the_base_has_no_say(tmp_path: Path) -> None:
 
 
 def test_refuses_weights_that_make_no_mean() -> None:
-    for weights in ([1.0, 0.0, 1.0], [1.0, -1.0, 1.0]):
+    for weights in ([0.0, 0.0, 0.0], [1.0, -1.0, 1.0]):
         with pytest.raises(ValidationError):
             Average.Config(weights=weights)
     for weights in ([1.0, 1.0], []):
