@@ -35,7 +35,7 @@ def claims(evidence: Evidence) -> Section | None:
     counts = Counter(claim.verdict for _, claim in found)
     parts = [f"{number(n, 0)} {WORDS[v][n > 1]}" for v in WORDS if (n := counts[v])]
     text = f"What the paper says, tested on this study: {', '.join(parts)}. Statistics with 95% intervals where known."
-    return Section("claims", "The paper's findings", text, {"claims": Table("Findings of the paper", columns, rows)})
+    return Section("claims", "The paper's findings", text, {"claims": Table("Tested on this study", columns, rows)})
 
 
 def analyses(evidence: Evidence) -> list[Section]:
