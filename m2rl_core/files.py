@@ -81,7 +81,7 @@ def room(path: Path) -> Iterator[None]:
         raise RunError(
             f"no space left on the disk that holds {path}",
             found=f"{_free(path) >> 20} MiB free",
-            then="free some space and run the same command again; it continues from the last checkpoint",
+            then="free some space and run the same command again; what is finished is kept",
         ) from error
 
 

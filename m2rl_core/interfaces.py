@@ -64,6 +64,16 @@ class ComponentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings under one name, as ``{use: ties, preset: released-code}``."""
+
+    settings: Mapping[str, Any]
+    """Of the component's ``Config``."""
+    note: str
+    """What they stand for, and where they differ from the defaults and from what others do, in a sentence each."""
+
+
 class Component(Protocol):
     """What all components share. Built as ``cls(config)`` with a validated ``Config``.
 
@@ -320,22 +330,14 @@ class Pass(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Settings under one name, as ``{use: ties, preset: released-code}``."""
-
-    settings: Mapping[str, Any]
-    """Of the component's ``Config``."""
-    note: str
-    """What they stand for, and where they differ from the defaults and from what others do, in a sentence each."""
-
-
 class Merger(Component, Protocol):
-    """A pure function over blocks of weights."""
+    """A pure function over blocks of weights. Built as ``cls(config)``, and with its ``parts`` by their names."""
 
+    parts: ClassVar[Mapping[str, str]] = {}
+    """Settings that name other components → their kind, as ``{"then": "merger"}``; they are built first."""
     presets: ClassVar[Mapping[str, Preset]] = {}
-    """Name → settings: ``paper`` and ``released-code`` for the mergers of Table 4."""
-
+    """Name → settings that ``{use: NAME, preset: …}`` stands for. Mergers of the paper's Table 4 have ``paper`` and
+    ``released-code``."""
     granularity: Literal["block", "rows", "tensor"]
     """What a block is: any piece of a tensor, whole rows, or a whole tensor."""
     needs_base: bool
@@ -366,6 +368,10 @@ class Merger(Component, Protocol):
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """One float32 tensor of ``block.shape`` per output. Must not change the block."""
         ...
+
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """What is worth telling of one tensor, e.g. ``density/math``. The core reports means, weighted by size."""
+        return {}
 
 
 # ── analyzers ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -50,7 +50,8 @@ def refused(file: Path, text: str) -> str:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "model.safetensors")
+    found: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    return found
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

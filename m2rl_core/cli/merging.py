@@ -119,17 +119,31 @@ def _show(found: Diagnostics) -> None:
 
 
 def _table(found: Diagnostics) -> Table:
-    """One row per expert."""
+    """One row per expert: where it lies, and what the merger itself tells of it."""
     from m2rl_core.cli.tables import empty
 
-    metrics, names = found.metrics, list(found.experts)
-    if "sign_conflict" not in metrics:
-        table = empty("expert", numbers=["distance from their mean"])
-        for name in names:
-            table.add_row(name, f"{metrics[f'norm/{name}']:.4g}")
-        return table
-    table = empty("expert", numbers=["length", "of the base's", "changed", *(f"cosine with {name}" for name in names)])
-    for name, cosines in zip(names, found.survey.cosines_EE, strict=True):
-        shares = (f"{metrics[f'relative/{name}']:.2%}", f"{metrics[f'changed/{name}']:.1%}")
-        table.add_row(name, f"{metrics[f'norm/{name}']:.4g}", *shares, *(f"{cosine:.3f}" for cosine in cosines))
+    names = list(found.experts)
+    columns = _measures(found) | {
+        what: [f"{found.own[f'{what}/{name}']:.4g}" for name in names]
+        for what in dict.fromkeys(key.partition("/")[0] for key in found.own)
+        if all(f"{what}/{name}" in found.own for name in names)
+    }
+    table = empty("expert", numbers=list(columns))
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(name, *cells)
     return table
+
+
+def _measures(found: Diagnostics) -> dict[str, list[str]]:
+    """Heading → a cell per expert, of what is known of any merge."""
+    metrics, names = found.metrics, list(found.experts)
+    lengths = [f"{metrics[f'norm/{name}']:.4g}" for name in names]
+    if found.survey.base is None:
+        return {"distance from their mean": lengths}
+    shares = {
+        "of the base's": [f"{metrics[f'relative/{name}']:.3%}" for name in names],
+        "changed": [f"{metrics[f'changed/{name}']:.1%}" for name in names],
+    }
+    cosines_EE = zip(names, found.survey.cosines_EE, strict=True)
+    cosines = {f"cosine with {name}": [f"{cosine:.3f}" for cosine in row_E] for name, row_E in cosines_EE}
+    return {"length": lengths, **shares, **cosines}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 from m2rl_core.merge.survey import SAMPLE, Survey
 from m2rl_core.weights import LEAF
 
+_OWN = "## What the merger tells\n\n"
 _ESTIMATE = f"Estimated from the first {SAMPLE:,} weights of every {LEAF:,}; exact for smaller tensors.\n"
 
 
@@ -26,6 +27,8 @@ class Diagnostics:
     survey: Survey
     fingerprints: Mapping[str, str]
     """Model → :class:`~m2rl_core.weights.Fingerprint` of its weights."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """What the merger itself tells: :meth:`~m2rl_core.interfaces.Merger.diagnostics`."""
     remarks: Sequence[str] = ()
     """On the models' files, see :mod:`m2rl_core.merge.remarks`."""
 
@@ -33,12 +36,12 @@ class Diagnostics:
     def metrics(self) -> dict[str, float]:
         """``norm/EXPERT``, ``relative/EXPERT``, ``changed/EXPERT``, ``cosine/EXPERT/EXPERT`` and ``sign_conflict``.
 
-        Without an anchor ``norm`` alone: each expert's distance from their mean.
+        Without an anchor ``norm`` alone: each expert's distance from their mean. Beside these, the merger's own.
         """
         norms = {f"norm/{name}": float(norm) for name, norm in zip(self.experts, self.survey.norms_E, strict=True)}
         if self.survey.base is None:
-            return norms
-        found = {**norms, "sign_conflict": self.survey.conflicts / self.survey.size}
+            return {**norms, **self.own}
+        found = {**norms, **self.own, "sign_conflict": self.survey.conflicts / self.survey.size}
         for index, name in enumerate(self.experts):
             found[f"relative/{name}"] = norms[f"norm/{name}"] / max(self.survey.base**0.5, 1e-30)
             found[f"changed/{name}"] = float(self.survey.changed_E[index]) / self.survey.size
@@ -62,7 +65,9 @@ def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) ->
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics) -> None:
+def write_card(
+    folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics, notes: Sequence[str] = ()
+) -> None:
     """``README.md`` in the model hub's form.
 
     Args:
@@ -70,6 +75,7 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         recipe: everything needed to merge again: ``merger``, ``base``, ``experts``, ``dtype``.
         reference: of the merger.
         found: fingerprints and diagnostics.
+        notes: on the recipe.
     """
     front = yaml.safe_dump({"library_name": "transformers", "tags": ["merge", "m2rl"]}, sort_keys=False)
     parts = [
@@ -77,8 +83,13 @@ def write_card(folder: Path, recipe: Mapping[str, Any], reference: str, found: D
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
+        *(f"{note}\n" for note in notes),
         "## Inputs\n\n" + _table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
         _vectors(found),
+        *(
+            [_OWN + _table(["", "mean over all weights"], [[k, f"{v:.6g}"] for k, v in found.own.items()])]
+            * bool(found.own)
+        ),
         *(f"> {line}\n" for line in found.warnings),
     ]
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")

@@ -170,7 +170,9 @@ def _same_tensors(anchor: Model, model: Model) -> None:
                 f"{model.label}: tensor '{name}' has another shape than in {anchor.label}",
                 found=list(found),
                 allowed=str(list(wanted)),
-                then="resize its vocabulary first" if wanted[1:] == found[1:] else "",
+                then="give all models as many rows, e.g. with resize_token_embeddings() of transformers"
+                if wanted[1:] == found[1:]
+                else "",
             )
 
 

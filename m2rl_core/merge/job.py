@@ -7,7 +7,7 @@ import operator
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +82,16 @@ class Job:
             for stream in streams:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
-        found = card.Diagnostics(
-            list(self.experts), survey, self._fingerprints(streams), remarks(self.anchor, self.models[1:])
-        )
+        means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
+        said = remarks(self.anchor, self.models[1:])
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, said)
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():
-            self._complete(
-                folder, found, self.merger.members[output] if isinstance(self.merger, Sweep) else self.merger
-            )
+            if isinstance(self.merger, Sweep):
+                own = {k.removeprefix(f"{output}/"): v for k, v in means.items() if k.startswith(f"{output}/")}
+                self._complete(folder, replace(found, own=own), self.merger.members[output])
+            else:
+                self._complete(folder, found, self.merger)
         return found
 
     def _streams(self, writers: Sequence[Writer]) -> list[Stream]:
@@ -145,7 +147,7 @@ class Job:
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
-        card.write_card(folder, self._recipe(merger), "; ".join(references), found)
+        card.write_card(folder, self._recipe(merger), "; ".join(references), found, _presets(merger))
 
     def _recipe(self, merger: Merger) -> dict[str, Any]:
         parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
@@ -162,4 +164,15 @@ def _use(merger: Merger) -> dict[str, Any]:
     """As a recipe says it."""
     config = getattr(merger, "config", None)  # by convention; the interface does not ask for it
     settings = config.model_dump(mode="json") if isinstance(config, BaseModel) else {}
-    return {"use": merger.name, **settings}
+    parts = {field: _use(getattr(merger, field)) for field in merger.parts if hasattr(merger, field)}
+    return {"use": merger.name, **settings, **parts}
+
+
+def _presets(merger: Merger) -> list[str]:
+    """A sentence for each preset that a merger's settings are, whether or not they were called so."""
+    config = getattr(merger, "config", None)
+    return [
+        f"These are the settings of preset `{name}`: {preset.note}"
+        for name, preset in merger.presets.items()
+        if isinstance(config, BaseModel) and config == type(config).model_validate(dict(preset.settings))
+    ]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +34,23 @@ Report = Callable[[int, int], None]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
+
+
+@dataclass(slots=True)
+class Means:
+    """Means of named numbers over tensors, weighted by their sizes."""
+
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Name → sum of value × elements, and the elements."""
+
+    def add(self, values: Mapping[str, float], size: int) -> None:
+        for name, value in values.items():
+            total, elements = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value * size, elements + size
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {name: total / elements for name, (total, elements) in self.sums.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class Stream:
         self._fingerprints = fingerprints or [Fingerprint(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
         self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
+        self.diagnostics = Means()
+        """The merger's own; known after :meth:`run`."""
 
     @property
     def survey(self) -> Survey:
@@ -141,7 +160,13 @@ class Stream:
                 stats[each.name] = self._combined(pool, each, tasks)
                 if keep:
                     self._tensor[name][each.name] = stats[each.name]
+            if reading.last is None and pieces:
+                self._diagnose(name, stats, sum(piece.size for piece in pieces))
             yield from (_Task(piece, stats, first and not reading.local) for piece in pieces)
+
+    def _diagnose(self, name: str, stats: Stats, size: int) -> None:
+        with boundary(f"merger '{self._merger.name}'", f"diagnosing {name}"):
+            self.diagnostics.add(self._merger.diagnostics(list(self._inputs.experts), stats), size)
 
     def _combined(self, pool: ThreadPoolExecutor, each: Pass, tasks: Iterable[_Task]) -> Any:
         def combine(left: Any, right: Any) -> Any:

@@ -77,6 +77,14 @@ class Sweep(Merger):
                 merged += member.merge(block, _seen(view, stats))
         return merged
 
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """Of all members, each under its output: ``OUTPUT/NAME``."""
+        return {
+            f"{label}/{name}": value
+            for (label, member), view in zip(self.members.items(), self._views, strict=True)
+            for name, value in member.diagnostics(experts, _seen(view, stats)).items()
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:

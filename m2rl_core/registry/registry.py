@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import pluggy
 
@@ -146,12 +146,25 @@ class Registry:
 
         name, config = use_of(use, owner)
         entry = self.lookup(kind, name, owner)
+        preset = config.pop("preset", None) if getattr(entry.cls, "presets", {}) else None
+        config = {**_preset(entry, preset, owner), **config}
         model = cast("type[ComponentConfig]", entry.cls.Config)
         try:
-            return entry, model.model_validate(config)
+            validated = model.model_validate(config)
         except ValidationError as error:
             found = problems(error, model, config, owner=owner, also=also)
             raise ConfigError("\n".join(map(str, found))) from None
+        return entry, validated if preset is None else self._passed_on(entry, validated, preset)
+
+    def _passed_on(self, entry: Entry, config: ComponentConfig, preset: str) -> ComponentConfig:
+        """A preset holds for parts, too, that have one of this name and were given none."""
+        changed: dict[str, Use] = {}
+        for field, kind in _parts(entry).items():
+            name, settings = use_of(getattr(config, field))
+            known = self._entries.get((kind, name))
+            if known is not None and preset in getattr(known.cls, "presets", {}) and "preset" not in settings:
+                changed[field] = {"use": name, "preset": preset, **settings}
+        return config.model_copy(update=changed)
 
     # fmt: off
     @overload
@@ -181,9 +194,13 @@ class Registry:
             StageError: the component's own constructor failed.
         """
         entry, config = self._configured(kind, use, owner, ())
-        build = cast("Callable[[ComponentConfig], Component]", entry.cls)
+        parts = {
+            field: self.create(each, getattr(config, field), f"{owner}.{field}")
+            for field, each in _parts(entry).items()
+        }
+        build = cast("Callable[..., Component]", entry.cls)
         with boundary(f"{owner}: {entry}", "being built"):
-            return build(config)
+            return build(config, **parts)
 
     def content_hash(self, kind: Kind, name: str) -> str:
         """SHA-256 [hex] over the files of the component's code: names and contents, in sorted order.
@@ -203,6 +220,27 @@ class Registry:
                 content = path.read_bytes()
                 total.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
         return total.hexdigest()
+
+
+def _parts(entry: Entry) -> Mapping[str, Kind]:
+    """Settings of a component that name others → their kind."""
+    return cast("Mapping[str, Kind]", getattr(entry.cls, "parts", {}))
+
+
+def _preset(entry: Entry, preset: str | None, owner: str) -> Mapping[str, Any]:
+    """The settings behind the name of a preset.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    presets = getattr(entry.cls, "presets", {})
+    if preset is None:
+        return {}
+    if preset not in presets:
+        raise ConfigError(
+            f"{owner}.preset: {entry.kind} '{entry.name}' has no such preset", found=preset, allowed=", ".join(presets)
+        )
+    return cast("Mapping[str, Any]", presets[preset].settings)
 
 
 def _entry(item: object, hook: str, distribution: str, version: str) -> Entry:

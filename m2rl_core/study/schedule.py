@@ -79,10 +79,10 @@ def run_parallel(
         KeyboardInterrupt: Ctrl-C or SIGTERM; no worker is left.
     """
     scheduler = _Scheduler(nodes, job, progress, width)
-    with _interruptible():
+    with _asked_to_end() as asked:
         _start_server(preload)
         try:
-            scheduler.run()
+            scheduler.run(asked)
         finally:
             scheduler.kill()
     if scheduler.failures:
@@ -90,22 +90,30 @@ def run_parallel(
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the study as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _asked_to_end() -> Iterator[connection.Connection]:
+    """A pipe that has something to say after Ctrl-C, SIGTERM or a closed terminal.
+
+    An exception out of a signal's handler could come anywhere: between the start of a worker and its name in our list,
+    or in a destructor, where Python drops it. Only a second signal is answered so.
+    """
+    asked, ask = multiprocessing.Pipe(duplex=False)
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if asked.poll():
+            raise KeyboardInterrupt
+        ask.send(number)
 
-    handled = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
-    before = {number: signal.signal(number, interrupt) for number in handled}
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handled = [n for n in wanted if signal.getsignal(n) != signal.SIG_IGN]  # as nohup sets it
+    ours = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, interrupt) for number in handled} if ours else {}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        asked.close()
+        ask.close()
 
 
 def _start_server(preload: Sequence[str]) -> None:
@@ -205,11 +213,17 @@ class _Scheduler:
         self.width = width or len(gpus) or cores
         self.free = [gpus[index % len(gpus)] if gpus else "" for index in range(self.width)]
 
-    def run(self) -> None:
-        """Work until nothing is left that can be done."""
+    def run(self, asked: connection.Connection) -> None:
+        """Work until nothing is left that can be done.
+
+        Raises:
+            KeyboardInterrupt: ``asked`` has something to say.
+        """
         self._start_ready()
         while self.running:
-            connection.wait([each for one in self.running for each in one.waits_for()])
+            connection.wait([asked, *(each for one in self.running for each in one.waits_for())])
+            if asked.poll():
+                raise KeyboardInterrupt
             for one in list(self.running):
                 ended = one.ended()  # asked first: what it sent before its end is then already there
                 for kind, payload in one.messages():

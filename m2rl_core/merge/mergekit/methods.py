@@ -17,7 +17,16 @@ __all__ = ["ELSEWHERE", "METHODS", "At", "Method", "UnmappedError"]
 Merger = dict[str, Any]
 """``{use: NAME, **settings}``."""
 
-ELSEWHERE = ("arcee_fusion", "multislerp", "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl")
+ELSEWHERE = (
+    "arcee_fusion",
+    "breadcrumbs_ties",
+    "multislerp",
+    "nearswap",
+    "nuslerp",
+    "passthrough",
+    "ram",
+    "ramplus_tl",
+)
 """Methods of mergekit that are not read."""
 
 
@@ -89,16 +98,39 @@ def _task_arithmetic(at: At) -> Merger:
     return {"use": "task-arithmetic", **at.scaled()}
 
 
+def _ties(at: At) -> Merger:
+    _refuse_rescaling(at)
+    return _elected(at, at.one("density"))
+
+
+def _dare(at: At, *, elect: bool) -> Merger:
+    then = _elected(at, 1.0) if elect else _task_arithmetic(at)
+    rate = round(1.0 - at.one("density"), 12)  # as a person would write it
+    return {"use": "dare", "rate": rate, "rescale": "l1" if at.shared["rescale"] else "none", "then": then}
+
+
+def _elected(at: At, density: float) -> Merger:
+    """TIES with mergekit's rules; without a division by the weights, what agrees is summed."""
+    return {
+        "use": "ties",
+        "density": density,
+        "scope": "tensor",
+        "semantics": "mergekit",
+        "aggregate": "mean" if at.shared["normalize"] else "sum",
+        "scale": at.shared["lambda"],
+        "weights": list(at.each_E["weight"]),
+    }
+
+
 def _breadcrumbs(at: At) -> Merger:
-    _unscaled(at)
+    _refuse_rescaling(at)
     return {"use": "breadcrumbs", "density": at.one("density"), "top": at.one("gamma"), **at.scaled()}
 
 
 def _della(at: At, *, elect: bool) -> Merger:
-    rescale = "l1" if at.shared["rescale"] else None
-    if rescale is None:
+    if not at.shared["rescale"]:
         raise UnmappedError("rescale", "DELLA rescales what it keeps")
-    own = {"density": at.one("density"), "epsilon": at.one("epsilon"), "rescale": rescale, "elect": elect}
+    own = {"density": at.one("density"), "epsilon": at.one("epsilon"), "rescale": "l1", "elect": elect}
     if not elect:
         return {"use": "della", **own, **at.scaled()}
     if not at.shared["normalize"]:
@@ -124,7 +156,7 @@ def _model_stock(at: At) -> Merger:
     return {"use": "model-stock"}
 
 
-def _unscaled(at: At) -> None:
+def _refuse_rescaling(at: At) -> None:
     if at.shared["rescale"]:
         raise UnmappedError("rescale", "what is kept is not rescaled here")
 
@@ -145,6 +177,9 @@ def _sum(
 METHODS: Mapping[str, Method] = {
     "linear": Method(_linear, "optional", {"normalize": 1.0}, {"weight": None}),
     "task_arithmetic": _sum(_task_arithmetic, normalize=False),
+    "ties": _sum(_ties, normalize=True),
+    "dare_linear": _sum(partial(_dare, elect=False), normalize=False, rescale=True, random=True),
+    "dare_ties": _sum(partial(_dare, elect=True), normalize=False, rescale=True, random=True),
     "breadcrumbs": _sum(_breadcrumbs, normalize=False, gamma=0.01),
     "della": _sum(partial(_della, elect=True), normalize=True, rescale=True, random=True, epsilon=0.15),
     "della_linear": _sum(partial(_della, elect=False), normalize=False, rescale=True, random=True, epsilon=0.15),

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,8 @@ def test_several_threads_at_once(namespace: Namespace) -> None:
 
 
 def test_a_zygote_outlives_the_thread_that_started_it(namespace: Namespace) -> None:
-    thread = threading.Thread(target=lambda: right(namespace))
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(right, namespace).result()
     before = children()
     assert right(namespace)
     assert children() == before
