@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "Block",
     "Claim",
+    "ClaimVerdict",
     "Composition",
     "Conversation",
     "Correction",
@@ -49,12 +50,16 @@ __all__ = [
     "Trajectory",
     "Turn",
     "Verdict",
+    "Way",
 ]
 
 Verdict = Literal["right", "wrong", "failed"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
+ClaimVerdict = Literal["holds", "fails", "undecided", "not measurable"]
+Way = Literal["mix", "merge", "distil"]
+"""How a model comes to combine several domains."""
 
 
 class Message(TypedDict, total=False):
@@ -391,7 +396,7 @@ class Claim:
     section: str
     statistic: float | None
     interval: tuple[float, float] | None
-    verdict: Literal["holds", "fails", "undecided", "not measurable"]
+    verdict: ClaimVerdict
     note: str = ""
 
 

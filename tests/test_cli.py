@@ -141,6 +141,7 @@ def test_options_are_few_and_chosen() -> None:
         "merge": ["--base", "--dtype", "--expert", "--method", "--out", "--preset", "--set", "--threads", "recipe"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
+        "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],
         "report": ["--out", "run"],
         "schema": [],
     }

@@ -12,6 +12,8 @@ import pytest
 
 from m2rl_core.config import Study
 from m2rl_core.files import read_jsonl
+from m2rl_core.plugins import load_plugins
+from m2rl_core.rollout.stored import stored_records
 from m2rl_core.study import run_study
 
 pytest.importorskip("matplotlib")
@@ -87,6 +89,11 @@ def test_a_study_searches_and_reports_the_gain_of_selection_apart(tmp_path: Path
     assert float(row["gain low"]) <= float(row["gain"]) <= float(row["gain high"])
     seconds = json.loads((root / "merged" / "times.jsonl").read_text().splitlines()[0])["seconds"]
     assert seconds["score"] > 0 < seconds["merge"]
+
+    held_out = load_plugins().create("domain", {"use": "math"}, "domains.math").prompts("math-heldout")
+    evaluated = {json.dumps(prompt.messages) for prompt in held_out}
+    assert len(evaluated) > 100
+    assert not evaluated & {json.dumps(record["question"]) for record in stored_records(root / "m" / "checkpoint")}
 
     # another grid retrains nothing, and asks the same experts
     (root / "merged" / "DONE").unlink()

@@ -4,7 +4,8 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
-from m2rl_core.config.search import SearchSection, grid_points, label, need_optuna, with_settings
+from m2rl_core.config.roles import combines, expert_domain, start_model
+from m2rl_core.config.search import SearchSection, grid_points, need_optuna, settings_label, with_settings
 from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
@@ -48,10 +49,11 @@ __all__ = [
     "check_components",
     "check_experts",
     "check_references",
+    "combines",
+    "expert_domain",
     "grid_points",
     "grounded",
     "is_local",
-    "label",
     "load_study",
     "local_path",
     "model_names",
@@ -59,7 +61,9 @@ __all__ = [
     "references",
     "schema",
     "settings",
+    "settings_label",
     "split_reference",
+    "start_model",
     "suite_owners",
     "with_settings",
 ]

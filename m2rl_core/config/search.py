@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from m2rl_core.config.sections import Section
 from m2rl_core.errors import UserError
 
-__all__ = ["SearchSection", "grid_points", "label", "need_optuna", "with_settings"]
+__all__ = ["SearchSection", "grid_points", "need_optuna", "settings_label", "with_settings"]
 
 Setting = bool | int | float | str | None | list[int | float]
 Settings = Mapping[str, Any]
@@ -49,7 +49,7 @@ def grid_points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def label(settings: Settings) -> str:
+def settings_label(settings: Settings) -> str:
     """``scale=0.5,density=0.2``."""
     return ",".join(f"{name}={_shown(value)}" for name, value in settings.items())
 

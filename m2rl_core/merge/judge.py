@@ -79,8 +79,10 @@ class Judge:
         self._run, self._tokens_per_device = run, run.stage.search.tokens_per_device
         self._heard = list(_heard(run))
         self._folders: dict[str, Path] = {}
-        self._experts = Frozen(run.models, {}, run.stage.experts[0], self._load)
-        self._candidates = Frozen(self._folders, {}, "", self._load)
+        trust = run.study.model.trust_remote_code
+        self._experts, self._candidates = (
+            Frozen(folders, {}, "", self._load, trust=trust) for folders in (run.models, self._folders)
+        )
 
     def _load(self, folder: Path) -> Policy:
         held = self._run.study.model

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from m2rl_core.config import MergeStage, label
+from m2rl_core.config import MergeStage, settings_label
 from m2rl_core.errors import StageError
 from m2rl_core.files import temporary_folder
 from m2rl_core.merge.judge import Distance, Half, Judge, gain, mean_distance
@@ -94,7 +94,7 @@ def _try(
     for settings, distances in zip(batch, found, strict=True):
         score = mean_distance(distances)
         apart = {f"kl/{each.expert}/{each.domain}": each.mean for each in distances}
-        run.log(len(trials.rows), {"round": number, "settings": label(settings), "kl": score, **apart})
+        run.log(len(trials.rows), {"round": number, "settings": settings_label(settings), "kl": score, **apart})
         trials.rows.append((number, settings, score))
     run.checkpoint(len(trials.rows), trials)
 
@@ -107,21 +107,21 @@ def _settle(run: StageRun[MergeStage], space: Space, judge: Judge, trials: Trial
     with temporary_folder(run.folder / FOLDER) as scratch:
         folders, diagnostics = _make(run, space, [best] if best == start else [best, start], scratch)
         found = {name: _judged(run, judge, name, folder, "tells") for name, folder in folders.items()}
-        before, after = found[label(start)], found[label(best)]
+        before, after = found[settings_label(start)], found[settings_label(best)]
         gained = gain(before, after)
-        said: dict[str, float | str] = {"chosen": label(best), "candidates": len(trials.rows)}
+        said: dict[str, float | str] = {"chosen": settings_label(best), "candidates": len(trials.rows)}
         said |= {"kl": mean_distance(after), "kl_own": mean_distance(before)}
         said |= {"gain": gained.value, "gain_low": gained.low, "gain_high": gained.high}
         run.log(len(trials.rows), {**said, **diagnostics})
-        run.finish(lambda folder: _move(folders[label(best)], folder))
-        run.report(text=f"{label(best)} of {len(trials.rows)} candidates")
+        run.finish(lambda folder: _move(folders[settings_label(best)], folder))
+        run.report(text=f"{settings_label(best)} of {len(trials.rows)} candidates")
 
 
 def _make(
     run: StageRun[MergeStage], space: Space, batch: Sequence[Settings], scratch: Path
 ) -> tuple[dict[str, Path], Mapping[str, float]]:
     """Candidates in folders below ``scratch``, by label, and the merge's diagnostics."""
-    sweep = Sweep({label(settings): space.merger(settings) for settings in batch})
+    sweep = Sweep({settings_label(settings): space.merger(settings) for settings in batch})
     folders = {name: scratch / str(number) for number, name in enumerate(sweep.members)}
     with run.clock("merge"), prepared_job(run, sweep) as job:
         job.need_room(scratch / "0")

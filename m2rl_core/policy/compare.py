@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from m2rl_core.ops import Lecture, divergences
+from m2rl_core.packing import place
 from m2rl_core.policy.model import Policy, predictors
 from m2rl_core.types import Divergence, Sample
 
@@ -31,10 +32,9 @@ def compare(
     for batch in student.pack(samples_S, tokens_per_device):
         at = predictors(batch)
         work = partial(_values, divergence=divergence, lecture=teacher.run(batch, _states, at))
-        values_T = torch.zeros(len(batch.ids_T))
-        values_T[at[0].cpu()] = student.run(batch, work, at).cpu()
-        for piece in batch.pieces_N:
-            found[piece.sample][piece.start : piece.stop] = values_T[piece.at : piece.at + piece.stop - piece.start]
+        values_N = student.run(batch, work, at)
+        values_T = torch.zeros(len(batch.ids_T), device=values_N.device)
+        place(batch, values_T.index_copy_(0, at[0], values_N), found)
     return found
 
 
