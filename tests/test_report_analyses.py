@@ -63,7 +63,9 @@ def shift(seed: int) -> Findings:
 
 
 def near(seed: int) -> Findings:
-    return Findings(claims=[Claim("Neighbours help", "3.4", 12.3456, (1.0, 25.0), "undecided")])
+    return Findings(
+        claims=[Claim("Neighbours help", "3.4", 12.3456, (1.0, 25.0), "holds" if seed == 2 else "undecided")]
+    )
 
 
 def written(root: Path, seeds: Sequence[int] = (1,), *, done: Sequence[str] = ("shift", "near")) -> Path:
@@ -147,13 +149,20 @@ def test_what_analyzers_say_is_text(tmp_path: Path) -> None:
     assert "<script" not in (out / "report.md").read_text(encoding="utf-8").replace("\\<script", "")
 
 
-def test_seeds_are_told_apart(tmp_path: Path) -> None:
+def test_seeds_stand_side_by_side(tmp_path: Path) -> None:
     out = written(tmp_path, (1, 2))
     head, *found = rows(out, "claims")
-    assert head[-2:] == ["seed", "tested by"]
-    assert [row[-2] for row in found if row[0] == "Overlap exceeds chance"] == ["1", "2"]
+    assert head == [
+        "finding", "section", "seed 1", "seed 1 low", "seed 1 high", "seed 2", "seed 2 low", "seed 2 high",
+        "in this study", "tested by",
+    ]  # fmt: skip
+    by_name = {row[0]: row for row in found}
+    assert by_name["Overlap exceeds chance"][5:9] == ["0.512345", "0.5", "0.52", "holds"]
+    assert by_name["Neighbours help"][8] == "seeds differ: holds 1, undecided 1"
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert "1 holds, 1 fails, 1 is undecided, 1 is not measurable" in page.text
     assert {"shift.cosine.seed-1.svg", "shift.cosine.seed-2.svg"} < {p.name for p in (out / "figures").iterdir()}
-    assert "Changed weights, seed 2" in (out / "index.html").read_text(encoding="utf-8")
+    assert "Changed weights, seed 2" in page.text
 
 
 def test_what_is_not_done_is_missing(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ class Draws:
 
     def __init__(self, run: StageRun[AnalyzeStage], models: Models) -> None:
         self._run, self._models = run, models
+        self._judges: dict[str, str] = {}
+        """Domain → hash of what judges its samples."""
 
     def of(
         self,
@@ -136,11 +138,14 @@ class Draws:
 
     def _key(self, prompt: Prompt, verify: bool) -> str:
         """Hash of what one group depends on beside."""
-        if not verify:
-            return _hash(_plain(prompt))
-        section = self._run.study.domains[prompt.domain]
-        code = self._run.registry.content_hash("domain", section.use)
-        return _hash([_plain(prompt), section.model_dump(mode="json"), code])
+        return _hash([_plain(prompt), self._judge(prompt.domain) if verify else ""])
+
+    def _judge(self, domain: str) -> str:
+        if domain not in self._judges:
+            section = self._run.study.domains[domain]
+            code = self._run.registry.content_hash("domain", section.use)
+            self._judges[domain] = _hash([section.model_dump(mode="json"), code])
+        return self._judges[domain]
 
 
 def _refuse_doubles(prompts_P: Sequence[Prompt]) -> None:

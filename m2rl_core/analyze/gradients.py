@@ -59,6 +59,8 @@ def _backward(
         )
 
     parts = assemble(run.registry, section, f"stages.{stage}.algorithm")
+    for name in (*section.teachers.values(), *([section.init] if _is_held(section, parts.scored) else [])):
+        models.folder(name)
     policy = load(models.folder(model), checkpointing=held.activation_checkpointing)
     frozen = Frozen(models, section.teachers, section.init, load, trust=held.trust_remote_code)
     groups_P = [Group(group[0].prompt, [_fresh(sample) for sample in group]) for group in groups if group]
@@ -69,6 +71,11 @@ def _backward(
     for batch in batches(policy, frozen, samples_S, parts, tokens):
         policy.backward(batch, parts.loss, frozen.lecture(batch))
     return policy
+
+
+def _is_held(section: RlStage, scored: frozenset[str]) -> bool:
+    """Whether the stage's start is asked for anything: log-probs, or the tokens that teachers must share."""
+    return bool(section.teachers) or "reference_logps" in scored
 
 
 def _fresh(sample: Sample) -> Sample:

@@ -23,6 +23,7 @@ class Models(Mapping[str, Path]):
 
     def __init__(self, listed: Mapping[str, Path], nodes: Sequence[NodeView]) -> None:
         self._listed, self._nodes = dict(listed), nodes
+        self._hashes: dict[Path, str] = {}
 
     def __getitem__(self, name: str) -> Path:
         return self._listed[name] if name in self._listed else self._made(name)
@@ -52,7 +53,9 @@ class Models(Mapping[str, Path]):
         for node in self._nodes:
             if node.key and folder.is_relative_to(node.folder):
                 return f"{node.key}/{folder.relative_to(node.folder)}"
-        return content_hash(folder)
+        if folder not in self._hashes:
+            self._hashes[folder] = content_hash(folder)
+        return self._hashes[folder]
 
     def _made(self, name: str) -> Path:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from m2rl_core.config import AnalyzeStage
 from m2rl_core.findings import FILE
@@ -24,18 +24,60 @@ WORDS: dict[ClaimVerdict, tuple[str, str]] = {
 """A verdict as a predicate, of one and of several."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """One finding of the paper, as an analyzer has tested it with every seed that is done."""
+
+    stage: str
+    statement: str
+    section: str
+    by_seed: dict[int, tuple[Analysis, Claim]]
+
+    @property
+    def verdict(self) -> ClaimVerdict:
+        """That of all seeds, or undecided where they differ."""
+        verdicts = {claim.verdict for _, claim in self.by_seed.values()}
+        return verdicts.pop() if len(verdicts) == 1 else "undecided"
+
+    @property
+    def said(self) -> str:
+        """The verdict, and those of the seeds where they differ."""
+        counts = Counter(claim.verdict for _, claim in self.by_seed.values())
+        differ = ", ".join(f"{v} {n}" for v in WORDS if (n := counts[v]))
+        return self.verdict if len(counts) == 1 else f"seeds differ: {differ}"
+
+
 def claims(evidence: Evidence) -> Section | None:
     """Every finding of the paper that an analyzer has tested, in the order of the paper's sections."""
-    found = [(each, claim) for each in evidence.analyses for claim in each.findings.claims]
-    if not found:
+    if not (found := tested(evidence)):
         return None
-    found.sort(key=lambda pair: _place(pair[1].section))
-    rows = [_row(evidence, each, claim) for each, claim in found]
-    columns = ["finding", "section", "statistic", "in this study", *_seed_column(evidence), "tested by"]
-    counts = Counter(claim.verdict for _, claim in found)
+    seeds = sorted({seed for each in found for seed in each.by_seed})
+    headers = ["statistic"] if len(evidence.seeds) == 1 else [f"seed {seed}" for seed in seeds]
+    rows = [
+        [
+            each.statement,
+            each.section,
+            *(_statistic(evidence, *each.by_seed[seed]) if seed in each.by_seed else None for seed in seeds),
+            each.said,
+            Link(each.stage, f"#{anchor(each.stage)}"),
+        ]
+        for each in found
+    ]
+    counts = Counter(each.verdict for each in found)
     parts = [f"{number(n, 0)} {WORDS[v][n > 1]}" for v in WORDS if (n := counts[v])]
     text = f"What the paper says, tested on this study: {', '.join(parts)}. Statistics with 95% intervals where known."
+    columns = ["finding", "section", *headers, "in this study", "tested by"]
     return Section("claims", "The paper's findings", text, {"claims": Table("Tested on this study", columns, rows)})
+
+
+def tested(evidence: Evidence) -> list[Tested]:
+    """All findings, those of one section in the order of the study's stages."""
+    found: dict[tuple[str, str, str], Tested] = {}
+    for each in evidence.analyses:
+        for claim in each.findings.claims:
+            key = each.node.stage, claim.statement, claim.section
+            found.setdefault(key, Tested(*key, {})).by_seed[each.node.seed] = each, claim
+    return sorted(found.values(), key=lambda one: _place(one.section))
 
 
 def analyses(evidence: Evidence) -> list[Section]:
@@ -82,13 +124,6 @@ def _claims_table(evidence: Evidence, each: Analysis, title: str) -> Table:
     return Table(f"Findings tested{title}", ["finding", "section", "statistic", "in this study", "note"], rows)
 
 
-def _row(evidence: Evidence, each: Analysis, claim: Claim) -> list[Cell]:
-    seed = [str(each.node.seed)] if _seed_column(evidence) else []
-    stage = each.node.stage
-    statistic = _statistic(evidence, each, claim)
-    return [claim.statement, claim.section, statistic, claim.verdict, *seed, Link(stage, f"#{anchor(stage)}")]
-
-
 def _statistic(evidence: Evidence, each: Analysis, claim: Claim) -> Measured | None:
     """Three digits of the claim's number, which leads to the file that it is from."""
     if claim.statistic is None:
@@ -97,10 +132,6 @@ def _statistic(evidence: Evidence, each: Analysis, claim: Claim) -> Measured | N
     decimals = min(6, max(0, 2 - math.floor(math.log10(size)))) if size else 0
     href = evidence.link(each.node.folder / FILE)
     return Measured(claim.statistic, claim.interval, href=href, decimals=decimals)
-
-
-def _seed_column(evidence: Evidence) -> list[str]:
-    return ["seed"] if len(evidence.seeds) > 1 else []
 
 
 def _of_seed(evidence: Evidence, each: Analysis) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from m2rl_core.findings import plain, read_findings, write_findings
 from m2rl_core.interfaces import Analyzer, Lab
 from m2rl_core.types import Findings
 
@@ -28,6 +31,11 @@ class AnalyzerContract:
     def test_it_finds_something(self) -> None:
         found = self.findings()
         assert found.tables or found.figures or found.claims
+
+    def test_the_findings_can_be_written_and_read(self, tmp_path: Path) -> None:
+        found = plain(self.findings())
+        write_findings(found, tmp_path)
+        assert read_findings(tmp_path) == found
 
     def test_tables_are_rectangular(self) -> None:
         for name, table in self.findings().tables.items():
