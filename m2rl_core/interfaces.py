@@ -31,6 +31,7 @@ from m2rl_core.types import (
     Suite,
     Trajectory,
     Turn,
+    Way,
 )
 
 if TYPE_CHECKING:
@@ -373,6 +374,10 @@ class Lab(Protocol):
     """Hugging Face folders of all models of the study."""
     experts: Mapping[str, str]
     """Domain → the model that was trained on it alone."""
+    ways: Mapping[str, Way]
+    """Models that combine domains → how. Kept steps are left out."""
+    start: str | None
+    """The model that reinforcement learning departs from, if it is among :attr:`models`."""
 
     def prompts(self, domain: str, split: str) -> Sequence[Prompt]: ...
 
@@ -389,7 +394,7 @@ class Lab(Protocol):
         ...
 
     def generate(self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int) -> list[list[Sample]]:
-        """Draw and verify ``n`` samples per prompt."""
+        """Draw and verify ``n`` samples per prompt; those of a prompt with an empty ``domain`` are only drawn."""
         ...
 
     def logps(self, model: str, samples: Sequence[Sample]) -> list[Tensor]:
@@ -397,7 +402,10 @@ class Lab(Protocol):
         ...
 
     def divergences(self, model: str, other: str, samples: Sequence[Sample], kind: Divergence) -> list[Tensor]:
-        """Float32 [L] per sample: the full-vocabulary divergence of ``model`` from ``other`` at its tokens."""
+        """Float32 [L] per sample: the full-vocabulary divergence of ``model`` from ``other`` at its tokens.
+
+        ``other`` takes the teacher's place: of kind ``reverse`` it is KL(model ‖ other). 0 where nothing was sampled.
+        """
         ...
 
     def gradients(self, model: str, stage: str, groups: Sequence[list[Sample]]) -> Iterator[tuple[str, Tensor]]:
