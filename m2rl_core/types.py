@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "Block",
     "Claim",
+    "ClaimVerdict",
     "Composition",
     "Conversation",
     "Correction",
@@ -56,7 +57,9 @@ Verdict = Literal["right", "wrong", "failed"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
+ClaimVerdict = Literal["holds", "fails", "undecided", "not measurable"]
 Way = Literal["mix", "merge", "distil"]
+"""How a model comes to combine several domains."""
 
 
 class Message(TypedDict, total=False):
@@ -388,7 +391,7 @@ class Claim:
     section: str
     statistic: float | None
     interval: tuple[float, float] | None
-    verdict: Literal["holds", "fails", "undecided", "not measurable"]
+    verdict: ClaimVerdict
     note: str = ""
 
 

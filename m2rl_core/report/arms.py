@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from m2rl_core.config import MergeStage, RlStage, SftStage, references, split_reference
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
-from m2rl_core.types import Way
 
+Way = Literal["mix", "merge", "distil"]
 WAYS: tuple[Way, ...] = ("mix", "merge", "distil")
 
 

@@ -10,6 +10,7 @@ from m2rl_core.report.arms import (
     Contender,
     Effort,
     Margin,
+    Way,
     contenders,
     effort,
     margins,
@@ -21,7 +22,7 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured, interval, number
 from m2rl_core.statistics import Estimate, difference
-from m2rl_core.types import Table, Way
+from m2rl_core.types import Table
 
 
 @dataclass(frozen=True, slots=True)

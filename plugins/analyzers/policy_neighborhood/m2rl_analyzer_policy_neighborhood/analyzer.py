@@ -82,7 +82,7 @@ class PolicyNeighborhood(Analyzer):
             raise DataError("there is no expert to compare with", then="analyse models that were trained on one domain")
 
     def _models(self, lab: Lab, scores: Scores) -> Sequence[str]:
-        ways: dict[Way, list[str]] = {way: [m for m, of in lab.ways.items() if of == way] for way in WAYS}
+        ways: dict[Way, list[str]] = {way: [m for m, of in lab.arms.items() if of == way] for way in WAYS}
         found = self.config.models or tuple(scores.best(each) for each in ways.values() if each)
         if not found:
             raise DataError("no model combines domains", then="analyse one that was mixed, merged or distilled")
@@ -96,7 +96,7 @@ class PolicyNeighborhood(Analyzer):
 
 def _subject(lab: Lab, model: str, cells: Cells, scores: Scores) -> Subject:
     changes = {(home, domain): scores.change(model, lab.experts[home], domain) for home, domain in cells}
-    return Subject(model, lab.ways.get(model), cells, changes)
+    return Subject(model, lab.arms.get(model), cells, changes)
 
 
 def _known(name: str, known: Mapping[str, object], what: str, setting: str) -> None:

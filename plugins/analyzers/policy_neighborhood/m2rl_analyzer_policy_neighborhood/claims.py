@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from m2rl_analyzer_policy_neighborhood.evidence import Subject, bounds
 from m2rl_analyzer_policy_neighborhood.neighbors import Pair, asymmetric
@@ -12,7 +11,6 @@ from m2rl_core.types import Claim
 
 __all__ = ["claims"]
 
-Verdict = Literal["holds", "fails", "undecided", "not measurable"]
 SECTION = "3.4"
 
 
@@ -30,7 +28,7 @@ def _own_is_closest(subject: Subject) -> Claim:
     known = _known(subject)
     closest = [d for d in subject.homes if all(p.ratio.value > 1 for p in known if p.domain == d)]
     if not known:
-        verdict: Verdict = "not measurable"
+        verdict: ClaimVerdict = "not measurable"
     elif all(p.ratio.low > 1 for p in known):
         verdict = "holds"
     else:
@@ -45,7 +43,7 @@ def _neighbors(subject: Subject, tau: float) -> Claim:
     known = _known(subject)
     near = [pair for pair in known if pair.near(tau)]
     if not known:
-        verdict: Verdict = "not measurable"
+        verdict: ClaimVerdict = "not measurable"
     elif any(pair.certain(tau) for pair in near):
         verdict = "holds"
     else:
@@ -60,7 +58,7 @@ def _asymmetry(subject: Subject, tau: float) -> Claim:
     known = _known(subject)
     found = list(asymmetric(subject.pairs, tau))
     if not known:
-        verdict: Verdict = "not measurable"
+        verdict: ClaimVerdict = "not measurable"
     elif any(one.certain(tau) and back.certain(tau) for one, back in found):
         verdict = "holds"
     else:
@@ -78,7 +76,7 @@ def _no_correlation(subject: Subject) -> Claim:
     statement = f"KL to {subject.title} does not correlate with the change of performance"
     if interval is None:
         return Claim(statement, SECTION, None, None, "not measurable", "Too few domains, or no scores.")
-    verdict: Verdict = "holds" if interval[0] <= 0 <= interval[1] else "fails"
+    verdict: ClaimVerdict = "holds" if interval[0] <= 0 <= interval[1] else "fails"
     note = f"Pearson's r over {len(subject.cells)} cells; nothing smaller than the interval's width is excluded."
     return Claim(statement, SECTION, r.value, interval, verdict, note)
 

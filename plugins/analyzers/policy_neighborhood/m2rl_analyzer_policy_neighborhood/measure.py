@@ -61,9 +61,10 @@ def measure(
     for home, expert in lab.experts.items():
         groups = lab.generate(expert, everything, sampling, n)
         samples = [sample for group in groups for sample in group if sample.finish != "abort"]
-        own = lab.logps(expert, samples)
+        theirs = {model: lab.logps(model, samples) for model in models}
+        own = lab.logps(expert, samples)  # last, so that a lab which holds few models still holds this one below
         for model in models:
-            ratios = [a - b for a, b in zip(own, lab.logps(model, samples), strict=True)]
+            ratios = [a - b for a, b in zip(own, theirs[model], strict=True)]
             full = lab.divergences(expert, model, samples, Divergence("reverse"))
             for domain, asked in prompts.items():
                 found[model][home, domain] = _cell(domain, asked, samples, ratios, full)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from m2rl_analyzer_policy_neighborhood.evidence import Subject, bounds, mean, measured
 from m2rl_analyzer_policy_neighborhood.scores import Scores
 from m2rl_core.statistics import Estimate, Grid, draws, estimate, summarise
-from m2rl_core.types import Claim, Table
+from m2rl_core.types import Claim, ClaimVerdict, Table
 
 __all__ = ["claim", "outcomes", "table"]
 
@@ -57,7 +56,7 @@ def claim(found: Sequence[Outcome]) -> Claim:
     if not near or not far:
         return Claim(statement, "3.4", None, None, "not measurable", "It takes merges of both sorts.")
     gap = _gap(near, far)
-    verdict: Literal["holds", "fails", "undecided"] = "undecided"
+    verdict: ClaimVerdict = "undecided"
     if gap.decided:
         verdict = "holds" if gap.value > 0 else "fails"
     note = f"Points; {len(near)} merges with a neighbour, {len(far)} without. Table 6 of the paper: +2.5 and −2.5."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
 from m2rl_core.statistics import Estimate, Grid, estimate, grid, pair
 
@@ -21,15 +23,20 @@ class Scores:
         self._known: dict[str, Mapping[str, tuple[str, Grid]]] = {}
 
     def of(self, model: str) -> Mapping[str, tuple[str, Grid]]:
-        """Suite → (its domain, rewards)."""
+        """Suite → (its domain, rewards); nothing for a model that was not evaluated."""
         if model not in self._known:
-            found = {suite: list(records) for suite, records in self._lab.scores(model).items()}
             self._known[model] = {
                 suite: (records[0]["domain"], grid({0: ((r["prompt"], r["weight"], r["reward"]) for r in records)}))
-                for suite, records in found.items()
+                for suite, records in self._records(model).items()
                 if records
             }
         return self._known[model]
+
+    def _records(self, model: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        try:
+            return self._lab.scores(model)
+        except DataError:  # it was not evaluated, so that its changes are missing
+            return {}
 
     def gaps(self, model: str, other: str, domain: str) -> list[Grid]:
         """``model − other`` on every suite of the domain that both were evaluated on."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from m2rl_core.errors import DataError
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Divergence, Message, Prompt, Reward, Sample, Sampling, Trajectory, Way
 
@@ -26,7 +27,7 @@ class CoinLab:
     chances: Mapping[str, Mapping[str, float]]
     """Model → domain → the probability of token 1."""
     experts: Mapping[str, str]
-    ways: Mapping[str, Way] = field(default_factory=dict)
+    arms: Mapping[str, Way] = field(default_factory=dict)
     right: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Model → domain → share of right answers in the domain's suite of 40 prompts."""
     start: str | None = None
@@ -42,14 +43,18 @@ class CoinLab:
         return [Prompt(f"{split}/{i}", domain, (Message(role="user", content="?"),)) for i in range(20)]
 
     def scores(self, model: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        if model not in self.right:
+            raise DataError(f"there is no evaluation of model '{model}' to analyse")
         return {
             f"{domain}-suite": [
                 {"prompt": str(i), "domain": domain, "weight": 1.0, "reward": float(i < 40 * share)} for i in range(40)
             ]
-            for domain, share in self.right.get(model, {}).items()
+            for domain, share in self.right[model].items()
         }
 
-    def generate(self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int) -> list[list[Sample]]:
+    def generate(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int, *, verify: bool = True
+    ) -> list[list[Sample]]:
         return [[self._sample(model, prompt, sampling, i) for i in range(n)] for prompt in prompts]
 
     def _sample(self, model: str, prompt: Prompt, sampling: Sampling, index: int) -> Sample:
