@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from m2rl_analyzer_policy_neighborhood.evidence import Subject, bounds
 from m2rl_analyzer_policy_neighborhood.neighbors import Pair, asymmetric
-from m2rl_core.types import Claim
+from m2rl_core.types import Claim, ClaimVerdict
 
 __all__ = ["claims"]
 

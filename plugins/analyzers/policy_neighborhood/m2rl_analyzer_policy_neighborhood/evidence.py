@@ -52,11 +52,11 @@ class Subject:
         """Expert → value on every domain, as a heat map has it."""
         return {f"{home} expert": [finite(values[home, d].value) for d in self.domains] for home in self.homes}
 
-    @property
+    @cached_property
     def per_sequence(self) -> dict[tuple[str, str], Estimate]:
         return {at: cell.per_sequence("full") for at, cell in self.cells.items()}
 
-    @property
+    @cached_property
     def per_token(self) -> dict[tuple[str, str], Estimate]:
         return {at: cell.per_token("full") for at, cell in self.cells.items()}
 
