@@ -87,7 +87,7 @@ def test_one_grid_for_the_mixed_the_best_merged_and_the_distilled_model(study: L
 
 
 def test_a_coin_has_the_divergence_that_it_has(study: Lab, coin_kl: Callable[[float, float], float]) -> None:
-    found = run(study, samples=50)
+    found = run(study, models=["multi"], samples=20)
     wanted = [coin_kl(CHANCES[EXPERTS[e]][d], CHANCES["multi"][d]) for e in DOMAINS for d in DOMAINS]
     assert column(found, "kl-multi", "KL per token") == pytest.approx(wanted, rel=1e-5)
     assert column(found, "kl-multi", "KL per sequence") == pytest.approx([10 * w for w in wanted], rel=1e-5)
@@ -95,8 +95,8 @@ def test_a_coin_has_the_divergence_that_it_has(study: Lab, coin_kl: Callable[[fl
         value, low, high = (column(found, "kl-multi", f"sampled KL per {unit}{x}") for x in ("", ", low", ", high"))
         inside = sum(a <= scale * w <= b for a, w, b in zip(low, wanted, high, strict=True))
         assert inside >= 14, "95% intervals hold the truth"
-        assert value == pytest.approx([scale * w for w in wanted], abs=0.06 * scale)
-    assert column(found, "kl-multi", "samples") == [1000.0] * 16
+        assert value == pytest.approx([scale * w for w in wanted], abs=0.1 * scale)
+    assert column(found, "kl-multi", "samples") == [400.0] * 16
 
 
 def test_a_model_has_no_divergence_from_itself(coins: Coins) -> None:
