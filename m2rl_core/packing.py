@@ -19,7 +19,7 @@ from m2rl_core.types import Batch, Piece, Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["pack", "pieces", "unpack"]
+__all__ = ["pack", "pieces", "place", "unpack"]
 
 ALIGN = 16
 """Rows are a multiple of this long: kernels like it, and CPU products are then bit-equal for any number of rows."""
@@ -163,9 +163,14 @@ def _batch(samples_S: Sequence[Sample], rows: list[list[Piece]], columns: int, d
 
 def unpack(batch: Batch, values_T: Tensor, samples_S: Sequence[Sample], field: str) -> None:
     """Write values [T] to the attribute ``field`` (float32 [L], on the CPU) of the samples that ``batch`` packs."""
-    values = values_T.detach().float().cpu()
-    for piece in batch.pieces_N:
-        sample = samples_S[piece.sample]
+    for sample in (samples_S[piece.sample] for piece in batch.pieces_N):
         if getattr(sample, field) is None:
             setattr(sample, field, torch.zeros(len(sample.ids_L)))
-        getattr(sample, field)[piece.start : piece.stop] = values[piece.at : piece.at + piece.stop - piece.start]
+    place(batch, values_T, [getattr(sample, field) for sample in samples_S])
+
+
+def place(batch: Batch, values_T: Tensor, out_S: Sequence[Tensor]) -> None:
+    """Write values [T] to the tensors (float32 [L], on the CPU) of the samples that ``batch`` packs."""
+    values = values_T.detach().float().cpu()
+    for piece in batch.pieces_N:
+        out_S[piece.sample][piece.start : piece.stop] = values[piece.at : piece.at + piece.stop - piece.start]

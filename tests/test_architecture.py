@@ -15,7 +15,7 @@ CORE = Path(__file__).resolve().parents[1] / "m2rl_core"
 PLUGINS = CORE.parent / "plugins"
 FLOORS = (
     ("types", "redaction", "errors", "trust", "seeding", "files", "http"),
-    ("interfaces", "hookspecs", "reasoning"),
+    ("interfaces", "hookspecs", "reasoning", "findings"),
     (
         "answers",
         "rows",

@@ -26,7 +26,7 @@ from m2rl_core.report import training, write_report
 from m2rl_core.report.arms import effort, expert_of, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.report.figures import draw, standalone
-from m2rl_core.report.pages import write_pages
+from m2rl_core.report.pages import TEMPLATES, write_pages
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Link, Measured, markdown, number, shown, to_csv
 from m2rl_core.report.verdict import verdict
@@ -124,7 +124,17 @@ def evaluation(piece: Piece, prompts: int, shift: float, reason: str) -> None:
         for k in range(2):
             reward = None if i == k == 0 and reason else float(luck.random() < p)
             row = {"prompt": f"{suite}/{i}{EVIL}", "sample": k, "weight": 1.0, "reward": reward, "reason": reason}
-            rows.append(row | {"response": [{"role": "assistant", "content": EVIL}]})
+            rest = {
+                "domain": domain,
+                "suite": suite,
+                "verdict": "failed" if reward is None else "right",
+                "finish": "stop",
+            }
+            said = {
+                "messages": [{"role": "user", "content": EVIL}],
+                "response": [{"role": "assistant", "content": EVIL}],
+            }
+            rows.append(row | rest | said)
     append_jsonl(piece.folder / "samples.jsonl", rows)
     append_jsonl(piece.folder / "times.jsonl", [times(luck, None)])
     scores = {"model": model, "suite": suite, "domain": domain, "k": 2, "prompts": prompts, "failed": int(bool(reason))}
@@ -181,6 +191,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: list[tuple[str, str, str]] = []
         self.tables: dict[str, list[list[str]]] = {}
+        self.scripts: list[str] = []
         self._cell: list[str] | None = None
         self._rows: list[list[str]] = []
         self.feed(text)
@@ -195,6 +206,8 @@ class Page(HTMLParser):
             self._rows.append([])
         elif tag in ("td", "th"):
             self._cell = []
+        elif tag == "script":
+            self.scripts.append("")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th") and self._cell is not None:
@@ -202,6 +215,8 @@ class Page(HTMLParser):
             self._cell = None
 
     def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
         if self._cell is not None:
             self._cell.append(data)
 
@@ -276,7 +291,7 @@ def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[P
 def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[Study, list[Piece], Path]) -> None:
     *_, out = finished
     found = page(out)
-    assert found.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base", "form"})
+    assert found.tags.isdisjoint({"link", "img", "iframe", "object", "embed", "base", "form"})
     links = [value for _, name, value in found.attributes if name in ("href", "src", "xlink:href", "action", "srcset")]
     assert any(link.startswith("../seed-1/evals/") for link in links)
     for link in links:
@@ -293,7 +308,9 @@ def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[St
 def harmless(out: Path) -> None:
     """No markup of :data:`EVIL` has become markup of the report."""
     found = page(out)
-    assert found.tags.isdisjoint({"script", "img"})
+    assert "img" not in found.tags
+    assert found.scripts[1:] == [(TEMPLATES / "browser.js").read_text(encoding="utf-8")][: len(found.scripts) - 1]
+    assert all(json.loads(samples) for samples in found.scripts[:1])
     assert not [name for _, name, _ in found.attributes if name.startswith("on")]
     assert not [value for _, name, value in found.attributes if "href" in name and value.startswith("javascript:")]
     text = (out / "report.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
+from m2rl_core.config.roles import combines, expert_domain, start_model
 from m2rl_core.config.sections import DomainSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
@@ -43,6 +44,8 @@ __all__ = [
     "check_components",
     "check_experts",
     "check_references",
+    "combines",
+    "expert_domain",
     "grounded",
     "is_local",
     "load_study",
@@ -52,5 +55,6 @@ __all__ = [
     "schema",
     "settings",
     "split_reference",
+    "start_model",
     "suite_owners",
 ]

@@ -220,12 +220,15 @@ class EvalStage(Section):
     """Only the first so many prompts of each suite."""
 
 
-class AnalyzeStage(Section):
+class AnalyzeStage(Stage):
     """``kind: analyze`` — run one analyzer over the study."""
 
     kind: Literal["analyze"]
     analyzer: Use
     models: list[str] = ["*"]
+    """Names of models; ``*`` is every model of the study, ``math@200`` a kept step."""
+    verifier_failures: Share = 0.02
+    """Share of failed verdicts among samples drawn together above which the stage stops."""
 
 
 class ReportStage(Section):

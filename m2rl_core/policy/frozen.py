@@ -25,7 +25,7 @@ from m2rl_core.run import StageRun
 from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
 
-__all__ = ["Frozen", "check_tokens", "open_frozen"]
+__all__ = ["Frozen", "check_tokens", "open_frozen", "vocabulary"]
 
 NOT_SHAPES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
@@ -120,7 +120,7 @@ def check_tokens(student: Path, teacher: Path, who: str, *, trust: bool = False)
     Raises:
         DataError: the tokenizers or the numbers of the embeddings' rows differ.
     """
-    (mine, rows), (theirs, their_rows) = (_vocabulary(folder, trust) for folder in (student, teacher))
+    (mine, rows), (theirs, their_rows) = (vocabulary(folder, trust) for folder in (student, teacher))
     if mine != theirs or rows != their_rows:
         raise DataError(
             f"{who} has another vocabulary than the student, so it cannot teach it",
@@ -129,8 +129,8 @@ def check_tokens(student: Path, teacher: Path, who: str, *, trust: bool = False)
         )
 
 
-def _vocabulary(folder: Path, trust: bool) -> tuple[dict[str, int], int]:
-    """(token → id, rows of the head)."""
+def vocabulary(folder: Path, trust: bool) -> tuple[dict[str, int], int]:
+    """(token → id, rows of the head) of the model in ``folder``."""
     with own_code(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from m2rl_core.config import MergeStage, RlStage, SftStage, references, split_reference
+from m2rl_core.config import MergeStage, RlStage, combines, expert_domain, references, split_reference, start_model
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
+from m2rl_core.types import Way
 
-Way = Literal["mix", "merge", "distil"]
 WAYS: tuple[Way, ...] = ("mix", "merge", "distil")
 
 
@@ -51,31 +50,17 @@ class Margin:
 
 def way_of(evidence: Evidence, model: str) -> Way | None:
     """How a model combines domains; ``None`` for a start, an expert, or a kept step of something else."""
-    stage = evidence.stage(model)
-    if isinstance(stage, MergeStage):
-        return "merge"
-    if isinstance(stage, SftStage) and stage.rollouts:
-        return "distil"
-    if not isinstance(stage, RlStage):
-        return None
-    if stage.teachers:
-        return "distil"
-    return "mix" if len(_domains(evidence, model)) > 1 else None
+    return combines(evidence.study, model)
 
 
 def expert_of(evidence: Evidence, model: str) -> str | None:
     """The one domain that an expert was trained on."""
-    stage = evidence.stage(model)
-    if not isinstance(stage, RlStage) or stage.teachers:
-        return None
-    domains = _domains(evidence, model)
-    return next(iter(domains)) if len(domains) == 1 else None
+    return expert_domain(evidence.study, model)
 
 
 def start_of(evidence: Evidence) -> str | None:
     """The model that reinforcement learning departs from: the first ``init`` that is no rl stage."""
-    inits = [stage.init for stage in evidence.rl_stages().values()]
-    return next((name for name in inits if not isinstance(evidence.stage(name), RlStage)), None)
+    return start_model(evidence.study)
 
 
 def effort(evidence: Evidence, model: str) -> Effort:
@@ -136,12 +121,6 @@ def mean_score(evidence: Evidence, model: str) -> Estimate | None:
     """The mean over all suites; ``None`` where one is missing."""
     _, suites = evidence.planned
     return estimate([evidence.grids[model][s] for s in suites]) if complete(evidence, model, suites) else None
-
-
-def _domains(evidence: Evidence, model: str) -> set[str]:
-    """Domains that reinforcement learning has seen on the way to a model, by ``init`` only (a cascade)."""
-    stage = evidence.stage(model)
-    return set(stage.domains) | _domains(evidence, stage.init) if isinstance(stage, RlStage) else set()
 
 
 def _makers(evidence: Evidence, model: str) -> Iterator[tuple[str, int | None]]:

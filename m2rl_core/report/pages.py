@@ -1,11 +1,13 @@
 """The report as files: one HTML page that needs no network, Markdown, a CSV per table and an SVG per figure.
 
 Whatever comes from a study or a model is text to the templates, which escape it; only drawings that were made here are
-inserted as markup. The page's Content-Security-Policy forbids scripts and loads.
+inserted as markup. The page's Content-Security-Policy forbids loads, and every script but the sample browser's.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from m2rl_core.report.arms import Margin
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.figures import PALETTE, draw, missing, standalone
 from m2rl_core.report.graph import HEIGHT, WIDTH, graph
+from m2rl_core.report.samples import browsed, embedded
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import markdown, number, numeric_columns, plain, shown, to_csv
 from m2rl_core.report.verdict import Verdict
@@ -57,7 +60,11 @@ def write_pages(evidence: Evidence, verdict: Verdict, sections: Sequence[Section
     tables = {name: table for section in everything for name, table in section.tables.items()}
     _write_folder(evidence.out / "tables", {f"{name}.csv": to_csv(table) for name, table in tables.items()})
     _write_folder(evidence.out / "figures", {f"{name}.svg": standalone(svg) for name, svg in drawings.items()})
+    script, samples = (TEMPLATES / "browser.js").read_text(encoding="utf-8"), browsed(evidence)
     content = {
+        "script": script,
+        "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "samples": embedded(samples) if samples else "",
         "study": evidence.study,
         "about": about(evidence),
         "verdict": verdict,

@@ -10,7 +10,6 @@ from m2rl_core.report.arms import (
     Contender,
     Effort,
     Margin,
-    Way,
     contenders,
     effort,
     margins,
@@ -22,7 +21,7 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured, interval, number
 from m2rl_core.statistics import Estimate, difference
-from m2rl_core.types import Table
+from m2rl_core.types import Table, Way
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from m2rl_core.types import Finish, Group, Message, Prompt, Reasoning, Reward, S
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sampler", "open_sampler"]
+__all__ = ["Sampler", "open_sampler", "sampler_for"]
 
 T = TypeVar("T")
 
@@ -192,12 +192,23 @@ def open_sampler(
     """A sampler for these domains of the study, on the study's engine, starting from ``model``."""
     built = {name: run.domain(name) for name in domains}
     specs = {name: Spec.of(d, run.study.domains[name], run.study.plugins) for name, d in built.items()}
+    return sampler_for(run, model, built, specs, reasoning)
+
+
+def sampler_for(
+    run: StageRun[Any],
+    model: Path,
+    domains: Mapping[str, Domain],
+    specs: Mapping[str, Spec],
+    reasoning: Mapping[str, Reasoning],
+) -> Sampler:
+    """A sampler for domains that may be none of the study's, and how their verifiers are built."""
     config = json.loads((model / "config.json").read_text())
     trust = run.study.model.trust_remote_code
     return Sampler(
         run.engine(),
         Chat.load(model, trust_remote_code=trust),
-        built,
+        domains,
         VerifierPool(specs),
         model=model,
         context=config["max_position_embeddings"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from m2rl_core.config import EvalStage, RlStage
+from m2rl_core.config import AnalyzeStage, EvalStage, RlStage
 from m2rl_core.errors import VerifierError
 from m2rl_core.run import StageRun
 from m2rl_core.types import Group, Sample
@@ -12,7 +12,9 @@ from m2rl_core.types import Group, Sample
 __all__ = ["usable"]
 
 
-def usable(groups_P: Sequence[Group], run: StageRun[RlStage] | StageRun[EvalStage]) -> list[Sample]:
+def usable(
+    groups_P: Sequence[Group], run: StageRun[RlStage] | StageRun[EvalStage] | StageRun[AnalyzeStage]
+) -> list[Sample]:
     """The samples with a verdict, group by group, without dropped groups; of verdicts that failed the user is told.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m2rl_core.config import EvalStage, ModelSection, RlStage, SftStage
+from m2rl_core.config import AnalyzeStage, EvalStage, ModelSection, RlStage, SftStage
 
 __all__ = ["remedies", "shortage"]
 
@@ -58,9 +58,11 @@ def _remedies(kind: str, owner: str, stage: object, model: ModelSection, engine:
             yield f"{owner}.tokens_per_device ({stage.tokens_per_device}) to less, at least {longest} = {value}"
         else:
             yield f"{owner}.{longest} ({value}) and tokens_per_device ({stage.tokens_per_device}) to less"
-    if isinstance(stage, RlStage | EvalStage) and (anywhere or kind in ("rollout", "sync")):
+    if isinstance(stage, AnalyzeStage) and (anywhere or kind in ("train", "score")):
+        yield f"{owner}.tokens_per_device ({stage.tokens_per_device}) to less"
+    if isinstance(stage, RlStage | EvalStage | AnalyzeStage) and (anywhere or kind in ("rollout", "sync")):
         yield from (f"engine.{key} ({value}) to less" for key, value in engine.items() if _is_size(key, value))
-        if kind != "sync":
+        if kind != "sync" and not isinstance(stage, AnalyzeStage):
             yield f"{owner}.max_tokens ({stage.max_tokens}) to less"
     if isinstance(stage, RlStage) and (anywhere or kind == "rollout"):
         yield f"{owner}.prompts ({stage.prompts}) or group ({stage.group}) to less"

@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from m2rl_core.config import AnyStage, EvalStage, RlStage, Study
+from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, RlStage, Study
 from m2rl_core.errors import ShortageError, StageError
 from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.plugins import Registry
@@ -67,6 +67,7 @@ class StageRun(Generic[S]):
         suite: what an ``eval`` node measures.
         nodes: everything that it came from, in topological order; for a report, everything.
         key: hash of all that could change the results; a state of another key is never restored.
+        shared: folder that the study's stages share, for what is addressed by its content; its own where there is none.
         send: takes progress to whoever watches.
     """
 
@@ -83,11 +84,13 @@ class StageRun(Generic[S]):
         suite: str = "",
         nodes: Sequence[NodeView] = (),
         key: str = "",
+        shared: Path | None = None,
         send: Callable[[Mapping[str, Any]], None] = _discard,
     ) -> None:
         self.name, self.stage, self.study, self.seed = name, stage, study, seed
         self.folder, self.models, self.registry = folder, models, registry
         self.suite, self.nodes, self.key = suite, nodes, key
+        self.shared = folder if shared is None else shared
         self._send = send if team.leads() else _discard
         self._journal = Journal(folder)
         self._randomness = Randomness()
@@ -153,7 +156,7 @@ class StageRun(Generic[S]):
             if not (what := shortage(error)):
                 raise
             engine: Mapping[str, Any] = {}
-            if isinstance(self.stage, RlStage | EvalStage):
+            if isinstance(self.stage, RlStage | EvalStage | AnalyzeStage):
                 engine = self.registry.configure("engine", self.study.engine, "engine").model_dump()
             then = remedies(kind, self.name, self.stage, self.study.model, engine)
             raise ShortageError(

@@ -31,6 +31,7 @@ STAGES: Mapping[str, str] = {
     "rl": "m2rl_core.train_rl:train_rl",
     "merge": "m2rl_core.merge:merge",
     "eval": "m2rl_core.evaluate:evaluate",
+    "analyze": "m2rl_core.analyze:analyze",
     "report": "m2rl_core.report:report",
 }
 """Kind of stage → its function, imported in the worker alone."""

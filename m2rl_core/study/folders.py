@@ -2,7 +2,8 @@
 
 The study's folder holds ``.m2rl`` (whose it is), ``.lock`` and ``study.yaml`` (resolved). A node's folder holds
 ``KEY`` and ``config.yaml`` (what the key is the hash of) from its first moment on, and ``DONE`` from its last. A folder
-with another key is set aside in ``.stale/`` and comes back when its key is wanted again.
+with another key is set aside in ``.stale/`` and comes back when its key is wanted again. ``.shared/`` holds what stages
+address by its content, such as samples that several analyses look at; it may be removed at any time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from m2rl_core.errors import RunError
 from m2rl_core.files import atomic_folder, locked, sweep, write_text
 from m2rl_core.study.graph import Node
 
-__all__ = ["begin", "claim", "end", "is_done", "opened", "study_in"]
+__all__ = ["begin", "claim", "end", "is_done", "opened", "shared", "study_in"]
 
 MARKER, LOCK, STALE, STUDY, KEY, DONE = ".m2rl", ".lock", ".stale", "study.yaml", "KEY", "DONE"
+SHARED = ".shared"
 
 
 @contextmanager
@@ -101,6 +103,11 @@ def study_in(folder: Path) -> Study:
     if not (folder / STUDY).is_file():
         raise RunError(f"{folder} is no study's folder: it holds no {STUDY}", then="m2rl run STUDY makes one")
     return load_study(folder / STUDY)
+
+
+def shared(node: Node) -> Path:
+    """The folder that all stages of the node's study share."""
+    return node.folder.parents[node.id.count("/")] / SHARED
 
 
 def begin(node: Node) -> None:

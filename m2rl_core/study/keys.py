@@ -18,6 +18,7 @@ from typing import Any
 from m2rl_core.composition import composed, terms
 from m2rl_core.config import (
     AnalyzeStage,
+    AnyStage,
     EvalStage,
     MergeStage,
     ModelStage,
@@ -66,8 +67,11 @@ def key_of(covered: Mapping[str, Any]) -> str:
 
 def narrowed(study: Study, node: Node) -> Study:
     """The study as ``node`` may see it: without the stages and domains that its key does not cover."""
-    if isinstance(node.config, AnalyzeStage | ReportStage):
+    if isinstance(node.config, ReportStage):
         return study.model_copy(update={"seed": node.seed})
+    if isinstance(node.config, AnalyzeStage):
+        stages = {**_models(study), node.stage: node.config}
+        return study.model_copy(update={"seed": node.seed, "seeds": None, "stages": stages})
     domains = {name: study.domains[name] for name in node.domains}
     update = {"seed": node.seed, "seeds": None, "domains": domains, "stages": {node.stage: node.config}}
     return study.model_copy(update=update)
@@ -95,8 +99,19 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
     if isinstance(stage, TrainStage | EvalStage | AnalyzeStage):
         settings["model"] = study.model.model_dump(mode="json", include={"dtype", "trust_remote_code"})
     if isinstance(stage, AnalyzeStage):
-        settings["stages"] = _described(study)["stages"]
+        described = _described(study)["stages"]
+        settings["stages"] = {name: _affecting(described[name]) for name in _models(study)}
     return settings
+
+
+def _models(study: Study) -> dict[str, AnyStage]:
+    """The stages that make models: all that an analyzer learns of the study's other stages."""
+    return {n: s for n, s in study.stages.items() if not isinstance(s, EvalStage | AnalyzeStage | ReportStage)}
+
+
+def _affecting(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's settings without those that cannot change what it makes."""
+    return {key: value for key, value in stage.items() if key not in HARMLESS}
 
 
 def _described(study: Study) -> dict[str, Any]:

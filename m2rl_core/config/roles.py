@@ -1,0 +1,50 @@
+"""What the models of a study are for: the common start, experts of one domain, arms that combine several."""
+
+from __future__ import annotations
+
+from m2rl_core.config.references import split_reference
+from m2rl_core.config.stages import AnyStage, MergeStage, RlStage, SftStage
+from m2rl_core.config.study import Study
+from m2rl_core.types import Way
+
+__all__ = ["combines", "expert_domain", "start_model"]
+
+
+def combines(study: Study, model: str) -> Way | None:
+    """How a model combines domains; ``None`` for a start, an expert, or a kept step of something else."""
+    stage = _stage(study, model)
+    if isinstance(stage, MergeStage):
+        return "merge"
+    if isinstance(stage, SftStage) and stage.rollouts:
+        return "distil"
+    if not isinstance(stage, RlStage):
+        return None
+    if stage.teachers:
+        return "distil"
+    return "mix" if len(_domains(study, model)) > 1 else None
+
+
+def expert_domain(study: Study, model: str) -> str | None:
+    """The one domain that an expert was trained on."""
+    stage = _stage(study, model)
+    if not isinstance(stage, RlStage) or stage.teachers:
+        return None
+    domains = _domains(study, model)
+    return next(iter(domains)) if len(domains) == 1 else None
+
+
+def start_model(study: Study) -> str | None:
+    """The model that reinforcement learning departs from: the first ``init`` that is no rl stage."""
+    inits = [stage.init for stage in study.stages.values() if isinstance(stage, RlStage)]
+    return next((name for name in inits if not isinstance(_stage(study, name), RlStage)), None)
+
+
+def _stage(study: Study, model: str) -> AnyStage | None:
+    """The section of the stage that made a model; ``None`` for the study's base model."""
+    return study.stages.get(split_reference(model)[0])
+
+
+def _domains(study: Study, model: str) -> set[str]:
+    """Domains that reinforcement learning has seen on the way to a model, by ``init`` only (a cascade)."""
+    stage = _stage(study, model)
+    return set(stage.domains) | _domains(study, stage.init) if isinstance(stage, RlStage) else set()
