@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from m2rl_analyzer_policy_neighborhood import PolicyNeighborhood
 from m2rl_analyzer_policy_neighborhood.measure import Cell, Cells
 from m2rl_analyzer_policy_neighborhood.neighbors import asymmetric, counts, neighbors, pairs
@@ -19,6 +22,7 @@ from m2rl_core.statistics import Grid
 from m2rl_core.testing import AnalyzerContract
 from m2rl_core.types import Claim, Findings
 
+README = Path(__file__).parents[1] / "README.md"
 DOMAINS = ("math", "coding", "science", "if")
 CHANCES: dict[str, dict[str, float]] = {
     "m": {"math": 0.7, "coding": 0.5, "science": 0.4, "if": 0.5},
@@ -260,3 +264,19 @@ def test_wrong_settings_are_refused(bad: dict[str, Any]) -> None:
 def test_no_number_of_a_table_is_nan(study: Lab) -> None:
     numbers = [cell for table in run(study).tables.values() for row in table.rows for cell in row]
     assert not [x for x in numbers if isinstance(x, float) and not math.isfinite(x)]
+
+
+def test_the_readme_tells_true_settings() -> None:
+    """The fragments of studies are YAML that validates, and every setting has a line with its default."""
+    text = README.read_text(encoding="utf-8")
+    stages = [
+        s for block in re.findall(r"```yaml\n(.*?)```", text, re.S) for s in yaml.safe_load(block)["stages"].items()
+    ]
+    analyses = [dict(stage["analyzer"]) for _, stage in stages if stage["kind"] == "analyze"]
+    assert len(analyses) == 2
+    for settings in analyses:
+        assert settings.pop("use") == PolicyNeighborhood.name
+        found = PolicyNeighborhood.Config.model_validate(settings)
+        assert set(found.merges) <= {name for name, stage in stages if stage["kind"] == "merge"}
+    for name in PolicyNeighborhood.Config.model_fields:
+        assert f"| `{name}` |" in text, name
