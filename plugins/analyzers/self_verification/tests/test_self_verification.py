@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from pydantic import ValidationError
 from m2rl_core.correlation import correlation
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
+from m2rl_core.judge_prompts import OUTCOME
 from m2rl_core.testing import AnalyzerContract
 from m2rl_core.types import Claim, Findings
 
 Labs = Callable[..., Any]
+README = Path(__file__).parents[1] / "README.md"
 SUITES = {"sums": "math", "words": "if"}
 N = 20
 
@@ -342,3 +346,18 @@ def test_what_the_notes_say_of_the_paper() -> None:
     assert process["Merging"] - process["RL-Multi"] == pytest.approx(24.2)
     assert process["MT-OPD"] - process["RL-Multi"] == pytest.approx(22.9)
     assert not math.isnan(process["SFT"])
+
+
+def test_the_readme_tells_true_settings_and_the_papers_numbers() -> None:
+    text = README.read_text(encoding="utf-8")
+    for name in SelfVerification.Config.model_fields:
+        assert f"`{name}`" in text.partition("## Settings")[2], name
+    assert all(f"    {line}\n" in text for line in OUTCOME.splitlines() if line)
+    rows = re.findall(r"\| ([A-Z][\w-]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+)", text)
+    shown = {row[0]: list(map(float, row[1:])) for row in rows}
+    assert shown == {name: row[12:] for name, row in table_7().items()}
+
+
+def test_what_the_readme_says_of_the_paper_without_the_mixed_model() -> None:
+    rows = [row for name, row in table_7().items() if name != "RL-Multi"]
+    assert correlation([row[12] for row in rows], [row[14] for row in rows]).value == pytest.approx(-0.36, abs=0.005)
