@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, cycle, islice
 from random import Random
 from typing import ClassVar, Protocol
@@ -115,6 +115,9 @@ class ProceduralDomain(Domain, Protocol):
 
         The network is not used: of what lies on the hub, only the name and the commit are checked.
         """
+        if self.config.judged and self.config.source == GENERATED:
+            asked = self.questions(self.config.levels[0], Random(self.config.seed))
+            self._judge(Random(self.config.seed))(next(asked), next(asked), "check")
         if self.config.source != GENERATED and not on_hub(self.config.source):
             for _ in self.rows():
                 pass
@@ -175,7 +178,7 @@ class ProceduralDomain(Domain, Protocol):
             return
         draw = Random(derive(self.config.seed, self.name, "demonstrations"))
         judges = Random(derive(self.config.seed, self.name, "judgements"))
-        judge = judgements(self.name, judges, lambda shown: self.verify(shown).verdict == "right")
+        judge = self._judge(judges)
         sources = {level: self._split(level, draw, held_out=False) for level in self.levels}
         for index, level in zip(count(), cycle(sources), strict=False):
             if (question := next(sources[level], None)) is None:
@@ -186,6 +189,9 @@ class ProceduralDomain(Domain, Protocol):
             said = question.guessed(draw) if draw.random() < self.config.hasty else question.worked()
             asked = question.prompt(f"demonstration/{index:06d}")
             yield Conversation(asked.id, self.name, (*asked.messages, *said), asked.tools)
+
+    def _judge(self, draw: Random) -> Callable[[Question, Question, str], Conversation]:
+        return judgements(self.name, draw, lambda shown: self.verify(shown).verdict == "right")
 
     def _split(self, level: int, draw: Random, *, held_out: bool) -> Iterator[Question]:
         """A level's questions of one side of the split, none twice in the same words if they are held out.

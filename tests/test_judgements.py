@@ -49,6 +49,9 @@ class Doubles(ProceduralDomain):
         while True:
             yield Double(draw.randrange(100, 1000))
 
+    def rows(self) -> Iterator[Prompt]:
+        return iter(())
+
     def verify(self, trajectory: Trajectory) -> Reward:
         return Reward(float(trajectory.answer == trajectory.prompt.ground_truth))
 
@@ -141,3 +144,10 @@ def test_refusals_name_the_domain() -> None:
         shown(1.0, 10, Stubborn)
     with pytest.raises(DataError, match=r"several turns.*domains\.doubles\.judged"):
         shown(1.0, 10, Talkative)
+
+
+def test_several_turns_are_refused_before_a_run() -> None:
+    with pytest.raises(DataError, match="several turns"):
+        Talkative(ProceduralConfig(levels=(1,), judged=0.1)).check()
+    Talkative(ProceduralConfig(levels=(1,))).check()
+    Doubles(ProceduralConfig(levels=(1,), judged=0.1)).check()
