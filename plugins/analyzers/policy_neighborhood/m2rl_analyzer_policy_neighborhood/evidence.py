@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from m2rl_core.correlation import correlation, crossed_correlation
 from m2rl_core.statistics import Estimate
 from m2rl_core.types import Way
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "bounds", "finite", "mean", "measured", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,22 @@ class Subject:
 
     def own_correlation(self, kl: Mapping[tuple[str, str], Estimate]) -> Estimate:
         """The same over the experts on their own domains only."""
-        at = [(d, d) for d in self.homes if finite(kl[d, d].value) is not None]
-        at = [each for each in at if finite(self.changes[each].value) is not None]
-        return correlation([kl[each].value for each in at], [self.changes[each].value for each in at])
+        x, y = self.own(kl), self.own(self.changes)
+        known = np.isfinite(x) & np.isfinite(y)
+        return correlation(x[known].tolist(), y[known].tolist())
+
+    def own(self, values: Mapping[tuple[str, str], Estimate]) -> NDArray[np.float64]:
+        """[domains] Every expert's value on its own domain."""
+        return np.array([values[home, home].value for home in self.homes])
 
     def _array(self, values: Mapping[tuple[str, str], Estimate]) -> NDArray[np.float64]:
         return np.array([[values[home, domain].value for domain in self.domains] for home in self.homes])
+
+
+def pooled(subjects: Sequence[Subject], unit: Literal["per_sequence", "per_token"]) -> Estimate:
+    """The correlation of KL with ΔPerf over every model and every expert on its own domain."""
+    x, y = (np.array([s.own(getattr(s, name)) for s in subjects]) for name in (unit, "changes"))
+    return crossed_correlation(x, y)
 
 
 def finite(value: float) -> float | None:

@@ -184,7 +184,7 @@ def test_claims_of_coins(study: Lab) -> None:
     assert "coding of math" in stated(found, "neighbours by multi").note
     assert stated(found, "neighbours by multi").verdict == "holds"
     assert stated(found, "by multi (mix) is asymmetric").verdict == "holds"
-    r = stated(found, "KL to multi (mix) does not correlate")
+    r = stated(found, "does not correlate")
     assert r.statistic is not None
     assert r.interval is not None
     assert r.verdict == ("holds" if r.interval[0] <= 0 <= r.interval[1] else "fails")
@@ -195,6 +195,16 @@ def test_the_correlation_is_that_of_the_cells(study: Lab) -> None:
     kl, change = column(found, "kl-multi", "KL per sequence"), column(found, "kl-multi", "ΔPerf, points")
     at = [row[:3] for row in found.tables["correlation"].rows].index(["multi", "sequence", "all"])
     assert found.tables["correlation"].rows[at][3] == pytest.approx(float(np.asarray(np.corrcoef(kl, change))[0, 1]))
+    own = [
+        (row[8], row[14])
+        for m in ("multi", "sum", "student")
+        for row in found.tables[f"kl-{m}"].rows
+        if row[0] == row[1]
+    ]
+    by_hand = float(np.asarray(np.corrcoef(np.array(own, float).T))[0, 1])
+    assert found.tables["correlation"].rows[-1][:3] == ["all of them", "token", "own domain"]
+    assert found.tables["correlation"].rows[-1][3] == pytest.approx(by_hand)
+    assert stated(found, "does not correlate").statistic == pytest.approx(by_hand)
     scatter = found.figures["correlation-multi"]
     assert sum(value is not None for value in scatter.series["own domain"]) == 4
     assert sum(value is not None for value in scatter.series["other domains"]) == 12

@@ -75,6 +75,19 @@ class Evidence:
         gen = [self.generation(m, able).value for m in self.models]
         return correlation(gen, [self.judging(m, mode, able).value for m in self.models]) if able else NOTHING
 
+    def balanced_correlation(self, mode: Mode) -> Estimate:
+        """The same with balanced accuracy, which does not rise with the share of right answers; NaN where a model's
+        answers to a suite are all of one sort."""
+        able = self.able(mode)
+        gen = [self.generation(m, able).value for m in self.models]
+        judging = [[self.judged[m][suite, mode].balanced_accuracy for suite in able] for m in self.models]
+        return correlation(gen, [sum(each) / len(each) for each in judging]) if able else NOTHING
+
+    def best(self, way: Way) -> str | None:
+        """Of the models that combine domains this way, the one that generates best."""
+        found = [m for m in self.models if self.arms.get(m) == way]
+        return max(found, key=lambda m: self.generation(m, self.suites).value, default=None)
+
     def between_modes(self, suites: Sequence[str]) -> Gap:
         """Process minus outcome, the mean over models and suites."""
         both = [s for s in suites if s in self.able("process") and s in self.able("outcome")]

@@ -93,13 +93,18 @@ def _correlations(evidence: Evidence) -> Table:
     rows: list[list[Cell]] = []
     for mode in MODES:
         able = evidence.able(mode)
-        found: list[Cell] = _three(evidence.correlation(mode)) if able else [NOT_MEASURABLE, None, None]
-        rows.append([mode, *found, float(len(evidence.models)), ", ".join(able) or "none"])
+        for of, r in (
+            ("agreement", evidence.correlation(mode)),
+            ("balanced accuracy", evidence.balanced_correlation(mode)),
+        ):
+            found: list[Cell] = _three(r) if able else [NOT_MEASURABLE, None, None]
+            rows.append([mode, of, *found, float(len(evidence.models)), ", ".join(able) or "none"])
     note = (
         "Pearson's r, over the models, of mean generation with mean judging; the 95% interval is Fisher's, which takes "
-        "the models for independent. The paper: 0.63 and −0.53 over nine models."
+        "the models for independent. The paper: 0.63 and −0.53 over nine models, by agreement, which also moves with "
+        "the share of right answers; balanced accuracy does not."
     )
-    columns = ["mode", "r", "low", "high", "models", "suites"]
+    columns = ["mode", "judging by", "r", "low", "high", "models", "suites"]
     return Table("Generation and judging, correlated", columns, rows, note)
 
 

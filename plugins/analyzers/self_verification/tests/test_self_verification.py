@@ -148,7 +148,11 @@ def test_the_correlation_is_that_of_the_table(study: Any) -> None:
     found = run(study)
     rows = found.tables["self-verification"].rows
     by_hand = correlation([float(row[7] or 0) for row in rows], [float(row[9] or 0) for row in rows])
-    assert list(found.tables["correlation"].rows[1][1:4]) == [by_hand.value, by_hand.low, by_hand.high]
+    table = {tuple(row[:2]): row[2:5] for row in found.tables["correlation"].rows}
+    assert table["process", "agreement"] == [by_hand.value, by_hand.low, by_hand.high]
+    balanced = [100.0, 75.0, 100.0, 50.0, 100.0, 100.0]
+    again = correlation([float(row[7] or 0) for row in rows], balanced)
+    assert table["process", "balanced accuracy"] == pytest.approx([again.value, again.low, again.high])
 
 
 def test_claims(study: Any) -> None:
@@ -172,7 +176,7 @@ def test_without_an_able_start_nothing_is_measurable(judge_lab: Labs) -> None:
         assert score(found, model, "mean: process") == "not measurable"
         assert score(found, model, "sums: generation") == 5.0 * RIGHT[model]
     assert {claim.verdict for claim in found.claims} == {"not measurable"}
-    assert found.tables["correlation"].rows[0][1] == "not measurable"
+    assert found.tables["correlation"].rows[0][2] == "not measurable"
     assert not found.figures
     assert detail(found, "math", "sums", "outcome")["measurable"] == "no"
 
