@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from m2rl_core.analyze import Laboratory, analyze, draws
-from m2rl_core.config import AnalyzeStage, Study, load_study
+from m2rl_core.cli import app
+from m2rl_core.config import AnalyzeStage, Study
 from m2rl_core.errors import DataError, StageError, VerifierError
 from m2rl_core.files import read_jsonl
 from m2rl_core.findings import read_findings
@@ -23,122 +25,11 @@ from m2rl_core.interfaces import Lab
 from m2rl_core.plugins import load_plugins
 from m2rl_core.policy import Policy
 from m2rl_core.rollout.episodes import Sampler
-from m2rl_core.run import NodeView, StageRun
+from m2rl_core.run import StageRun
 from m2rl_core.study import plan, run_study
 from m2rl_core.types import Divergence, Prompt, Sample, Sampling
 
-PLUGIN = '''
-"""Rewards answers of even length; and an analyzer that looks at everything."""
-from m2rl_core.hookspecs import hookimpl
-from m2rl_core.interfaces import ComponentConfig, Domain
-from m2rl_core.types import Claim, Composition, Correction, Divergence, Figure, Findings, Prompt, Reward, Sampling, Suite, Table
-
-class Even(Domain):
-    name, reference = "even", "test"
-    class Config(ComponentConfig):
-        prefix: str = "a"
-        broken: int = 1000
-    def __init__(self, config):
-        self.config = config
-    @property
-    def suites(self):
-        return {f"{self.config.prefix}-easy": Suite("generated", k=2, max_tokens=4, reasoning="off")}
-    def prompts(self, split):
-        return [Prompt(f"{split}/{i}", "even", ({"role": "user", "content": f"{self.config.prefix} {i}"},), i) for i in range(8)]
-    def verify(self, trajectory):
-        if trajectory.prompt.ground_truth >= self.config.broken:
-            raise RuntimeError("broken on purpose")
-        return Reward(float(len(trajectory.answer) % 2 == 0), "counted", {"length": float(len(trajectory.answer))})
-
-class Plain:
-    """REINFORCE with the group's mean as baseline and an importance weight."""
-    name, reference = "plain", "test"
-    Config = ComponentConfig
-    def __init__(self, config):
-        pass
-    def compose(self):
-        return Composition({"use": "centred"}, {"use": "reinforce"}, {"use": "halve"}, "token")
-
-class Centred:
-    name, reference, needs = "centred", "test", frozenset()
-    Config = ComponentConfig
-    def __init__(self, config):
-        pass
-    def __call__(self, group):
-        import torch
-        mean = sum(s.reward.value for s in group) / len(group)
-        return [torch.full((len(s.ids_L),), s.reward.value - mean) for s in group]
-
-class Reinforce:
-    name, reference, needs, separable, vanishes, divergence = "reinforce", "test", frozenset(), True, True, None
-    Config = ComponentConfig
-    def __init__(self, config):
-        pass
-    def __call__(self, logps, batch):
-        return -logps * batch.advantage_T
-
-class Halve(Centred):
-    name, needs = "halve", frozenset({"old_logps"})
-    def __call__(self, batch):
-        return Correction((batch.old_logps_T - batch.sampler_logps_T).exp() / 2, batch.old_logps_T > -6.0)
-
-class Look:
-    """Asks for a little of everything."""
-    name, reference = "look", "test"
-    class Config(ComponentConfig):
-        tokens: int = 5
-        ragged: bool = False
-        ask: str = ""
-    def __init__(self, config):
-        self.config = config
-    def run(self, lab):
-        if self.config.ask:
-            lab.scores(self.config.ask)
-        rows = []
-        for domain, expert in lab.experts.items():
-            groups = lab.generate(expert, lab.prompts(domain, f"{domain}-easy")[:3], Sampling(self.config.tokens, seed=3), 2)
-            samples = [sample for group in groups for sample in group]
-            found = lab.divergences(expert, "multi", samples, Divergence("reverse"))
-            tokens = sum(s.length for s in samples)
-            norm = sum(float(g.square().sum()) for _, g in lab.gradients("multi", "multi", groups)) ** 0.5
-            size = sum(b.deltas_E.abs().sum().item() for b in lab.blocks(lab.start, [expert]))
-            rows.append([domain, expert, sum(f.sum().item() for f in found) / tokens, norm, size, float("nan")])
-        table = Table("Looked at", ["domain", "expert", "KL", "norm", "moved", "none"][: 5 if self.config.ragged else 6], rows, "a note")
-        kl = [row[2] for row in rows]
-        figure = Figure("KL by domain", "bars", [row[0] for row in rows], {"KL": kl}, note="drawn")
-        return Findings(
-            {"looked": table},
-            {"kl": figure},
-            [
-                Claim("Experts move away from the mixed model", "3.4", kl[0], (0.0, 2 * kl[0]), "holds"),
-                Claim("Nobody can know", "3.6", None, None, "not measurable", "=why"),
-            ],
-        )
-
-@hookimpl
-def m2rl_domains():
-    return [Even]
-
-@hookimpl
-def m2rl_algorithms():
-    return [Plain]
-
-@hookimpl
-def m2rl_advantages():
-    return [Centred]
-
-@hookimpl
-def m2rl_importances():
-    return [Halve]
-
-@hookimpl
-def m2rl_losses():
-    return [Reinforce]
-
-@hookimpl
-def m2rl_analyzers():
-    return [Look]
-'''
+PLUGIN = Path(__file__).parent / "even_plugin.py"
 RL = {
     "kind": "rl", "init": "start", "algorithm": "plain", "steps": 2, "prompts": 4, "group": 4, "max_tokens": 4,
     "lr": 0.02, "keep_every": 1, "tokens_per_device": 512,
@@ -166,7 +57,7 @@ class Bench:
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
-        (folder / "even.py").write_text(PLUGIN)
+        shutil.copy(PLUGIN, folder / "even.py")
         self.tree: dict[str, Any] = {
             "name": "tiny",
             "model": {"dtype": "float32"},
@@ -405,8 +296,6 @@ def test_nothing_costs_nothing(lab: Laboratory) -> None:
 
 
 def test_models_of_other_tokens_are_not_compared(bench: Bench, tmp_path: Path, lab: Laboratory) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(lab.models["multi"].resolve(), other)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
@@ -438,7 +327,7 @@ def by_hand(folder: Path, groups: list[list[Sample]]) -> dict[str, Tensor]:
             keep = logps.detach() > -6.0
             total = total - (weight * keep * ((s.reward.value or 0.0) - mean) * logps).sum()
             kept += int(keep.sum())
-    (total / kept).backward()
+    torch.autograd.backward(total / kept)
     return {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -492,7 +381,7 @@ def test_the_stage_writes_findings_that_read_back_equal(bench: Bench) -> None:
     assert "NaN" not in (folder / "findings.json").read_text()
     assert [claim.verdict for claim in found.claims] == ["holds", "not measurable"]
     lines = (folder / "tables" / "looked.csv").read_text().splitlines()
-    assert lines[0] == "domain,expert,KL,norm,moved,none"
+    assert lines[0] == "domain,expert,KL,norm,moved,nothing"
     assert lines[1].startswith(f"a,exp-a,{found.tables['looked'].rows[0][2]!r},")
     assert lines[1].endswith(",")
     [line] = read_jsonl(folder / "metrics.jsonl")
@@ -529,3 +418,18 @@ def test_a_failing_analyzer_is_named(
     with pytest.raises(error, match=message):
         analyze(run)
     assert not (tmp_path / "look" / "findings.json").exists()
+
+
+# ── by itself ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_command_analyses_what_a_run_has_made(bench: Bench, tmp_path: Path) -> None:
+    run = bench.folder / "runs" / "tiny"
+    done = CliRunner().invoke(app, ["analyze", "look", "--study", str(run), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "Experts move away from the mixed model" in done.output
+    alone, staged = read_findings(tmp_path / "out"), read_findings(run / "look")
+    assert alone == staged
+    inside = CliRunner().invoke(app, ["analyze", "look", "--study", str(run), "--out", str(run / "new")])
+    assert inside.exit_code == 2
+    assert "lies in the study's folder" in inside.stderr

@@ -139,6 +139,7 @@ def test_options_are_few_and_chosen() -> None:
         "plugins": ["--check", "--json"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
+        "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],
         "report": ["--out", "run"],
         "schema": [],
     }

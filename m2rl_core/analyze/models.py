@@ -50,7 +50,7 @@ class Models(Mapping[str, Path]):
         """What tells the model from all others: the key of the node that made it, or a hash of its files."""
         folder = self.folder(name)
         for node in self._nodes:
-            if folder.is_relative_to(node.folder):
+            if node.key and folder.is_relative_to(node.folder):
                 return f"{node.key}/{folder.relative_to(node.folder)}"
         return content_hash(folder)
 

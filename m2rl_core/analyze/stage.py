@@ -14,11 +14,13 @@ from m2rl_core.types import ClaimVerdict
 VERDICTS: tuple[ClaimVerdict, ...] = ("holds", "fails", "undecided", "not measurable")
 
 
-def analyze(run: StageRun[AnalyzeStage]) -> None:
-    """Run the stage's analyzer; writes ``findings.json`` and ``tables/*.csv``, and how its claims fared to
-    ``metrics.jsonl``.
+def analyze(run: StageRun[AnalyzeStage], lab: Laboratory | None = None) -> None:
+    """Run the stage's analyzer; writes ``findings.json``, ``tables/*.csv``, and to ``metrics.jsonl`` how claims fared.
 
     A killed analysis begins anew, but reads the samples that it has drawn already.
+
+    Args:
+        lab: by default that of the stage.
 
     Raises:
         StageError: the analyzer failed, or its findings are malformed.
@@ -27,7 +29,7 @@ def analyze(run: StageRun[AnalyzeStage]) -> None:
     """
     analyzer = run.registry.create("analyzer", run.stage.analyzer, f"stages.{run.name}.analyzer")
     with run.clock("analyze"), boundary(f"analyzer '{analyzer.name}'", "analysing"):
-        found = plain(analyzer.run(Laboratory(run)))
+        found = plain(analyzer.run(lab or Laboratory(run)))
     write_findings(found, run.folder)
     verdicts = Counter(claim.verdict for claim in found.claims)
     run.log(0, {"claims": len(found.claims), **{f"claims/{v.replace(' ', '_')}": verdicts[v] for v in VERDICTS}})

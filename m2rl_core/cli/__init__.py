@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import m2rl_core
+from m2rl_core.cli.analyzing import analyze
 from m2rl_core.cli.errors import Group, warn
 from m2rl_core.cli.verifying import rescore, verify
 
@@ -134,6 +135,7 @@ def plugins(
 
 app.command()(verify)
 app.command()(rescore)
+app.command()(analyze)
 
 
 @app.command()

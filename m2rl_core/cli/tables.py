@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from m2rl_core import types
 from m2rl_core.registry import KINDS, Plugin
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from m2rl_core.rescore import Flip
     from m2rl_core.study import Node
 
-__all__ = ["empty", "flips", "plugins", "show", "stages"]
+__all__ = ["claims", "empty", "flips", "plugins", "show", "stages", "table"]
 
 PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
@@ -101,6 +102,32 @@ def flips(found: Iterable[Flip]) -> Table:
         texts = (then.stage, step, then.domain, then.prompt, str(then.sample), change, flip.reward.reason)
         table.add_row(*map(Text, texts))  # as plain text: a reason may look like markup
     return table
+
+
+def table(found: types.Table) -> Table:
+    """A table of findings; numbers with four significant digits."""
+    texts = [[_cell(cell) for cell in row] for row in found.rows]
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=Text(found.title), title_justify="left")
+    for column, name in enumerate(found.columns):
+        words = any(isinstance(row[column], str) for row in found.rows)
+        shown.add_column(Text(name), overflow="fold", justify="left" if words else "right")
+    for row in texts:
+        shown.add_row(*map(Text, row))
+    return shown
+
+
+def claims(found: Iterable[types.Claim]) -> Table:
+    """One row per statement of the paper."""
+    shown = empty("statement", "section", "statistic", "interval", "verdict", title="Claims")
+    for claim in found:
+        interval = "" if claim.interval is None else f"{claim.interval[0]:.3g} to {claim.interval[1]:.3g}"
+        texts = (claim.statement, claim.section, _cell(claim.statistic), interval, claim.verdict)
+        shown.add_row(*map(Text, texts))
+    return shown
+
+
+def _cell(value: str | float | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _value(reward: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from m2rl_core.config import Study
 from m2rl_core.report import scores, training
+from m2rl_core.report.analyses import analyses, claims
 from m2rl_core.report.evidence import Evidence, Node
 from m2rl_core.report.files import files, unfinished
 from m2rl_core.report.pages import write_pages
@@ -51,6 +52,8 @@ def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
         training.curves(evidence),
         training.signal(evidence),
         training.failures(evidence),
+        *analyses(evidence),
         files(evidence),
     ]
-    write_pages(evidence, verdict(evidence), [section for section in sections if section is not None])
+    there = [section for section in sections if section is not None]
+    write_pages(evidence, verdict(evidence), there, claims=claims(evidence))

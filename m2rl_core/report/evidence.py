@@ -14,7 +14,9 @@ from urllib.parse import quote
 
 from m2rl_core.config import AnyStage, RlStage, Study, split_reference
 from m2rl_core.files import read_jsonl
+from m2rl_core.findings import read_findings
 from m2rl_core.statistics import Grid, grid
+from m2rl_core.types import Findings
 
 KINDS = ("rollout", "verify", "score", "train", "sync", "idle")
 """Kinds of work that device time is split into; what a stage spends on nothing of these is ``other``."""
@@ -97,6 +99,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Analysis:
+    """One finished analysis."""
+
+    node: Node
+    findings: Findings
+
+
+@dataclass(frozen=True)
 class Evidence:
     """A study and what its nodes have left on disk.
 
@@ -130,6 +140,18 @@ class Evidence:
                 if known is None or scores["prompts"] >= known.scores["prompts"]:
                     found[model, suite, node.seed] = Evaluation(model, suite, node, scores)
         return list(found.values())
+
+    @cached_property
+    def analyses(self) -> list[Analysis]:
+        """All finished analyses, in the order of the study's stages.
+
+        Raises:
+            DataError: a file that holds no findings.
+        """
+        order = {name: i for i, name in enumerate(self.study.stages)}
+        nodes = [node for node in self.nodes if node.kind == "analyze" and done(node)]
+        nodes.sort(key=lambda node: (order.get(node.stage, len(order)), node.seed))
+        return [Analysis(node, read_findings(node.folder)) for node in nodes]
 
     @cached_property
     def planned(self) -> tuple[list[str], list[str]]:

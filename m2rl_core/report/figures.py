@@ -29,6 +29,8 @@ _SIZE = (4.2, 2.7)
 """Inches, at 100 units per inch in the page."""
 _NAME = 28
 """Most letters of a name beside an axis or in a legend."""
+_LINE = 48
+"""Most letters below an axis."""
 _HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _DEFAULTS = re.compile(r"\s*<defs>\s*<style.*?</style>\s*</defs>", re.DOTALL)
@@ -172,7 +174,7 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
             axes.text(column, row, f"{value:.3g}".replace("-", "−") if known else "—", ha="center", va="center")
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
-    axes.set_xticks(range(len(figure.x)), [clean(str(x), _NAME) for x in figure.x])
+    _name_ticks(axes, figure.x)
     axes.set_yticks(range(len(cells)), [clean(name, _NAME) for name in figure.series])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -204,9 +206,16 @@ def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     if any(isinstance(v, str) for v in x):
-        axes.set_xticks(range(len(x)), [clean(str(v), _NAME) for v in x])
+        _name_ticks(axes, x)
     elif x and max(_positions(x)) - min(_positions(x)) >= 4:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _name_ticks(axes: Axes, x: Sequence[str | float]) -> None:
+    """A name at every place, slanted where they would run into each other."""
+    names = [clean(str(each), _NAME) for each in x]
+    crowded = max(map(len, names), default=0) * len(names) > _LINE
+    axes.set_xticks(range(len(x)), names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:

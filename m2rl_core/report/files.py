@@ -11,6 +11,7 @@ from m2rl_core.types import Table
 
 STAGE_FILES = ("config.yaml", "metrics.jsonl", "times.jsonl", "rollouts.jsonl", "checkpoint")
 EVAL_FILES = ("scores.json", "samples.jsonl")
+ANALYSIS_FILES = ("config.yaml", "findings.json", "times.jsonl")
 
 
 def unfinished(evidence: Evidence) -> Section | None:
@@ -33,14 +34,19 @@ def unfinished(evidence: Evidence) -> Section | None:
 
 def files(evidence: Evidence) -> Section:
     """Links to the run's files, relative to the report."""
-    stages = [_row(evidence, n, n.stage, STAGE_FILES) for n in evidence.nodes if n.kind not in ("eval", "report")]
+    stages = [
+        _row(evidence, n, n.stage, STAGE_FILES) for n in evidence.nodes if n.kind not in ("eval", "analyze", "report")
+    ]
     evaluations = [
         _row(evidence, n, "/".join(n.folder.parts[-2:]), EVAL_FILES) for n in evidence.nodes if n.kind == "eval"
     ]
+    analyses = [_row(evidence, n, n.stage, ANALYSIS_FILES) for n in evidence.nodes if n.kind == "analyze"]
     tables = {
         "files": Table("Stages", ["stage", "seed", "state", *STAGE_FILES], stages),
         "evaluations": Table("Evaluations", ["model/suite", "seed", "state", *EVAL_FILES], evaluations),
     }
+    if analyses:
+        tables["analyses"] = Table("Analyses", ["stage", "seed", "state", *ANALYSIS_FILES], analyses)
     return Section("files", "Files", "Every number comes from these files.", tables, folded=True)
 
 

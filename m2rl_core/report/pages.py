@@ -43,15 +43,20 @@ class Strip:
     value: float
 
 
-def write_pages(evidence: Evidence, verdict: Verdict, sections: Sequence[Section]) -> None:
+def write_pages(
+    evidence: Evidence, verdict: Verdict, sections: Sequence[Section], *, claims: Section | None = None
+) -> None:
     """Write ``index.html``, ``report.md``, ``tables/`` and ``figures/`` below ``evidence.out``, in place of older ones.
+
+    Args:
+        claims: what comes right after the verdict.
 
     Raises:
         UserError: jinja2 or matplotlib is not installed.
         RunError: the disk is full.
     """
     pages = environment()
-    everything = [verdict.section, *sections]
+    everything = [*([claims] if claims else []), verdict.section, *sections]
     figures = {name: figure for section in everything for name, figure in section.figures.items()}
     drawings = {name: draw(figure, name) for name, figure in figures.items()}
     drawings["graph"] = pages.get_template("graph.svg.j2").render(
@@ -68,6 +73,7 @@ def write_pages(evidence: Evidence, verdict: Verdict, sections: Sequence[Section
         "study": evidence.study,
         "about": about(evidence),
         "verdict": verdict,
+        "claims": claims,
         "strips": strips(verdict.margins),
         "sections": sections,
         "drawings": drawings,

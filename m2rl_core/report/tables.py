@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from m2rl_core.findings import unformula
 from m2rl_core.types import Table
 
 MISSING = "—"
@@ -27,6 +28,8 @@ class Measured(float):
     signed: bool
     """Show a plus sign: a difference."""
     href: str
+    decimals: int | None
+    """Its own; ``None`` for those of its column."""
 
     def __new__(
         cls,
@@ -36,11 +39,12 @@ class Measured(float):
         best: bool = False,
         signed: bool = False,
         href: str = "",
+        decimals: int | None = None,
     ) -> Measured:
         cell = super().__new__(cls, value)
         known = interval is not None and all(map(math.isfinite, interval))
         cell.interval = interval if known else None
-        cell.best, cell.signed, cell.href = best, signed, href
+        cell.best, cell.signed, cell.href, cell.decimals = best, signed, href, decimals
         return cell
 
 
@@ -105,7 +109,7 @@ def to_csv(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        [name for column, w in zip(table.columns, wide, strict=True) for name in _headers(_unformula(column), w)]
+        [name for column, w in zip(table.columns, wide, strict=True) for name in _headers(unformula(column), w)]
     )
     for row in table.rows:
         writer.writerow([value for cell, w in zip(row, wide, strict=True) for value in _values(cell, w)])
@@ -135,6 +139,7 @@ def _show(cell: Cell, decimals: int) -> Shown:
         return Shown(str(cell), href=href)
     if not isinstance(cell, Measured):
         return Shown(number(cell, decimals if isinstance(cell, float) and cell else 0), numeric=True)
+    decimals = decimals if cell.decimals is None else cell.decimals
     around = interval(*cell.interval, decimals, signed=cell.signed) if cell.interval else ""
     return Shown(number(cell, decimals, signed=cell.signed), around, True, best=cell.best, href=href)
 
@@ -175,14 +180,9 @@ def _values(cell: Cell, wide: bool) -> list[str]:
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         value = ""
     else:
-        value = _unformula(cell) if isinstance(cell, str) else repr(float(cell)).removesuffix(".0")
+        value = unformula(cell) if isinstance(cell, str) else repr(float(cell)).removesuffix(".0")
     return [value, *(map(repr, around) if around else ("", ""))] if wide else [value]
 
 
 def _around(cell: Cell) -> tuple[float, float] | None:
     return cell.interval if isinstance(cell, Measured) else None
-
-
-def _unformula(text: str) -> str:
-    """Text that a spreadsheet will not run as a formula."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from m2rl_core.config import EvalStage, MergeStage, RlStage, SftStage
+from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, RlStage, SftStage
 from m2rl_core.report.evidence import KINDS, Cost, Evidence, node_cost
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell
@@ -26,7 +26,11 @@ def cost(evidence: Evidence) -> Section:
     unit = unit_of(evidence)
     stages = {n: s for n, s in evidence.study.stages.items() if isinstance(s, SftStage | RlStage | MergeStage)}
     costs = {name: evidence.cost(name) for name in stages}
-    costs |= {name: evidence.cost(name) for name, s in evidence.study.stages.items() if isinstance(s, EvalStage)}
+    costs |= {
+        name: evidence.cost(name)
+        for name, s in evidence.study.stages.items()
+        if isinstance(s, EvalStage | AnalyzeStage)
+    }
     settings = [_settings(name, stage, costs[name]) for name, stage in stages.items()]
     split = [_split(name, found) for name, found in costs.items()]
     tables = {

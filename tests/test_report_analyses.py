@@ -1,0 +1,172 @@
+"""Findings of analyzers in the report: claims after the verdict, a section per stage, nothing of theirs executed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2rl_core.config import Study
+from m2rl_core.errors import DataError
+from m2rl_core.findings import plain, write_findings
+from m2rl_core.report import write_report
+from m2rl_core.types import Claim, Figure, Findings, Table
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A node of the stage graph."""
+
+    stage: str
+    kind: str
+    folder: Path
+    seed: int
+
+
+def study(seeds: Sequence[int]) -> Study:
+    rl = {"kind": "rl", "init": "sft", "algorithm": "grpo"}
+    stages: dict[str, Any] = {
+        "sft": {"kind": "model", "path": "./sft"},
+        "math": {**rl, "domains": ["math"]},
+        "shift": {"kind": "analyze", "analyzer": {"use": "weight-shift", "layer": 1}},
+        "near": {"kind": "analyze", "analyzer": "policy-neighborhood"},
+        "report": {"kind": "report"},
+    }
+    return Study.model_validate({"name": "toy", "seeds": seeds, "domains": {"math": "math"}, "stages": stages})
+
+
+def shift(seed: int) -> Findings:
+    """A table and a figure of each kind, and three claims."""
+    both = ["math", "science"]
+    figures = {
+        "overlap": Figure("Overlap", "heatmap", both, {"math": [1.0, 0.18], "science": [0.18, 1.0]}, note="same"),
+        "none": Figure("Nothing known", "bars", ["a"], {"b": [None]}),
+        "cosine": Figure("Cosine", "scatter", [0.1, 0.2], {"attention": [0.05 * seed, 0.1]}, "x", "y"),
+    }
+    claims = [
+        Claim("Overlap exceeds chance", "3.3", 0.512345, (0.5, 0.52), "holds", "of 30% masks"),
+        Claim(EVIL, "3.10", -0.0012, None, "fails", EVIL),
+        Claim("Updates are sparse", "3.3", None, None, "not measurable", "float32"),
+    ]
+    rows: list[list[Any]] = [["math", 0.31], [EVIL, None]]
+    return Findings({"changed": Table("Changed weights", ["model", "share"], rows, EVIL)}, figures, claims)
+
+
+def near(seed: int) -> Findings:
+    return Findings(claims=[Claim("Neighbours help", "3.4", 12.3456, (1.0, 25.0), "undecided")])
+
+
+def written(root: Path, seeds: Sequence[int] = (1,), *, done: Sequence[str] = ("shift", "near")) -> Path:
+    """The report's folder."""
+    plan, pieces = study(seeds), []
+    for seed in seeds:
+        for name, stage in plan.stages.items():
+            piece = Piece(name, stage.kind, root / f"seed-{seed}" / name, seed)
+            piece.folder.mkdir(parents=True)
+            pieces.append(piece)
+            if name in done:
+                write_findings(plain((shift if name == "shift" else near)(seed)), piece.folder)
+                (piece.folder / "DONE").touch()
+    write_report(plan, pieces, root / "report")
+    return root / "report"
+
+
+class Page(HTMLParser):
+    """Tags, anchors and the text of the page, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.attributes: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        self.links += [value or "" for name, value in attrs if name == "href"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def rows(out: Path, name: str) -> list[list[str]]:
+    return list(csv.reader((out / "tables" / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def test_claims_come_right_after_the_verdict_in_the_papers_order(tmp_path: Path) -> None:
+    out = written(tmp_path)
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert page.ids.index("table-claims") < page.ids.index("table-arms")
+    head, *found = rows(out, "claims")
+    assert head == [
+        "finding", "section", "statistic", "statistic low", "statistic high", "in this study", "tested by",
+    ]  # fmt: skip
+    assert [row[1] for row in found] == ["3.3", "3.3", "3.4", "3.10"]
+    assert found[0] == ["Overlap exceeds chance", "3.3", "0.512345", "0.5", "0.52", "holds", "shift"]
+    assert "1 holds, 1 fails, 1 is undecided, 1 is not measurable" in page.text
+    for text in ("0.512", "0.500–0.520", "−0.00120", "12.3", "1.0–25.0"):
+        assert text in page.text
+    assert "#analysis-shift" in page.links
+    assert "../seed-1/shift/findings.json" in page.links
+    markdown = (out / "report.md").read_text(encoding="utf-8")
+    assert markdown.index("The paper's findings") < markdown.index("## The arms") < markdown.index("## Stage graph")
+
+
+def test_every_analysis_has_its_section(tmp_path: Path) -> None:
+    out = written(tmp_path)
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert [name for name in page.ids if name.startswith("analysis-")] == ["analysis-shift", "analysis-near"]
+    assert "What the analyzer weight-shift found with layer = 1." in page.text
+    assert rows(out, "shift.changed")[1] == ["math", "0.31"]
+    assert rows(out, "shift.claims")[1][-1] == "of 30% masks"
+    drawn = {path.name for path in (out / "figures").glob("shift.*")}
+    assert drawn == {"shift.overlap.svg", "shift.cosine.svg"}
+    assert rows(out, "analyses")[1] == ["shift", "1", "done", "", "findings.json", ""]
+
+
+def test_what_analyzers_say_is_text(tmp_path: Path) -> None:
+    out = written(tmp_path)
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert not [name for name in page.attributes if name.startswith("on")]
+    assert "<script" not in (out / "report.md").read_text(encoding="utf-8").replace("\\<script", "")
+
+
+def test_seeds_are_told_apart(tmp_path: Path) -> None:
+    out = written(tmp_path, (1, 2))
+    head, *found = rows(out, "claims")
+    assert head[-2:] == ["seed", "tested by"]
+    assert [row[-2] for row in found if row[0] == "Overlap exceeds chance"] == ["1", "2"]
+    assert {"shift.cosine.seed-1.svg", "shift.cosine.seed-2.svg"} < {p.name for p in (out / "figures").iterdir()}
+    assert "Changed weights, seed 2" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_is_not_done_is_missing(tmp_path: Path) -> None:
+    out = written(tmp_path, done=())
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert "claims" not in page.ids
+    assert [row[0] for row in rows(out, "missing")[1:]] == ["sft", "math", "shift", "near"]
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    out = written(tmp_path)
+    (tmp_path / "seed-1" / "near" / "findings.json").write_text("{")
+    plan = study((1,))
+    pieces = [Piece(n, s.kind, tmp_path / "seed-1" / n, 1) for n, s in plan.stages.items()]
+    with pytest.raises(DataError, match=r"near/findings\.json holds no findings"):
+        write_report(plan, pieces, out)
