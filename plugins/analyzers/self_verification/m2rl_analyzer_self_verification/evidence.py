@@ -46,6 +46,12 @@ class Evidence:
     def models(self) -> list[str]:
         return list(self.judged)
 
+    def sort(self, model: str) -> str:
+        """``start``, ``expert``, ``mix``, ``merge``, ``distil`` or ``other``."""
+        if model == self.start:
+            return "start"
+        return self.arms.get(model) or ("expert" if model in self.experts.values() else "other")
+
     def domain(self, suite: str) -> str:
         return self.evaluated[self.models[0]][suite].domain
 

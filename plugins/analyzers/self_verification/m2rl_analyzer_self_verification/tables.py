@@ -125,22 +125,23 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
 
 
 def _scatter(evidence: Evidence, mode: Mode, able: list[str]) -> Figure:
-    """Fig. 6."""
+    """Fig. 6, the models told apart by how they were made."""
     points = sorted(
         (evidence.generation(m, able).value, evidence.judging(m, mode, able).value, m) for m in evidence.models
     )
     known = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
-    order = ", ".join(model for *_, model in known)
-    title = f"Generation and {mode} verification"
-    series: Series = {mode: [y for _, y, _ in known]}
+    sorts = dict.fromkeys(evidence.sort(model) for *_, model in known)
+    series: Series = {s: [y if evidence.sort(model) == s else None for _, y, model in known] for s in sorts}
+    title, order = f"Generation and {mode} verification", ", ".join(model for *_, model in known)
     labels = ("mean generation, %", f"mean {mode} judging, %")
     return Figure(title, "scatter", [x for x, *_ in known], series, *labels, f"From left to right: {order}.")
 
 
 def _modalities(evidence: Evidence, suites: list[str]) -> Figure:
     """Fig. 7, the mean over models."""
-    series: Series = {mode: [_over_models(evidence, suite, mode) for suite in suites] for mode in MODES}
-    return Figure("Ways to judge, by suite", "bars", suites, series, "", "agreement with the verifier, %")
+    able = [mode for mode in MODES if evidence.able(mode)]
+    series: Series = {mode: [_over_models(evidence, suite, mode) for suite in suites] for mode in able}
+    return Figure("Ways to judge, by suite", "bars", suites, series, "agreement with the verifier, %")
 
 
 def _over_models(evidence: Evidence, suite: str, mode: Mode) -> float | None:
@@ -166,5 +167,6 @@ def _arms(evidence: Evidence) -> Figure:
     shown = [m for m in evidence.models if m == evidence.start or m in evidence.arms]
     series: Series = {"generation": [finite(evidence.generation(m, evidence.suites).value) for m in shown]}
     for mode in MODES:
-        series[mode] = [finite(evidence.judging(m, mode, evidence.able(mode)).value) for m in shown]
-    return Figure("What combining domains does to judging", "bars", shown, series, "", "%")
+        if able := evidence.able(mode):
+            series[mode] = [finite(evidence.judging(m, mode, able).value) for m in shown]
+    return Figure("What combining domains does to judging", "bars", shown, series, "mean over suites, %")
