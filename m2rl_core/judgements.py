@@ -1,7 +1,8 @@
 """Demonstrations of judging: a question, an answer to it, right or wrong in turn, and a verdict that was worked out.
 
 So that a model too small to follow instructions can be measured as a judge of its own answers, it is shown how, in the
-very words of :mod:`m2rl_core.judge_prompts`. The judge works the question out for itself before it says its verdict.
+very words of :mod:`m2rl_core.judge_prompts`. The judge works the question out for itself and puts its own answer beside
+the one that it is shown.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def judgements(domain: str, draw: Random, right: Right) -> Callable[[Asked, Aske
         prompt = question.prompt(key)
         reasoning, answer = _shown(question, other, prompt, wanted, draw, right)
         worked, gold = parts(_turn(question.worked(), domain))
-        reply = Message(role="assistant", content=f"<think>{worked} {gold}</think>{said(wanted)}")
+        thought = f"<think>{worked} {gold} or {answer}</think>"  # both answers side by side are easier to compare
+        reply = Message(role="assistant", content=thought + said(wanted))
         return Conversation(prompt.id, domain, (ask(template, prompt.messages, reasoning, answer), reply))
 
     return make

@@ -118,6 +118,13 @@ def test_every_verdict_is_true() -> None:
         assert verdict(conversation.messages[1]["content"]) == (answer == str(2 * n)), asked
 
 
+def test_the_judge_works_the_question_out_before_it_compares() -> None:
+    for conversation in shown(1.0, 50):
+        asked, replied = (message["content"] for message in conversation.messages)
+        n, answer = int(asked.partition("+")[0]), asked.partition("Answer: ")[2].partition("\n")[0]
+        assert replied.startswith(f"<think>twice {n} {2 * n} or {answer}</think>Verdict: ")
+
+
 def test_wrong_answers_are_of_several_kinds() -> None:
     wrong = [c for c in shown(1.0) if verdict(c.messages[1]["content"]) is False and "Reasoning:" in str(c.messages[0])]
     thoughts = [c.messages[0]["content"].partition("Reasoning: ")[2].partition("\n")[0] for c in wrong]
