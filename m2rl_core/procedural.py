@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, cycle, islice
 from random import Random
 from typing import ClassVar, Protocol
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig, Domain
+from m2rl_core.judgements import judgements
 from m2rl_core.rows import on_hub
 from m2rl_core.seeding import derive
 from m2rl_core.types import Conversation, Message, Prompt, Suite
@@ -67,6 +68,9 @@ class ProceduralConfig(ComponentConfig):
     """Generated training prompts."""
     hasty: float = Field(0.35, ge=0.0, le=1.0)
     """Share of demonstrations that guess instead of thinking, so that SFT leaves RL something to teach."""
+    judged: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of demonstrations that judge an answer instead of giving one (:mod:`m2rl_core.judgements`), so that a small
+    model can be measured as a judge of its own answers. Only for answers of one turn."""
     seed: int = 0
     """Of the generated prompts."""
 
@@ -111,6 +115,9 @@ class ProceduralDomain(Domain, Protocol):
 
         The network is not used: of what lies on the hub, only the name and the commit are checked.
         """
+        if self.config.judged and self.config.source == GENERATED:
+            asked = self.questions(self.config.levels[0], Random(self.config.seed))
+            self._judge(Random(self.config.seed))(next(asked), next(asked), "check")
         if self.config.source != GENERATED and not on_hub(self.config.source):
             for _ in self.rows():
                 pass
@@ -166,17 +173,25 @@ class ProceduralDomain(Domain, Protocol):
             raise DataError(f"suite '{suite}': {error}", then=self._advice(suite)) from error
 
     def demonstrations(self) -> Iterator[Conversation]:
-        """Endless answers to questions that are not held out, a share of them hasty."""
+        """Endless answers to questions that are not held out, a share of them hasty, and a share of judgements."""
         if self.config.source != GENERATED:
             return
         draw = Random(derive(self.config.seed, self.name, "demonstrations"))
+        judges = Random(derive(self.config.seed, self.name, "judgements"))
+        judge = self._judge(judges)
         sources = {level: self._split(level, draw, held_out=False) for level in self.levels}
         for index, level in zip(count(), cycle(sources), strict=False):
             if (question := next(sources[level], None)) is None:
                 raise DataError(f"{self.name}: level {level} has no question that may be trained on")
+            if judges.random() < self.config.judged and (other := next(sources[level], None)) is not None:
+                yield judge(question, other, f"demonstration/{index:06d}")
+                continue
             said = question.guessed(draw) if draw.random() < self.config.hasty else question.worked()
             asked = question.prompt(f"demonstration/{index:06d}")
             yield Conversation(asked.id, self.name, (*asked.messages, *said), asked.tools)
+
+    def _judge(self, draw: Random) -> Callable[[Question, Question, str], Conversation]:
+        return judgements(self.name, draw, lambda shown: self.verify(shown).verdict == "right")
 
     def _split(self, level: int, draw: Random, *, held_out: bool) -> Iterator[Question]:
         """A level's questions of one side of the split, none twice in the same words if they are held out.

@@ -19,8 +19,11 @@ FLOORS = (
     (
         "answers",
         "rows",
+        "judge_prompts",
+        "judgements",
         "procedural",
         "statistics",
+        "correlation",
         "validation",
         "registry",
         "plugins",
@@ -37,7 +40,20 @@ FLOORS = (
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
-PUBLIC = {"answers", "errors", "hookspecs", "http", "interfaces", "procedural", "rows", "seeding", "types"}
+PUBLIC = {
+    "answers",
+    "correlation",
+    "errors",
+    "hookspecs",
+    "http",
+    "interfaces",
+    "judge_prompts",
+    "procedural",
+    "rows",
+    "seeding",
+    "statistics",
+    "types",
+}
 """What a plugin may import."""
 
 
