@@ -31,6 +31,7 @@ from m2rl_core.types import (
     Suite,
     Trajectory,
     Turn,
+    Way,
 )
 
 if TYPE_CHECKING:
@@ -373,6 +374,10 @@ class Lab(Protocol):
     """Hugging Face folders of all models of the study."""
     experts: Mapping[str, str]
     """Domain → the model that was trained on it alone."""
+    arms: Mapping[str, Way]
+    """Model → how it combines domains; without kept steps."""
+    start: str | None
+    """The model that reinforcement learning departed from; ``None`` where that is not known."""
 
     def prompts(self, domain: str, split: str) -> Sequence[Prompt]: ...
 

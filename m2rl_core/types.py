@@ -49,12 +49,15 @@ __all__ = [
     "Trajectory",
     "Turn",
     "Verdict",
+    "Way",
 ]
 
 Verdict = Literal["right", "wrong", "failed"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
+Way = Literal["mix", "merge", "distil"]
+"""How a model comes to combine several domains."""
 
 
 class Message(TypedDict, total=False):

@@ -37,7 +37,10 @@ FLOORS = (
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
-PUBLIC = {"answers", "errors", "hookspecs", "http", "interfaces", "procedural", "rows", "seeding", "types"}
+PUBLIC = {"answers", "errors", "hookspecs", "http", "interfaces", "procedural", "rows", "seeding", "types"} | {
+    "statistics",
+    "weights",
+}
 """What a plugin may import."""
 
 

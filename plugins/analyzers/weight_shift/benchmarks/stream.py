@@ -43,7 +43,9 @@ def main() -> None:
         _show("reading", plain, folders)
         _show("measuring", ours, folders)
         ratio = statistics.median(p / o for (p, _), (o, _) in zip(plain, ours, strict=True))
-        print(f"{100 * ratio:.0f}% of the disk's rate (median over pairs); {_peak() - before:.0f} MB beyond the first run")
+        print(
+            f"{100 * ratio:.0f}% of the disk's rate (median over pairs); {_peak() - before:.0f} MB beyond the first run"
+        )
 
 
 def _options() -> argparse.Namespace:
@@ -88,7 +90,8 @@ def _timed(work: Callable[..., None], folders: Mapping[str, Path]) -> tuple[floa
 def _show(label: str, runs: list[tuple[float, float]], folders: Mapping[str, Path]) -> None:
     size = sum((path / "model.safetensors").stat().st_size for path in folders.values()) / 1e9
     wall, cpu = (statistics.median(run[i] for run in runs) for i in (0, 1))
-    print(f"{label:10} {size:.2f} GB  {wall:6.2f} s  {cpu:6.2f} CPU s  {size / wall:5.2f} GB/s  {size / cpu:5.2f} GB/CPU s")
+    rates = f"{size / wall:5.2f} GB/s  {size / cpu:5.2f} GB/CPU s"
+    print(f"{label:10} {size:.2f} GB  {wall:6.2f} s  {cpu:6.2f} CPU s  {rates}")
 
 
 def _peak() -> float:

@@ -1,8 +1,8 @@
 """When a weight w of a model counts as changed from w₀ of the base; and how far apart the two are.
 
 ``eta``
-    \\|w − w₀\\| > η·max(\\|w\\|, \\|w₀\\|), the paper's section 3.3. Neighbouring bfloat16 numbers are at least 2⁻⁸ apart in
-    this measure, so with the paper's η = 1e-3 it says the same as ``exact`` on bfloat16 checkpoints.
+    \\|w − w₀\\| > η·max(\\|w\\|, \\|w₀\\|), the paper's section 3.3. In this measure neighbouring bfloat16 numbers are at
+    least 2⁻⁸ apart, so with the paper's η = 1e-3 it says the same as ``exact`` on bfloat16 checkpoints.
 ``exact``
     w ≠ w₀.
 ``ulp``
@@ -55,7 +55,8 @@ def _places(values: Tensor, dtype: torch.dtype) -> Integers:
     """The place of each number among all of ``dtype`` in order; both zeros have place 0."""
     bits: Integers = values.to(dtype).view(_INTEGERS[dtype.itemsize]).numpy()
     sign = bits >> (8 * dtype.itemsize - 1)  # −1 for negative numbers: the magnitude is then negated
-    return ((bits & np.iinfo(bits.dtype).max) ^ sign) - sign
+    places: Integers = ((bits & np.iinfo(bits.dtype).max) ^ sign) - sign
+    return places
 
 
 def _at(places: Integers, dtype: torch.dtype) -> Tensor:

@@ -4,9 +4,9 @@ A block of weights is cut into 256 runs of equal length. Every weight gets a ran
 coordinates, in an order drawn for each block. The rows of this projection have disjoint supports of one size, so they
 are orthogonal and equally long: up to a factor, which cosines do not see, weights are projected onto a random subspace.
 
-The cosine of two projected vectors has a standard error of √((1 + cos²) / 256), about 0.06, as long as many coordinates
-carry them: signs cannot tell apart the weights of one run, so a vector that lies within few rows of a matrix is projected
-with more noise.
+The cosine of two projected vectors has a standard error of (1 − cos²) / √256, at most 0.06, as long as many
+coordinates carry them: signs cannot tell apart the weights of one run, so a vector that lies within few rows of a matrix
+is projected with more noise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from m2rl_core.seeding import derive
 BLOCK = 1 << 16
 """Most weights in a block."""
 
-_POOL = 1 << 20
+_POOL, _ORDERS = 1 << 20, 256
 
 
 def padded(count: int) -> int:
@@ -39,7 +39,7 @@ class Projection:
         self._seed = seed
         source = torch.Generator().manual_seed(derive("weight-shift signs", seed))
         self._signs = torch.randint(2, (_POOL + BLOCK,), generator=source).mul_(2).sub_(1).float()
-        self._orders = torch.stack([torch.randperm(DIM, generator=source) for _ in range(_POOL // DIM)])
+        self._orders = torch.stack([torch.randperm(DIM, generator=source) for _ in range(_ORDERS)])
 
     def signs(self, width: int, name: str, index: int) -> Tensor:
         """±1 [width] for one block of a tensor, cut at random from a pool: drawing new ones would cost more than all
@@ -51,5 +51,5 @@ class Projection:
         """Projections of vector i where mask j is 1, [E, E, 256]; vectors were multiplied with :meth:`signs`."""
         runs_DEL, masks_DEL = (each.view(len(each), DIM, -1).transpose(0, 1) for each in (signed_EN, mask_EN))
         found_DEE = torch.bmm(runs_DEL, masks_DEL.transpose(1, 2))
-        order = self._orders[derive("weight-shift order", self._seed, name, index) % len(self._orders)]
+        order = self._orders[derive("weight-shift order", self._seed, name, index) % _ORDERS]
         return found_DEE[order].permute(1, 2, 0)

@@ -94,9 +94,7 @@ class _Reader:
 
     def measure(self, piece: _Span) -> _Found:
         kernel, raw = self._buffers()
-        sources = [
-            self._read(index, piece, buffer) for index, buffer in zip(range(len(raw)), raw, strict=True)
-        ]
+        sources = [self._read(index, piece, buffer) for index, buffer in zip(range(len(raw)), raw, strict=True)]
         found = _Found(Tally.zero(len(sources) - 1))
         for offset in range(0, piece.count, BLOCK):
             kernel.load([source[offset : offset + BLOCK] for source in sources])
