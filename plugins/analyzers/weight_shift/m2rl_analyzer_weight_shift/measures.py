@@ -48,14 +48,14 @@ def default_layer(layers: Sequence[int]) -> int:
 
 def shares(tallies: Sequence[Tally], rule: str = "eta") -> Floats:
     """Changed weights over all weights, for each model; NaN of nothing."""
-    counts_RE = np.sum([np.diagonal(t.both_REE, axis1=1, axis2=2) for t in tallies], axis=0, dtype=np.float64)
-    return _divide(counts_RE[RULES.index(rule)], sum(t.size for t in tallies))
+    counts_E = _both(tallies, rule).diagonal()
+    return _divide(counts_E, sum(t.size for t in tallies))
 
 
 def jaccard(tallies: Sequence[Tally], rule: str = "eta") -> Floats:
     """Weights that both models of a pair have changed, over those that one has, [E, E]; NaN where none has."""
-    both_EE = np.sum([t.both_REE[RULES.index(rule)] for t in tallies], axis=0, dtype=np.float64)
-    counts_E = np.diagonal(both_EE)
+    both_EE = _both(tallies, rule)
+    counts_E = both_EE.diagonal()
     return _divide(both_EE, counts_E[:, None] + counts_E - both_EE)
 
 
@@ -90,6 +90,10 @@ def mean(matrices: Sequence[Floats]) -> Floats:
     stacked = np.stack(matrices)
     known = np.isfinite(stacked)
     return _divide(np.where(known, stacked, 0.0).sum(0), known.sum(0))
+
+
+def _both(tallies: Sequence[Tally], rule: str) -> Floats:
+    return np.asarray(np.stack([t.both_REE[RULES.index(rule)] for t in tallies]).sum(0), np.float64)
 
 
 def _divide(numerator: Floats, denominator: Floats | float) -> Floats:

@@ -1,8 +1,8 @@
 """When a weight w of a model counts as changed from w₀ of the base; and how far apart the two are.
 
 ``eta``
-    \\|w − w₀\\| > η·max(\\|w\\|, \\|w₀\\|), the paper's section 3.3. In this measure neighbouring bfloat16 numbers are at
-    least 2⁻⁸ apart, so with the paper's η = 1e-3 it says the same as ``exact`` on bfloat16 checkpoints.
+    \\|w − w₀\\| > η·max(\\|w\\|, \\|w₀\\|), the paper's section 3.3. Neighbouring bfloat16 numbers lie at least 2⁻⁸
+    apart in this measure, so with the paper's η = 1e-3 it says the same as ``exact`` on bfloat16 checkpoints.
 ``exact``
     w ≠ w₀.
 ``ulp``
@@ -69,7 +69,8 @@ def _at(places: Integers, dtype: torch.dtype) -> Tensor:
 def pairs(flags_REN: Flags) -> Counts:
     """How often two models' flags are both set, [R, E, E]; N is a multiple of 64."""
     words = np.packbits(flags_REN, axis=-1).view(np.uint64)
-    return np.bitwise_count(words[:, :, None] & words[:, None]).sum(-1, dtype=np.int64)
+    both: Counts = np.bitwise_count(words[:, :, None] & words[:, None]).sum(-1, dtype=np.int64)
+    return both
 
 
 def histogram(changes_EN: Tensor) -> Floats:

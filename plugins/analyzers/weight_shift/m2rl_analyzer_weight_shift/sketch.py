@@ -5,8 +5,8 @@ coordinates, in an order drawn for each block. The rows of this projection have 
 are orthogonal and equally long: up to a factor, which cosines do not see, weights are projected onto a random subspace.
 
 The cosine of two projected vectors has a standard error of (1 − cos²) / √256, at most 0.06, as long as many
-coordinates carry them: signs cannot tell apart the weights of one run, so a vector that lies within few rows of a matrix
-is projected with more noise.
+coordinates carry them: signs cannot tell apart the weights of one run, so a vector that lies within few rows of a
+matrix is projected with more noise.
 """
 
 from __future__ import annotations
