@@ -82,7 +82,8 @@ def unions(experts: Sequence[str], by_suite: Mapping[str, Answers]) -> Table:
     """How much the experts' union gains, and how much of that is the luck of choosing the best of noisy experts."""
     rows: list[list[Cell]] = []
     for suite, answers in by_suite.items():
-        best, one = max((_points(_gain(answers, each)), name) for each, name in zip(answers.experts_EIK, experts))
+        pairs = zip(answers.experts_EIK, experts, strict=True)
+        best, one = max((_points(_gain(answers, each)), name) for each, name in pairs)
         raw_I, _ = plain(answers)
         worth = float(np.mean([valued.union_HI.mean() for _, valued in splits(answers)]))
         rows.append([suite, len(answers), one, best, _points(raw_I), 100 * worth])
