@@ -52,9 +52,14 @@ class Kernel:
         """The type with the widest steps among those in which the block is stored."""
         return max(self._dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
+    @property
+    def _alike(self) -> bool:
+        """Whether the ``eta`` rule says the same as ``exact``, so that masked shifts are the shifts themselves."""
+        return len(self._dtypes) == 1 and eta_is_exact(self._eta, self._dtype)
+
     def counts(self) -> Tally:
         """The block's tally without its products: which weights have changed."""
-        alike = len(self._dtypes) == 1 and eta_is_exact(self._eta, self._dtype)
+        alike = self._alike
         eta_EN, exact_EN, ulp_EN = self._flags_REN
         mark_beyond_a_step(self._models_EN, self._base_N, self._dtype, ulp_EN, eta_EN)
         np.not_equal(self._shift_EN.numpy(), 0, out=exact_EN)
@@ -73,7 +78,9 @@ class Kernel:
         """Every sum of the block; ``name`` and ``index`` say which it is, for the projection."""
         found = self.counts()
         signs_N = self._projection.signs(len(self._base_N), name, index)
-        signed_EN = torch.mul(self._shift_EN, self._mask_EN, out=self._part_EN).mul_(signs_N)
+        signed_EN = torch.mul(self._shift_EN, signs_N, out=self._part_EN)
+        if not self._alike:
+            signed_EN.mul_(self._mask_EN)
         found.sketch_EED += self._projection.within(signed_EN, self._mask_EN, name, index).numpy()
         found.dots_EE += (signed_EN @ signed_EN.T).numpy()  # every sign is squared
         found.squares_EE += (signed_EN.square_() @ self._mask_EN.T).numpy()
