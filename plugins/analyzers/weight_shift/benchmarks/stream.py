@@ -45,9 +45,7 @@ def main() -> None:
         _show("reading", plain, folders)
         _show("measuring", ours, folders)
         ratio = statistics.median(p / o for (p, _), (o, _) in zip(plain, ours, strict=True))
-        print(
-            f"{100 * ratio:.0f}% of the disk's rate (median over pairs); {_peak() - before:.0f} MB beyond the first run"
-        )
+        print(f"{100 * ratio:.0f}% of the disk's rate (median over pairs); {_peak() - before:.0f} MB")
 
 
 def _options() -> argparse.Namespace:
@@ -69,8 +67,8 @@ def read(folders: Mapping[str, Path]) -> None:
     """All weights in order, 8 MB at a time."""
     buffer = bytearray(8 << 20)
     for path in folders.values():
-        with (path / "model.safetensors").open("rb", buffering=0) as opened:
-            while opened.readinto(buffer):
+        with (path / "model.safetensors").open("rb", buffering=0) as file:
+            while file.readinto(buffer):
                 pass
 
 

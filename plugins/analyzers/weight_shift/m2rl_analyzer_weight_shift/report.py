@@ -16,7 +16,7 @@ from m2rl_analyzer_weight_shift.stream import survey
 from m2rl_analyzer_weight_shift.tally import Tally
 from m2rl_core.errors import DataError, nearest
 from m2rl_core.interfaces import Lab
-from m2rl_core.types import Findings, Table
+from m2rl_core.types import Figure, Findings, Table
 
 if TYPE_CHECKING:
     from m2rl_analyzer_weight_shift import WeightShift
@@ -32,19 +32,19 @@ def findings(lab: Lab, config: WeightShift.Config) -> Findings:
         found = survey(models, eta=config.eta, seed=config.seed, threads=threads)
         dtypes = [models.dtypes(model) for model in domains]
     other = found.places.get(None, Tally.zero(len(domains)))
-    shifts = Shifts(list(domains), {p: t for p, t in sorted(found.places.items(), key=str) if p is not None}, other)
+    known = sorted(place for place in found.places if place is not None)
+    shifts = Shifts(list(domains), {place: found.places[place] for place in known}, other)
     layer = _layer(shifts, config.layer)
     etas = [eta_for(tables.TYPICAL, histogram_B) for histogram_B in found.histogram_EB]
     return Findings(
         tables={"changed": tables.changed(shifts, dtypes, config.eta, etas), **_tables(shifts, layer)},
-        figures={"changed-by-layer": tables.by_layer(shifts)}
-        | {f"cosine-{part.lower()}": tables.heatmap(shifts, part, layer) for part in PARTS if shifts.pairs},
+        figures=_figures(shifts, layer),
         claims=claims(shifts, domains, config.reasoning),
     )
 
 
 def _tables(shifts: Shifts, layer: int) -> dict[str, Table]:
-    found = {"changed-by-type": tables.changed_by_type(shifts)}
+    found = {"changed-by-type": tables.changed_by_type(shifts), "changed-by-layer": tables.changed_by_layer(shifts)}
     if shifts.pairs:
         found |= {
             "jaccard-layer": tables.overlaps(shifts, layer),
@@ -52,6 +52,14 @@ def _tables(shifts: Shifts, layer: int) -> dict[str, Table]:
             "jaccard-by-rule": tables.overlaps_by_rule(shifts),
             "cosine": tables.angles(shifts, layer),
         }
+    return found
+
+
+def _figures(shifts: Shifts, layer: int) -> dict[str, Figure]:
+    found = {"changed-by-layer": tables.by_layer(shifts)}
+    if shifts.pairs:
+        found["jaccard-by-layer"] = tables.overlaps_by_layer(shifts)
+        found |= {f"cosine-{part.lower()}": tables.heatmap(shifts, part, layer) for part in PARTS}
     return found
 
 

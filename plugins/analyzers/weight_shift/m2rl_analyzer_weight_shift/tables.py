@@ -54,6 +54,18 @@ def changed_by_type(shifts: Shifts) -> Table:
     return Table("Changed weights by type [%], eta rule", ["model", *groups], rows)
 
 
+def changed_by_layer(shifts: Shifts) -> Table:
+    """Each model's share of changed weights in each weight type of each layer."""
+    rows: list[list[Cell]] = []
+    for layer in shifts.layers:
+        groups = [shifts.of([kind], layer) for kind in LABELS] + [shifts.of(layer=layer)]
+        by_group = [measures.shares(tallies) if tallies else None for tallies in groups]
+        for i, model in enumerate(shifts.models):
+            rows.append([model, layer, *(None if share_E is None else percent(share_E[i]) for share_E in by_group)])
+    columns = ["model", "layer", *LABELS.values(), "all of these"]
+    return Table("Changed weights by layer and type [%], eta rule", columns, rows)
+
+
 def overlaps(shifts: Shifts, layer: int | None) -> Table:
     """Table 5: the Jaccard overlap of every pair of models, by weight type, of one layer or of all."""
     groups = [shifts.of([kind], layer) for kind in LABELS]
@@ -119,6 +131,16 @@ def by_layer(shifts: Shifts) -> Figure:
     shares_LE = [measures.shares(shifts.of(layer=layer)) for layer in shifts.layers]
     series = {model: [percent(share_E[i]) for share_E in shares_LE] for i, model in enumerate(shifts.models)}
     return Figure("Changed weights by layer", "lines", list(shifts.layers), series, "layer", "changed [%]")
+
+
+def overlaps_by_layer(shifts: Shifts) -> Figure:
+    """The overlap along the layers, beside that of random masks; mean over pairs, all types of a layer together."""
+    series: dict[str, list[float | None]] = {}
+    for label, overlap in (("observed", measures.jaccard), ("random masks", measures.random_jaccard)):
+        found = [overlap(shifts.of(layer=layer)) for layer in shifts.layers]
+        series[label] = [number(float(np.mean([each[pair] for pair in shifts.pairs]))) for each in found]
+    title = "Jaccard overlap of changed weights by layer, mean over pairs"
+    return Figure(title, "lines", list(shifts.layers), series, "layer", "Jaccard")
 
 
 def number(value: float) -> float | None:

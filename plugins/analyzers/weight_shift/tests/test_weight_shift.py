@@ -131,8 +131,12 @@ def test_sparse_shifts_that_share_weights_and_direction(tmp_path: Path) -> None:
     assert overlap.statistic is not None
     assert overlap.statistic > 0.3
     assert claim(found, "Reasoning").verdict == "undecided", "no two domains are more alike here"
-    assert set(found.figures) == {"changed-by-layer", "cosine-attention", "cosine-ffn"}
+    assert set(found.figures) == {"changed-by-layer", "jaccard-by-layer", "cosine-attention", "cosine-ffn"}
     assert len(found.tables["jaccard"].rows) == 6 + 6 + 1
+    assert [row[:2] for row in found.tables["changed-by-layer"].rows[:5]] == [*([d, 0] for d in domains), ["math", 1]]
+    observed, chance = found.figures["jaccard-by-layer"].series.values()
+    assert len(observed) == 3
+    assert all(a is not None and b is not None and a > b + 0.3 for a, b in zip(observed, chance, strict=True))
 
 
 def test_independent_shifts_neither_overlap_nor_align(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_masks_that_hold_nearly_everything_are_called_uninformative(tmp_path: Pa
 def test_one_model_has_no_pairs(tmp_path: Path) -> None:
     models = trained(tmp_path, 0.2, 0.1)
     found = analyse(Folders({"base": models["base"], "math": models["math"]}))
-    assert set(found.tables) == {"changed", "changed-by-type"}
+    assert set(found.tables) == {"changed", "changed-by-type", "changed-by-layer"}
     assert claim(found, "same way").verdict == "not measurable"
 
 
