@@ -53,6 +53,7 @@ PUBLIC = {
     "seeding",
     "statistics",
     "types",
+    "weights",
 }
 """What a plugin may import."""
 

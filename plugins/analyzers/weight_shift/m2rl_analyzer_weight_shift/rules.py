@@ -1,0 +1,99 @@
+"""When a weight w of a model counts as changed from w₀ of the base; and how far apart the two are.
+
+``eta``
+    \\|w − w₀\\| > η·max(\\|w\\|, \\|w₀\\|), the paper's section 3.3. Neighbouring bfloat16 numbers lie at least 2⁻⁸
+    apart in this measure, so with the paper's η = 1e-3 it says the same as ``exact`` on bfloat16 checkpoints.
+``exact``
+    w ≠ w₀.
+``ulp``
+    w is neither w₀ nor one of its two neighbours in the type in which the checkpoints are stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from m2rl_analyzer_weight_shift.tally import BINS, Counts, Flags, Floats
+
+Integers = npt.NDArray[np.signedinteger[Any]]
+
+_INTEGERS = {2: torch.int16, 4: torch.int32}
+"""Bytes of a float type → integers of its width."""
+
+
+def eta_is_exact(eta: float, dtype: torch.dtype) -> bool:
+    """Whether numbers of ``dtype`` that differ at all differ by more than ``eta``, relative to the larger."""
+    return eta < torch.finfo(dtype).eps / 2
+
+
+def eta_mask(size_EN: Tensor, larger_EN: Tensor, eta: float, out: Tensor) -> None:
+    """The ``eta`` rule as 0 and 1, from \\|w − w₀\\| and max(\\|w\\|, \\|w₀\\|)."""
+    torch.mul(larger_EN, eta, out=out)
+    torch.gt(size_EN, out, out=out)
+
+
+def neighbours(base_N: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The numbers of ``dtype`` next below and next above each of ``base_N``, in float32."""
+    places_N = _places(base_N, dtype)
+    return _at(places_N - 1, dtype), _at(places_N + 1, dtype)
+
+
+def mark_beyond_a_step(models_EN: Tensor, base_N: Tensor, dtype: torch.dtype, out_EN: Flags, room_EN: Flags) -> None:
+    """The ``ulp`` rule, of float32 values in steps of ``dtype``; ``room_EN`` is overwritten too."""
+    below_N, above_N = (each.numpy() for each in neighbours(base_N, dtype))
+    np.greater(models_EN.numpy(), above_N, out=out_EN)
+    np.less(models_EN.numpy(), below_N, out=room_EN)
+    np.logical_or(out_EN, room_EN, out=out_EN)
+
+
+def _places(values: Tensor, dtype: torch.dtype) -> Integers:
+    """The place of each number among all of ``dtype`` in order; both zeros have place 0."""
+    bits: Integers = values.to(dtype).view(_INTEGERS[dtype.itemsize]).numpy()
+    sign = bits >> (8 * dtype.itemsize - 1)  # −1 for negative numbers: the magnitude is then negated
+    places: Integers = ((bits & np.iinfo(bits.dtype).max) ^ sign) - sign
+    return places
+
+
+def _at(places: Integers, dtype: torch.dtype) -> Tensor:
+    """The numbers at these places, in float32."""
+    sign = places >> (8 * dtype.itemsize - 1)
+    bits = ((places ^ sign) - sign) | (sign & np.iinfo(places.dtype).min)
+    return torch.from_numpy(bits).view(dtype).float()
+
+
+def pairs(flags_REN: Flags) -> Counts:
+    """How often two models' flags are both set, [R, E, E]; N is a multiple of 64."""
+    words = np.packbits(flags_REN, axis=-1).view(np.uint64)
+    both: Counts = np.bitwise_count(words[:, :, None] & words[:, None]).sum(-1, dtype=np.int64)
+    return both
+
+
+def histogram(changes_EN: Tensor) -> Floats:
+    """How often each relative change occurs, [E, BINS]: bin b holds those whose float32 bits begin with b."""
+    keys_EN = changes_EN.view(torch.int32) >> 16
+    return np.stack([torch.bincount(keys_N, minlength=BINS).double().numpy() for keys_N in keys_EN])
+
+
+def eta_for(share: float, histogram_B: Floats) -> float | None:
+    """The η above which a share of the weights changes, within the 0.8% that a bin is wide.
+
+    Returns:
+        ``None`` where fewer weights than that have changed at all.
+    """
+    beyond_B = np.cumsum(histogram_B[::-1])[::-1]  # weights in a bin or above it
+    wanted = share * beyond_B[0]
+    at = int(np.searchsorted(-beyond_B, -wanted, side="right")) - 1  # the last bin with that many
+    if at == 0:
+        return None
+    low, high = _edge(at), _edge(at + 1)
+    return low + (high - low) * float((beyond_B[at] - wanted) / histogram_B[at])
+
+
+def _edge(index: int) -> float:
+    """Where a bin begins."""
+    return float(np.array(index << 16, np.int32).view(np.float32))
