@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
+
 from m2rl_analyzer_policy_neighborhood import PolicyNeighborhood
 from m2rl_analyzer_policy_neighborhood.measure import Cell, Cells
 from m2rl_analyzer_policy_neighborhood.neighbors import asymmetric, counts, neighbors, pairs
-from pydantic import ValidationError
-
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
 from m2rl_core.statistics import Grid

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from m2rl_analyzer_policy_neighborhood import PolicyNeighborhood
-from m2rl_analyzer_policy_neighborhood.measure import measure
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from m2rl_analyzer_policy_neighborhood import PolicyNeighborhood
+from m2rl_analyzer_policy_neighborhood.measure import measure
 from m2rl_core.analyze import Laboratory
 from m2rl_core.config import AnalyzeStage, Study
 from m2rl_core.plugins import load_plugins

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2rl_analyzer_self_verification import SelfVerification
-from m2rl_analyzer_self_verification.judging import MODES
 from pydantic import ValidationError
 
+from m2rl_analyzer_self_verification import SelfVerification
+from m2rl_analyzer_self_verification.judging import MODES
 from m2rl_core.correlation import correlation
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab

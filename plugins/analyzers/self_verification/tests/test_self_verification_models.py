@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from m2rl_analyzer_self_verification import SelfVerification
 
+from m2rl_analyzer_self_verification import SelfVerification
 from m2rl_core.analyze import Laboratory
 from m2rl_core.config import AnalyzeStage, Study
 from m2rl_core.files import append_jsonl
