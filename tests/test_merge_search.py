@@ -40,9 +40,9 @@ def expert(*domains: str, **changes: Any) -> dict[str, Any]:
     return {"kind": "rl", "init": "sft", "domains": list(domains), "algorithm": "grpo", **changes}
 
 
-def study(experts: Sequence[str], search: Any, *, merger: Any = OWN, also: Sequence[str] = ()) -> Study:
+def study(experts: Sequence[str], search: Any, *, merger: Any = OWN, also: Sequence[str] = (), **more: Any) -> Study:
     """Experts of a domain each, their start from elsewhere, and one merge."""
-    merged = {"kind": "merge", "base": "sft", "experts": [*experts, *also], "merger": merger, "search": search}
+    merged = {"kind": "merge", "base": "sft", "experts": [*experts, *also], "merger": merger, "search": search, **more}
     stages = {"sft": {"kind": "model", "path": "."}, **{name: expert(name) for name in experts}, "merged": merged}
     domains = {name: "math" if name == "math" else {"use": "science"} for name in experts}
     given = {"name": "s", "model": {"dtype": "float32"}, "domains": domains, "stages": stages}
@@ -315,6 +315,15 @@ def test_what_the_merger_tells_is_told_of_the_chosen_settings(make_run: Callable
     assert last["chosen"] == "density=1.0"
     assert last["density/math"] > 0.9
     assert not [name for name in last if "=" in name]
+
+
+def test_evidence_is_gathered_once_for_all_candidates(make_run: Callable[..., StageRun[Any]]) -> None:
+    search = {"grid": {"ratio": [0.0, 0.5, 1.0]}, "samples": PROMPTS, "batch": 2}
+    run = make_run(experts=2, search=search, merger="regmean", evidence={"samples": 4})
+    *candidates, last = searched(run)
+    assert len(candidates) == 3 + (Space(run).default["ratio"] not in (0.0, 0.5, 1.0))
+    assert all(0 < line["kl"] for line in (*candidates, last))
+    assert sorted(path.name for path in (run.folder / "evidence").iterdir()) == ["math", "science"]
 
 
 @pytest.mark.parametrize(
