@@ -40,9 +40,9 @@ def expert(*domains: str, **changes: Any) -> dict[str, Any]:
     return {"kind": "rl", "init": "sft", "domains": list(domains), "algorithm": "grpo", **changes}
 
 
-def study(experts: Sequence[str], search: Any, *, merger: Any = OWN, also: Sequence[str] = ()) -> Study:
+def study(experts: Sequence[str], search: Any, *, merger: Any = OWN, also: Sequence[str] = (), **more: Any) -> Study:
     """Experts of a domain each, their start from elsewhere, and one merge."""
-    merged = {"kind": "merge", "base": "sft", "experts": [*experts, *also], "merger": merger, "search": search}
+    merged = {"kind": "merge", "base": "sft", "experts": [*experts, *also], "merger": merger, "search": search, **more}
     stages = {"sft": {"kind": "model", "path": "."}, **{name: expert(name) for name in experts}, "merged": merged}
     domains = {name: "math" if name == "math" else {"use": "science"} for name in experts}
     given = {"name": "s", "model": {"dtype": "float32"}, "domains": domains, "stages": stages}
@@ -291,6 +291,55 @@ def test_settings_of_a_part_are_reached_by_a_path() -> None:
     found = with_settings(use, {"density": 0.5, "then.density": 0.1, "then.scale": 2.0})
     assert found == {"use": "dare", "density": 0.5, "then": {"use": "ties", "density": 0.1, "scale": 2.0}}
     assert use["density"] == 0.2
+
+
+def test_settings_of_a_part_are_searched(make_run: Callable[..., StageRun[Any]]) -> None:
+    """The part's own defaults and the study's preset hold for all that the grid does not name."""
+    pytest.importorskip("optuna")
+    grid = {"rate": [0, 0.5], "then.scale": [1]}
+    merger = {"use": "dare", "preset": "released-code"}
+    run = make_run(search={"grid": grid, "samples": PROMPTS, "rounds": 1, "batch": 2}, merger=merger)
+    check_components(run.study, run.registry)
+    *candidates, last = searched(run)
+    shown = [line["settings"] for line in candidates]
+    assert shown[:3] == ["rate=0.2,then.scale=1.0", "rate=0.0,then.scale=1.0", "rate=0.5,then.scale=1.0"]
+    assert len(shown) == 5
+    assert last["chosen"] == "rate=0.0,then.scale=1.0"
+    assert last["kl"] == 0
+    assert weights(run.folder / "checkpoint") == weights(run.models["math"])
+
+
+def test_what_the_merger_tells_is_told_of_the_chosen_settings(make_run: Callable[..., StageRun[Any]]) -> None:
+    run = make_run(search={"grid": {"density": [1.0]}, "samples": PROMPTS}, merger={"use": "ties", "density": 0.1})
+    *_, last = searched(run)
+    assert last["chosen"] == "density=1.0"
+    assert last["density/math"] > 0.9
+    assert not [name for name in last if "=" in name]
+
+
+def test_evidence_is_gathered_once_for_all_candidates(make_run: Callable[..., StageRun[Any]]) -> None:
+    search = {"grid": {"ratio": [0.0, 0.5, 1.0]}, "samples": PROMPTS, "batch": 2}
+    run = make_run(experts=2, search=search, merger="regmean", evidence={"samples": 4})
+    *candidates, last = searched(run)
+    assert len(candidates) == 3 + (Space(run).default["ratio"] not in (0.0, 0.5, 1.0))
+    assert all(line["kl"] > 0 for line in (*candidates, last))
+    assert sorted(path.name for path in (run.folder / "evidence").iterdir()) == ["math", "science"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({"then.scael": [1.0]}, r"search\.grid\.then\.scael: unknown key\. Did you mean 'scale'\?"),
+        ({"then": ["ties", "task-arithmetic"]}, r"search\.grid\.then: names another merger.*'then\.scale'"),
+        ({"rate.scale": [1.0]}, r"search\.grid\.rate: "),
+    ],
+)
+def test_a_grid_that_a_part_does_not_take_is_refused(
+    make_run: Callable[..., StageRun[Any]], grid: Any, words: str
+) -> None:
+    run = make_run(search={"grid": grid}, merger="dare")
+    with pytest.raises(ConfigError, match=words):
+        check_components(run.study, run.registry)
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────

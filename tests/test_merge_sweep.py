@@ -19,8 +19,10 @@ from m2rl_core.testing import MergerContract, merge_tensors
 from m2rl_core.testing.family import family
 from m2rl_core.types import Block, Stats
 from m2rl_core.weights import stream_named
+from m2rl_merger_dare import Dare
 from m2rl_merger_sce import Sce
 from m2rl_merger_task_arithmetic import TaskArithmetic
+from m2rl_merger_ties import Ties
 
 SCALES = (0.0, 0.3, 1.0, 1.5)
 COUNTED: Counter[str] = Counter()
@@ -131,6 +133,32 @@ def test_a_sweep_reads_as_often_as_the_merger_that_reads_most(tmp_path: Path) ->
     assert read[-1] == (4 * weights, 4 * weights)
     assert [len(bundle.parts) for bundle in sweep._bundles] == [3, 2, 2]
     for name, member in sweep.members.items():
+        merge_models(member, base=base, experts=models, out=tmp_path / "alone" / name)
+        assert files(tmp_path / name) == files(tmp_path / "alone" / name)
+
+
+def dare(rate: float, scale: float) -> Dare:
+    config = Dare.Config(then={"use": "ties", "scale": scale}, rate=rate)
+    return Dare(config, then=Ties(Ties.Config(scale=scale)))
+
+
+@pytest.mark.parametrize(
+    ("members", "parts"),
+    [
+        ({f"{d} {s}": Ties(Ties.Config(density=d, scale=s)) for d in (0.2, 0.5) for s in (0.5, 1.0)}, 2),
+        ({f"{rate} {scale}": dare(rate, scale) for rate in (0.2, 0.8) for scale in (0.5, 1.0)}, 2),
+    ],
+    ids=["ties", "dare"],
+)
+def test_mergers_that_differ_in_scale_share_their_statistics(
+    tmp_path: Path, members: Mapping[str, Ties | Dare], parts: int
+) -> None:
+    models = family(tmp_path, 3)
+    base = models.pop("base")
+    sweep = Sweep(members)
+    assert [len(bundle.parts) for bundle in sweep._bundles] == [parts] * len(next(iter(members.values())).passes())
+    merge_models(sweep, base=base, experts=models, out={name: tmp_path / name for name in members}, threads=2)
+    for name, member in members.items():
         merge_models(member, base=base, experts=models, out=tmp_path / "alone" / name)
         assert files(tmp_path / name) == files(tmp_path / "alone" / name)
 

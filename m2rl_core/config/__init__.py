@@ -5,7 +5,15 @@ from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
 from m2rl_core.config.roles import combines, expert_domain, start_model
-from m2rl_core.config.search import SearchSection, grid_points, need_optuna, settings_label, with_settings
+from m2rl_core.config.search import (
+    SearchSection,
+    candidate,
+    grid_points,
+    need_optuna,
+    part_names,
+    settings_label,
+    with_settings,
+)
 from m2rl_core.config.sections import DomainSection, EvidenceSection, ModelSection, OptimSection, Section, Use
 from m2rl_core.config.stages import (
     AnalyzeStage,
@@ -46,6 +54,7 @@ __all__ = [
     "Use",
     "YamlFile",
     "anchor",
+    "candidate",
     "check_components",
     "check_experts",
     "check_references",
@@ -58,6 +67,7 @@ __all__ = [
     "local_path",
     "model_names",
     "need_optuna",
+    "part_names",
     "references",
     "schema",
     "settings",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from m2rl_core.composition import compose
 from m2rl_core.config.paths import local_path
 from m2rl_core.config.references import anchor, model_names
-from m2rl_core.config.search import grid_points, need_optuna, with_settings
+from m2rl_core.config.search import candidate, grid_points, need_optuna, part_names
 from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage
 from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
@@ -153,10 +153,14 @@ def _search(registry: Registry, stage: MergeStage, owner: str) -> None:
     """Check that the merger takes every point of the grid, and that there is a library for Bayesian rounds."""
     assert stage.search is not None
     found: list[M2rlError] = []
+    for part in part_names(registry, stage.merger, owner):
+        if part in stage.search.grid:
+            then = f"search the settings of one, as in '{part}.scale', and make a stage for each other"
+            found.append(ConfigError(f"{owner}.grid.{part}: names another merger, which is no setting", then=then))
     for point in grid_points(stage.search.grid):
         with _gathered(found):
-            merger = registry.create("merger", with_settings(stage.merger, point), f"{owner}.grid")
-            check_experts(merger, stage.experts, f"{owner}.grid")
+            use = candidate(registry, stage.merger, point, f"{owner}.grid")
+            check_experts(registry.create("merger", use, f"{owner}.grid"), stage.experts, f"{owner}.grid")
     with _gathered(found):
         if stage.search.rounds:
             need_optuna(f"{owner}.rounds")

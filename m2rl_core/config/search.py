@@ -12,8 +12,9 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from m2rl_core.config.sections import Section
 from m2rl_core.errors import UserError
+from m2rl_core.registry import Kind, Registry, Use, use_of
 
-__all__ = ["SearchSection", "grid_points", "need_optuna", "settings_label", "with_settings"]
+__all__ = ["SearchSection", "candidate", "grid_points", "need_optuna", "part_names", "settings_label", "with_settings"]
 
 Setting = bool | int | float | str | None | list[int | float]
 Settings = Mapping[str, Any]
@@ -56,6 +57,26 @@ def settings_label(settings: Settings) -> str:
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def part_names(registry: Registry, use: Use, owner: str) -> Mapping[str, Kind]:
+    """Settings of a merger that name another component → that component's kind."""
+    return getattr(registry.lookup("merger", use_of(use, owner)[0], owner).cls, "parts", {})
+
+
+def candidate(registry: Registry, use: Use, settings: Settings, owner: str) -> dict[str, Any]:
+    """A merger as a study says it, with some settings replaced; parts that it does not write are its own defaults.
+
+    Args:
+        owner: dotted path of ``use`` in the study, for messages.
+
+    Raises:
+        ComponentError, ConfigError: the study's merger is not there, or does not take its settings.
+    """
+    name, written = use_of(use, owner)
+    config = registry.configure("merger", use, owner)
+    parts = {part: getattr(config, part) for part in part_names(registry, use, owner)}
+    return with_settings({"use": name, **written, **parts}, settings)
 
 
 def with_settings(use: Settings, settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _settle(run: StageRun[MergeStage], space: Space, judge: Judge, trials: Trial
         said: dict[str, float | str] = {"chosen": settings_label(best), "candidates": len(trials.rows)}
         said |= {"kl": mean_distance(after), "kl_own": mean_distance(before)}
         said |= {"gain": gained.value, "gain_low": gained.low, "gain_high": gained.high}
-        run.log(len(trials.rows), {**said, **diagnostics})
+        run.log(len(trials.rows), {**said, **_of_output(diagnostics, settings_label(best), folders)})
         run.finish(lambda folder: _move(folders[settings_label(best)], folder))
         run.report(text=f"{settings_label(best)} of {len(trials.rows)} candidates")
 
@@ -134,6 +134,12 @@ def _judged(run: StageRun[MergeStage], judge: Judge, name: str, folder: Path, ha
     run.report(text=f"judging {name}")
     with run.clock("score"):
         return judge.distances(name, folder, half)
+
+
+def _of_output(diagnostics: Mapping[str, float], name: str, outputs: Iterable[str]) -> dict[str, float]:
+    """What a sweep has found of its inputs, and what its merger tells of one output."""
+    mine, others = f"{name}/", tuple(f"{other}/" for other in outputs if other != name)
+    return {key.removeprefix(mine): value for key, value in diagnostics.items() if not key.startswith(others)}
 
 
 def _move(source: Path, target: Path) -> None:

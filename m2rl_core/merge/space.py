@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from m2rl_core.config import MergeStage, SearchSection, grid_points, need_optuna, with_settings
+from m2rl_core.config import MergeStage, SearchSection, candidate, grid_points, need_optuna, part_names
 from m2rl_core.errors import ConfigError
 from m2rl_core.interfaces import Merger
 from m2rl_core.run import StageRun
@@ -91,14 +91,20 @@ class Space:
         return found
 
     def _use(self, settings: Settings) -> dict[str, Any]:
-        return with_settings(self._run.stage.merger, settings)
+        return candidate(self._run.registry, self._run.stage.merger, settings, self._owner)
 
     def _resolved(self, settings: Settings) -> Settings:
-        """The grid's settings as the merger's ``Config`` understands them; of a part, as they are written."""
+        """The grid's settings as the merger's ``Config`` understands them, and its parts'."""
         use = self._use(settings)
-        config = self._run.registry.configure("merger", use, self._owner).model_dump(mode="json")
-        found = {name: _below(use if "." in name else config, name) for name in self._section.grid}
+        found = {name: self._value(use, name) for name in self._section.grid}
         return {name: value for name, value in found.items() if value is not _NOWHERE}
+
+    def _value(self, use: Settings, path: str) -> Any:
+        registry, (name, _, below) = self._run.registry, path.partition(".")
+        value = registry.configure("merger", use, self._owner).model_dump(mode="json").get(name, _NOWHERE)
+        if below and name in part_names(registry, use, self._owner):
+            return self._value(value, below)
+        return _below(value, below) if below else value
 
     def _takes(self, settings: Settings) -> bool:
         """Whether the merger can be built with them: some settings exclude each other."""
@@ -129,9 +135,8 @@ class Space:
 _NOWHERE = object()
 
 
-def _below(config: Mapping[str, Any], path: str) -> Any:
-    """The value at a dotted path, or ``_NOWHERE``."""
-    value: Any = config
+def _below(value: Any, path: str) -> Any:
+    """The value at a dotted path of plain mappings, or ``_NOWHERE``."""
     for name in path.split("."):
         value = value.get(name, _NOWHERE) if isinstance(value, Mapping) else _NOWHERE
     return value
