@@ -145,5 +145,7 @@ def _measures(found: Diagnostics) -> dict[str, list[str]]:
         "changed": [f"{metrics[f'changed/{name}']:.1%}" for name in names],
     }
     cosines_EE = zip(names, found.survey.cosines_EE, strict=True)
-    cosines = {f"cosine with {name}": [f"{cosine:.3f}" for cosine in row_E] for name, row_E in cosines_EE}
+    cosines = {
+        f"cosine with {name}": [f"{round(cosine, 3) + 0.0:.3f}" for cosine in row_E] for name, row_E in cosines_EE
+    }
     return {"length": lengths, **shares, **cosines}
