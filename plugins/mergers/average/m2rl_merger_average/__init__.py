@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
 from m2rl_core.hookspecs import hookimpl
-from m2rl_core.interfaces import ComponentConfig, Merger
+from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ class Average(Merger):
 
     name: ClassVar[str] = "average"
     reference: ClassVar[str] = "the paper's section 3.2; model soups, https://arxiv.org/abs/2203.05482 section 2"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset({}, "Equal shares, as in the paper."),
+        "released-code": Preset({}, "Equal shares, as in the M2RL release. The same numbers as `paper`."),
+    }
     granularity = "block"
     needs_base = False
 

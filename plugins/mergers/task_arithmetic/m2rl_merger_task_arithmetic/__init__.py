@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from m2rl_core.hookspecs import hookimpl
-from m2rl_core.interfaces import ComponentConfig, Merger
+from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ class TaskArithmetic(Merger):
 
     name: ClassVar[str] = "task-arithmetic"
     reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2212.04089 section 2"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset({"scale": 1.0}, "λ = 1: the paper names none."),
+        "released-code": Preset({"scale": 1.0}, "What the M2RL release ran: λ = 1. The same numbers as `paper`."),
+    }
     granularity = "block"
     needs_base = True
 

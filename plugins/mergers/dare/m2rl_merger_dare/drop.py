@@ -1,0 +1,96 @@
+"""Drop and rescale: which entries of a task vector survive depends on the seed, the expert and their place alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from m2rl_core.interfaces import Pass
+from m2rl_core.seeding import derive
+from m2rl_core.types import Block, Stats
+
+Mask = np.typing.NDArray[np.bool_]
+
+RUN = 1 << 16
+"""Elements that one random stream serves, from a multiple of it on."""
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """How task vectors are thinned out."""
+
+    rate: float
+    rescale: Literal["expected", "l1", "none"]
+    seed: int
+
+    def __call__(self, block: Block, stats: Stats) -> Block:
+        """The block with experts that moved in a few places only, and further there."""
+        import torch
+
+        assert block.base is not None
+        factors_E = self._factors(len(block.experts_E), stats)
+        experts_E = torch.empty_like(block.experts_E)
+        for out, expert, name, factor in zip(experts_E, block.experts_E, block.names_E, factors_E, strict=True):
+            torch.sub(expert, block.base, out=out)
+            np.multiply(out.numpy(), self.kept(block, name), out=out.numpy())  # masks are faster there
+            out.mul_(factor).add_(block.base)
+        return replace(block, experts_E=experts_E)
+
+    def kept(self, block: Block, expert: str) -> Mask:
+        """Which entries survive, of ``block.shape``."""
+        first, size = block.offset, block.experts_E[0].numel()
+        runs = [self._run(expert, block.name, run) for run in range(first // RUN, -(-(first + size) // RUN))]
+        start = first % RUN
+        return np.concatenate(runs)[start : start + size].reshape(block.shape)
+
+    def _run(self, expert: str, tensor: str, run: int) -> Mask:
+        """Of one random stream: an entry survives where its 32 random bits reach the rate."""
+        bits = np.random.SFC64(derive(self.seed, "dare", expert, tensor, run)).random_raw(RUN // 2)
+        kept: Mask = bits.view(np.uint32) >= round(self.rate * 2**32)
+        return kept
+
+    def _factors(self, experts: int, stats: Stats) -> list[float]:
+        """What the survivors of each expert are multiplied with."""
+        if self.rescale == "l1":
+            sums: list[tuple[float, float]] = stats[Norms.name]
+            return [before / after if after else 1.0 for before, after in sums]
+        return [1.0 if self.rescale == "none" else 1.0 / (1.0 - self.rate)] * experts
+
+
+@dataclass
+class Norms:
+    """L1 norms of a tensor's task vectors before and after the drop, float64; a reading of its own."""
+
+    dropping: Dropping
+    name: str = "norms of dare"
+    scope: Literal["model", "tensor"] = "tensor"
+
+    def measure(self, block: Block, stats: Stats) -> list[tuple[float, float]]:
+        found = []
+        for delta, name in zip(block.deltas_E, block.names_E, strict=True):
+            sizes = delta.abs_().double().numpy()
+            found.append((float(sizes.sum()), float(sizes.sum(where=self.dropping.kept(block, name)))))
+        return found
+
+    def combine(self, left: list[tuple[float, float]], right: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(a + c, b + d) for (a, b), (c, d) in zip(left, right, strict=True)]
+
+
+@dataclass
+class Thinned:
+    """Another merger's pass, which sees experts after the drop."""
+
+    inner: Pass
+    dropping: Dropping
+
+    def __post_init__(self) -> None:
+        self.name: str = self.inner.name
+        self.scope: Literal["model", "tensor"] = self.inner.scope
+
+    def measure(self, block: Block, stats: Stats) -> Any:
+        return self.inner.measure(self.dropping(block, stats), stats)
+
+    def combine(self, left: Any, right: Any) -> Any:
+        return self.inner.combine(left, right)

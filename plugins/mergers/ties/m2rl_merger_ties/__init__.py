@@ -1,0 +1,150 @@
+"""TIES: trim task vectors to their largest entries, elect a sign for each weight, and average those that agree.
+
+With task vectors δᵢ = xᵢ − b, of which δ̂ᵢ keeps the entries whose magnitude reaches the expert's threshold:
+
+    γ = sign(Σ wᵢ δ̂ᵢ)
+    merged = b + λ Σ wᵢ δ̂ᵢ / Σ wᵢ,  both sums over the experts with sign(δ̂ᵢ) = γ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from m2rl_core.hookspecs import hookimpl
+from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.types import Block, Stats
+from m2rl_merger_ties.trim import CountHigh, CountLow, Low, Rule, Scope, Semantics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TINY = 1e-38
+
+
+class Ties(Merger):
+    """Four readings; three where a tensor or mergekit's rule decides about cancellations."""
+
+    name: ClassVar[str] = "ties"
+    reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2306.01708 section 4"
+    granularity = "block"
+    needs_base = True
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            {"density": 0.2, "scope": "model", "semantics": "original", "scale": 1.0},
+            "The share that is kept and λ are the release's, since the paper names neither; the trim is over the whole "
+            "model, as in the method's own paper. These are the defaults.",
+        ),
+        "released-code": Preset(
+            {"density": 0.2, "scope": "model", "semantics": "original", "scale": 1.0},
+            "What the M2RL release ran: a mask rate of 0.8 over the whole model, λ = 1. The same numbers as `paper`.",
+        ),
+    }
+
+    class Config(ComponentConfig):
+        density: float = Field(0.2, gt=0.0, le=1.0)
+        """Share of each task vector's entries that is kept, those with the largest magnitudes. Paper silent; the
+        released code's value, and that of the method's paper."""
+        scale: float = 1.0
+        """λ. Paper silent; the released code's value."""
+        weights: list[float] | None = None
+        """A positive factor for each expert, in their order, before signs are elected. Default: 1 each."""
+        scope: Scope = "model"
+        """What the share is of: ``model``, as in the method's paper, or each ``tensor`` by itself, as in mergekit."""
+        semantics: Semantics = "original"
+        """Of entries that cancel exactly, and of the rank of the threshold. ``original``: the sign that most weights
+        of the scope have; rank ⌊n·(1−density)⌋ from below. ``mergekit``: plus; rank max(1, ⌊n·density⌋) from above."""
+        aggregate: Literal["mean", "sum"] = "mean"
+        """Of the entries that agree. ``sum`` is what mergekit's dare_ties does."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def check(self, experts: Sequence[str]) -> None:
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one positive factor per expert."""
+        weights = self._weights(len(experts))
+        if len(weights) != len(experts):
+            raise ValueError(f"{len(weights)} weights for {len(experts)} experts")
+        if min(weights) <= 0:
+            raise ValueError(f"weights must be positive, and one is {min(weights)}: it would elect the wrong sign")
+
+    def passes(self) -> Sequence[Pass]:
+        config = self.config
+        trim: list[Pass] = [CountHigh(Rule(config.density, config.semantics), config.scope), CountLow(config.scope)]
+        return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
+
+    def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """Sums one expert after another, so that no weight depends on the block around it."""
+        import torch
+
+        assert block.base is not None
+        weights = self._weights(len(block.experts_E))
+        side = _elected(_summed(trimmed(block, stats, weights)), stats.get(Majority.name, 0))
+        total, share = torch.zeros_like(side), torch.zeros_like(side)
+        for delta, weight in zip(trimmed(block, stats, weights), weights, strict=True):
+            agreeing = delta.mul_(side).clamp_(min=0.0)  # magnitudes of what agrees
+            total += agreeing
+            share += agreeing.sign_().mul_(weight)
+        if self.config.aggregate == "mean":
+            total.div_(share.clamp_(min=_TINY))
+        return [total.mul_(side).mul_(self.config.scale).add_(block.base)]
+
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """``density/EXPERT``: the share of its entries that survived the trim, zeros left out."""
+        low: Low = stats[CountLow.name]
+        return {f"density/{name}": found for name, found in zip(experts, low.densities_E, strict=True)}
+
+    def _weights(self, experts: int) -> Sequence[float]:
+        return [1.0] * experts if self.config.weights is None else self.config.weights
+
+
+def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Tensor]:
+    """The experts' task vectors, weighted, without their small entries; one at a time."""
+    from torch.nn.functional import hardshrink
+
+    assert block.base is not None
+    low: Low = stats[CountLow.name]
+    for expert, below, weight in zip(block.experts_E, low.below_E, weights, strict=True):
+        delta = expert - block.base
+        if below > 0.0:
+            delta = hardshrink(delta, below)  # keeps what is larger; a tenth of the time of a comparison and a product
+        yield delta if weight == 1.0 else delta.mul_(weight)
+
+
+def _summed(deltas: Iterator[Tensor]) -> Tensor:
+    total = next(deltas)
+    for delta in deltas:
+        total += delta
+    return total
+
+
+def _elected(total: Tensor, majority: int) -> Tensor:
+    """Signs, ±1; those of sums that are exactly zero follow the majority, or are positive where there is none."""
+    positive = total > 0 if majority < 0 else total >= 0
+    return positive.float().mul_(2.0).sub_(1.0)
+
+
+@dataclass
+class Majority:
+    """How many more weights go up than down, of all whose trimmed task vectors do not cancel; a third reading."""
+
+    scope: Scope
+    weights: tuple[float, ...]
+    name: str = "majority"
+
+    def measure(self, block: Block, stats: Stats) -> int:
+        import torch
+
+        weights = self.weights or (1.0,) * len(block.experts_E)
+        return int(_summed(trimmed(block, stats, weights)).sign_().sum(dtype=torch.float64).item())
+
+    def combine(self, left: int, right: int) -> int:
+        return left + right
+
+
+@hookimpl
+def m2rl_mergers() -> Iterable[type[Merger]]:
+    return [Ties]
