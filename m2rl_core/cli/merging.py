@@ -87,9 +87,14 @@ def _from_options(merger: dict[str, Any], base: Path | None, experts: Sequence[s
             raise typer.BadParameter(f"'{text}' should read NAME=DIR", param_hint="--expert")
         if name in folders:
             raise typer.BadParameter(f"'{name}' is there twice", param_hint="--expert")
-        folders[name] = folder
-    recipe = Recipe(merger=merger, base=None if base is None else str(base), experts=folders, dtype=dtype)
+        folders[name] = _absolute(Path(folder))
+    recipe = Recipe(merger=merger, base=None if base is None else _absolute(base), experts=folders, dtype=dtype)
     return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+
+
+def _absolute(folder: Path) -> str:
+    """So that the recipe on the card means the same from anywhere; no shell knows ``~`` behind ``NAME=``."""
+    return str(folder.expanduser().absolute())
 
 
 def _merged(loaded: Loaded, out: Path, threads: int | None) -> Diagnostics:
