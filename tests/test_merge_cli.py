@@ -96,6 +96,7 @@ def test_presets_and_what_the_merger_tells(models: Path, install: Callable[..., 
     header, row = ([line for line in result.stdout.splitlines() if said in line] for said in ("expert ", " math "))
     assert header[0].split()[-1] == "kept"
     assert row[-1].split()[-1] == "0.5"
+    assert f"base: {models / 'base'}\n" in (models / "out" / "README.md").read_text()
     card = (models / "out" / "README.md").read_text()
     for said in ("share: 0.25", "seed: 0", "These are the settings of preset `paper`: As printed.", "| taken | 1 |"):
         assert said in card
@@ -249,7 +250,7 @@ main()
 
 def test_an_interrupt_leaves_nothing(models: Path) -> None:
     before = listed(models)
-    command = [sys.executable, "-c", INTERRUPTED, "--method", "average", *GIVEN, "--out", "out"]
+    command = [sys.executable, "-c", INTERRUPTED, "--method", "average", *GIVEN, "--out", "new/er/out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "Interrupted; nothing was left behind.\n"

@@ -273,6 +273,18 @@ def test_an_expert_of_a_coarser_type_than_the_base(recipe: Path) -> None:
     assert "of expert 'math' is stored as torch.bfloat16, that of the base as torch.float32" in found.warnings[0]
 
 
+@pytest.mark.parametrize("names", [("math", "science"), ("science", "math")])
+def test_without_a_base_the_first_expert_gives_the_files(recipe: Path, names: tuple[str, str]) -> None:
+    to_template(recipe.parent / "models" / "math")
+    experts = "".join(f"  {name}: models/{name}\n" for name in names)
+    recipe.write_text(f"merger: average\nexperts:\n{experts}")
+    found = merge_recipe(load_recipe(recipe), load_plugins(), out=recipe.parent / "out")
+    assert f"'{names[1]}' has another chat template than expert '{names[0]}'" in found.warnings[0]
+    wanted = (recipe.parent / "models" / names[0] / "chat_template.jinja").read_text()
+    assert (recipe.parent / "out" / "chat_template.jinja").read_text() == wanted
+    assert (recipe.parent / "out" / "generation_config.json").exists()
+
+
 def test_relatives_cause_no_remark(recipe: Path) -> None:
     assert not merge_recipe(load_recipe(recipe), load_plugins(), out=recipe.parent / "out").warnings
 

@@ -87,9 +87,14 @@ def _from_options(merger: dict[str, Any], base: Path | None, experts: Sequence[s
             raise typer.BadParameter(f"'{text}' should read NAME=DIR", param_hint="--expert")
         if name in folders:
             raise typer.BadParameter(f"'{name}' is there twice", param_hint="--expert")
-        folders[name] = folder
-    recipe = Recipe(merger=merger, base=None if base is None else str(base), experts=folders, dtype=dtype)
+        folders[name] = _absolute(Path(folder))
+    recipe = Recipe(merger=merger, base=None if base is None else _absolute(base), experts=folders, dtype=dtype)
     return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+
+
+def _absolute(folder: Path) -> str:
+    """So that the recipe on the card means the same from anywhere; no shell knows ``~`` behind ``NAME=``."""
+    return str(folder.expanduser().absolute())
 
 
 def _merged(loaded: Loaded, out: Path, threads: int | None) -> Diagnostics:
@@ -145,5 +150,7 @@ def _measures(found: Diagnostics) -> dict[str, list[str]]:
         "changed": [f"{metrics[f'changed/{name}']:.1%}" for name in names],
     }
     cosines_EE = zip(names, found.survey.cosines_EE, strict=True)
-    cosines = {f"cosine with {name}": [f"{cosine:.3f}" for cosine in row_E] for name, row_E in cosines_EE}
+    cosines = {
+        f"cosine with {name}": [f"{round(cosine, 3) + 0.0:.3f}" for cosine in row_E] for name, row_E in cosines_EE
+    }
     return {"length": lengths, **shares, **cosines}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -65,7 +65,21 @@ def merge_models(
     with prepared(merger, base, experts, dtype, threads, report, evidence, parts) as job, ExitStack() as stack:
         for folder in folders.values():
             job.need_room(folder)
+            stack.enter_context(_new_parents_go(folder))
         return job.write({name: stack.enter_context(atomic_folder(folder)) for name, folder in folders.items()})
+
+
+@contextmanager
+def _new_parents_go(folder: Path) -> Iterator[None]:
+    """Where the block fails, remove the folders above ``folder`` that were not there before it."""
+    missing = [parent for parent in folder.absolute().parents if not parent.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody else may have put something there
+            for parent in missing:
+                parent.rmdir()
+        raise
 
 
 @contextmanager

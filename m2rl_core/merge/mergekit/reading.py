@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from m2rl_core.config import YamlFile
-from m2rl_core.errors import nearest
+from m2rl_core.errors import ConfigError, nearest
 from m2rl_core.merge.mergekit.file import Depths, MergekitFile, Settings, value_at, varies
 from m2rl_core.merge.mergekit.methods import METHODS, At, Merger, UnmappedError
 from m2rl_core.merge.mergekit.notes import notes
@@ -173,7 +173,7 @@ class _Reading:
             where = f" (at '{tensor}')" if tensor else ""
             raise self._refusal(error.key, f"{error}{where}.", [each.given for each in self.experts]) from None
 
-    def _refusal(self, key: str, text: str, own: Sequence[_Given]) -> Exception:
+    def _refusal(self, key: str, text: str, own: Sequence[_Given]) -> ConfigError:
         """Where ``key`` is said, or else could have been."""
         places = [given.keys for given in [*own, *self.shared] if key in given.settings]
         missing = own[0].keys if len(own) == 1 and own[0].keys else ("parameters",)
