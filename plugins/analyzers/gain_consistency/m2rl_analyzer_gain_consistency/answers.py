@@ -12,7 +12,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 FEWEST = 4
-"""Verdicts that a prompt needs from each model: two halves, each with a part to choose on and a part to value."""
+"""Verdicts of every model that noise can be corrected with: two halves, each with a part to choose on and a part to
+value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def enough(self) -> Answers:
+        """Only the prompts of which every model has :data:`FEWEST` verdicts."""
+        arrays = (self.base_IK, *self.experts_EIK, self.arm_IK)
+        known_I = np.all([np.isfinite(each).sum(1) >= FEWEST for each in arrays], axis=0)
+        prompts = [prompt for prompt, known in zip(self.prompts, known_I, strict=True) if known]
+        return Answers(prompts, self.base_IK[known_I], [e[known_I] for e in self.experts_EIK], self.arm_IK[known_I])
 
 
 def rewards(records: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -44,9 +53,9 @@ def aligned(
     experts: Sequence[Mapping[str, Sequence[float]]],
     arm: Mapping[str, Sequence[float]],
 ) -> Answers:
-    """Rewards by prompt of all models as arrays, of prompts with enough verdicts everywhere, in the base's order."""
+    """Rewards by prompt of all models as arrays, of prompts with a verdict everywhere, in the base's order."""
     everyone = [base, *experts, arm]
-    prompts = [p for p in base if all(len(each.get(p, ())) >= FEWEST for each in everyone)]
+    prompts = [p for p in base if all(each.get(p) for each in everyone)]
     arrays = [_array([each[p] for p in prompts]) for each in everyone]
     return Answers(prompts, arrays[0], arrays[1:-1], arrays[-1])
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from m2rl_analyzer_gain_consistency.answers import Floats
+from m2rl_analyzer_gain_consistency.answers import FEWEST, Floats
 from m2rl_analyzer_gain_consistency.consistency import Consistency
 from m2rl_analyzer_gain_consistency.tables import Results
 from m2rl_core.statistics import Estimate, summarise
@@ -20,23 +20,31 @@ from m2rl_core.types import Claim
 SECTION = "3.5"
 MATH = "math"
 
+OVERLAP = "Combined models gain on the prompts on which the experts gain, more than by chance."
+MATH_FIRST = "Gains are most consistent in math."
+EMERGENT = "Outside math, combined models also gain where no expert does."
+MERGING = "Merged models' gains are more consistent with the experts' than those of mixed and distilled models."
+
 Verdict = Literal["holds", "fails", "undecided", "not measurable"]
 
 
 def claims(results: Results) -> list[Claim]:
+    """All of them."""
+    if results.found and not any(each.corrected_prompts for each in results.found.values()):
+        why = f"noise cannot be told from gains: no prompt has {FEWEST} samples of every model"
+        return [_unmeasured(statement, why) for statement in (OVERLAP, MATH_FIRST, EMERGENT, MERGING)]
     return [_overlap(results), _math(results), _emergent(results), _merging(results)]
 
 
 def _overlap(results: Results) -> Claim:
-    statement = "Combined models gain on the prompts on which the experts gain, more than by chance."
     found = {arm: _excess([results.found[s, arm] for s in results.suites if (s, arm) in results.found])
              for arm in results.arms}  # fmt: skip
     known = {arm: each for arm, each in found.items() if np.isfinite(each.value)}
     if not known:
-        return _unmeasured(statement, "no arm and the union both gain on a suite")
+        return _unmeasured(OVERLAP, "no arm and the union both gain on a suite")
     lowest = min(known, key=lambda arm: known[arm].value)
     note = f"cosine of halves minus that of equally hard prompts in random order, mean over suites; {lowest} is lowest"
-    return _claim(statement, known[lowest], _all_above(known.values(), 0.0), note)
+    return _claim(OVERLAP, known[lowest], _all_above(known.values(), 0.0), note)
 
 
 def _excess(found: Sequence[Consistency]) -> Estimate:
@@ -50,38 +58,35 @@ def _excess(found: Sequence[Consistency]) -> Estimate:
 
 
 def _math(results: Results) -> Claim:
-    statement = "Gains are most consistent in math."
     domains = dict.fromkeys(results.suites.values())
     means = {domain: _over(results, [s for s, d in results.suites.items() if d == domain]) for domain in domains}
     known = {domain: each for domain, each in means.items() if np.isfinite(each[0])}
     if MATH not in known or len(known) < 2:
-        return _unmeasured(statement, f"needs measurable gains in domain '{MATH}' and in another")
+        return _unmeasured(MATH_FIRST, f"needs measurable gains in domain '{MATH}' and in another")
     gaps = {domain: _difference(known[MATH], each) for domain, each in known.items() if domain != MATH}
     closest = min(gaps, key=lambda domain: gaps[domain].value)
     note = f"corrected cosine, math minus {closest}, mean over arms"
-    return _claim(statement, gaps[closest], _all_above(gaps.values(), 0.0), note)
+    return _claim(MATH_FIRST, gaps[closest], _all_above(gaps.values(), 0.0), note)
 
 
 def _emergent(results: Results) -> Claim:
-    statement = "Outside math, combined models also gain where no expert does."
     value, draws = _over(results, [suite for suite, domain in results.suites.items() if domain != MATH])
     if not np.isfinite(value):
-        return _unmeasured(statement, "no measurable gains outside math")
+        return _unmeasured(EMERGENT, "no measurable gains outside math")
     gap = summarise(1 - value, 1 - draws)
-    return _claim(statement, gap, _all_above([gap], 0.0), "1 minus the corrected cosine, mean over arms and suites")
+    return _claim(EMERGENT, gap, _all_above([gap], 0.0), "1 minus the corrected cosine, mean over arms and suites")
 
 
 def _merging(results: Results) -> Claim:
-    statement = "Merged models' gains are more consistent with the experts' than those of mixed and distilled models."
     ways = dict.fromkeys(results.arms.values())
     by_way = {way: _over(results, results.suites, [a for a, w in results.arms.items() if w == way]) for way in ways}
     known = {way: each for way, each in by_way.items() if np.isfinite(each[0])}
     if "merge" not in known or len(known) < 2:
-        return _unmeasured(statement, "needs measurable gains of a merged model and of a mixed or distilled one")
+        return _unmeasured(MERGING, "needs measurable gains of a merged model and of a mixed or distilled one")
     gaps = {way: _difference(known["merge"], each) for way, each in known.items() if way != "merge"}
     closest = min(gaps, key=lambda way: gaps[way].value)
     note = f"corrected cosine, merge minus {closest}, mean over suites and models"
-    return _claim(statement, gaps[closest], _all_above(gaps.values(), 0.0), note)
+    return _claim(MERGING, gaps[closest], _all_above(gaps.values(), 0.0), note)
 
 
 def _over(results: Results, suites: Iterable[str], arms: Iterable[str] | None = None) -> tuple[float, Floats]:

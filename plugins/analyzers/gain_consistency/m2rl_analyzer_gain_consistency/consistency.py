@@ -8,16 +8,20 @@ import numpy as np
 
 from m2rl_analyzer_gain_consistency.answers import Answers, Floats
 from m2rl_analyzer_gain_consistency.gains import Gains, plain, splits
-from m2rl_analyzer_gain_consistency.null import Null, permuted
+from m2rl_analyzer_gain_consistency.null import PERMUTATIONS, Null, permuted
 from m2rl_core.seeding import derive
 from m2rl_core.statistics import RESAMPLES
+
+FEWEST_PROMPTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """Of one arm on one suite. All cosines; NaN where a vector is zero."""
+    """Cosines of one arm on one suite; NaN where a vector is zero, and but for the paper's with too few samples."""
 
     prompts: int
+    corrected_prompts: int
+    """Those with samples enough for all but the paper's."""
     paper: float
     """Of the gain vectors of all samples, as in Figure 5."""
     halves: float
@@ -40,19 +44,38 @@ def consistency(answers: Answers, *names: str) -> Consistency:
     The corrected cosine is that of the vectors' expectations over draws of samples: products of vectors from different
     halves have no noise in expectation, in its numerator as in its denominator.
     """
-    union_I, arm_I = plain(answers)
-    pairs = splits(answers)
+    enough = answers.enough
+    pairs = splits(enough) if len(enough) >= FEWEST_PROMPTS else []
+    if not pairs:
+        return _uncorrected(answers)
     rectified, products_3I = [each for each, _ in pairs], _products([each for _, each in pairs])
-    base_I = np.nanmean(answers.base_IK, axis=1)
+    base_I = np.nanmean(enough.base_IK, axis=1)
     return Consistency(
         prompts=len(answers),
-        paper=cosine(union_I, arm_I),
+        corrected_prompts=len(enough),
+        paper=cosine(*plain(answers)),
         halves=_mean([cosine(g.union_HI[h], g.arm_HI[1 - h]) for g in rectified for h in (0, 1)]),
         ceiling=_ceiling(rectified),
         corrected=float(_ratio(products_3I.sum(1))),
-        draws=_ratio(products_3I @ _resample(len(answers), *names).T),
-        null=permuted(rectified, np.zeros(len(answers)), *names),
+        draws=_ratio(products_3I @ _resample(len(enough), *names).T),
+        null=permuted(rectified, np.zeros(len(enough)), *names),
         level_null=permuted(rectified, np.round(4 * base_I), *names),
+    )
+
+
+def _uncorrected(answers: Answers) -> Consistency:
+    """With samples enough for the paper's cosine alone."""
+    unknown, nothing = float("nan"), Null(np.full(PERMUTATIONS, np.nan))
+    return Consistency(
+        prompts=len(answers),
+        corrected_prompts=0,
+        paper=cosine(*plain(answers)),
+        halves=unknown,
+        ceiling=unknown,
+        corrected=unknown,
+        draws=np.empty(0),
+        null=nothing,
+        level_null=nothing,
     )
 
 

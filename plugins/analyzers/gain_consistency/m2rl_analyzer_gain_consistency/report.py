@@ -17,8 +17,6 @@ from m2rl_core.types import Findings
 if TYPE_CHECKING:
     from m2rl_analyzer_gain_consistency import GainConsistency
 
-FEWEST_PROMPTS = 2
-
 Scores = Mapping[str, Sequence[Mapping[str, Any]]]
 """Suite → records."""
 
@@ -78,14 +76,14 @@ def _measured(
         for arm, scores in combined.items():
             if suite in scores:
                 answers = _answers(suite, ours, theirs, scores)
-                if len(answers) >= FEWEST_PROMPTS:
+                if answers.prompts:
                     yield (suite, arm), consistency(answers, suite, arm)
 
 
 def _unions(suites: Mapping[str, str], ours: Scores, theirs: Sequence[Scores]) -> Iterator[tuple[str, Answers]]:
     for suite in suites:
         answers = _answers(suite, ours, theirs, ours)
-        if len(answers) >= FEWEST_PROMPTS:
+        if answers.prompts:
             yield suite, answers
 
 

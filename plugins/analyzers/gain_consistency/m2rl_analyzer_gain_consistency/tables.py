@@ -20,6 +20,7 @@ COLUMNS = [
     "model",
     "arm",
     "prompts",
+    "with 4 samples",
     "cosine (the paper's)",
     "corrected",
     "corrected, low",
@@ -54,7 +55,7 @@ def consistencies(results: Results) -> Table:
         "Cosine of an arm's gains with the union of the experts' gains. Corrected: without the noise of samples, with "
         "a 95% interval over prompts; 1 is perfect. Cosine of halves: of vectors that share no samples; the ceiling is "
         "what it could reach. By chance: the same with prompts in random order, any or equally hard ones; p is of the "
-        "latter."
+        "latter. All but the first cosine need prompts with 4 samples of every model."
     )
     return Table("Gain consistency with the union of the experts", COLUMNS, rows, note)
 
@@ -63,7 +64,7 @@ def _cells(one: Consistency) -> list[Cell]:
     interval = summarise(one.corrected, one.draws)
     values = [one.paper, one.corrected, interval.low, interval.high, one.halves, one.ceiling]
     chance = [one.null.mean, one.level_null.mean, one.level_null.p(one.halves)]
-    return [one.prompts, *map(number, values + chance)]
+    return [one.prompts, one.corrected_prompts, *map(number, values + chance)]
 
 
 def bars(results: Results, what: str, title: str) -> Figure:
@@ -85,11 +86,17 @@ def unions(experts: Sequence[str], by_suite: Mapping[str, Answers]) -> Table:
         pairs = zip(answers.experts_EIK, experts, strict=True)
         best, one = max((_points(_gain(answers, each)), name) for each, name in pairs)
         raw_I, _ = plain(answers)
-        worth = float(np.mean([valued.union_HI.mean() for _, valued in splits(answers)]))
-        rows.append([suite, len(answers), one, best, _points(raw_I), 100 * worth])
+        rows.append([suite, len(answers), one, best, _points(raw_I), _worth(answers.enough)])
     columns = ["suite", "prompts", "best expert", "its gain", "union", "union, valued on other samples"]
     note = "Points over the base, mean over prompts. A union that is valued on the samples that chose it is too good."
     return Table("Gains of the experts' union", columns, rows, note)
+
+
+def _worth(answers: Answers) -> float | None:
+    """What the union gains where choices are valued on other samples than they are made on, in points."""
+    if not answers.prompts:
+        return None
+    return 100 * float(np.mean([valued.union_HI.mean() for _, valued in splits(answers)]))
 
 
 def _gain(answers: Answers, model_IK: Floats) -> Floats:

@@ -64,9 +64,12 @@ def test_failed_verdicts_and_prompts_with_too_few_are_left_out() -> None:
     def records(prompt: str, *values: float | None) -> list[dict[str, Any]]:
         return [{"prompt": prompt, "reward": value} for value in values]
 
-    full = rewards(records("a", 1, 0, 1, 1) + records("b", 0, 0, 0, 0) + records("c", 1, 1, 1, 1))
+    full = rewards(records("a", 1, 0, 1, 1) + records("b", 0, 0, 0, 0) + records("c", 1, 1, 1, 1) + records("d", 1))
     holes = rewards(records("c", 1, None, 0, 1, 1) + records("a", None, 0, 1, 1) + records("b", 0, 1, 1, 1, 0, 1))
-    found = aligned(full, [full, full], holes)
+    holes |= rewards(records("d", None))
+    some = aligned(full, [full, full], holes)
+    assert some.prompts == ["a", "b", "c"]
+    found = some.enough
     assert found.prompts == ["b", "c"]
     assert np.nansum(found.arm_IK, axis=1).tolist() == [4, 3]
     assert np.isnan(found.arm_IK).sum() == 2
@@ -247,9 +250,9 @@ def test_a_study_whose_truth_is_known(tmp_path: Path) -> None:
     found = analyse(study(tmp_path, 200, 32))
     rows = {(row[0], row[1]): row for row in found.tables["gain-consistency"].rows}
     assert set(rows) == {(suite, arm) for suite in ("aime", "lcb") for arm in ("multi", "ties", "opd")}
-    assert rows["lcb", "opd"][3:] == [None] * 10, "not evaluated: shown as missing"
-    assert rows["lcb", "ties"][5] == pytest.approx(1, abs=0.1)
-    low = rows["lcb", "multi"][7]
+    assert rows["lcb", "opd"][3:] == [None] * 11, "not evaluated: shown as missing"
+    assert rows["lcb", "ties"][6] == pytest.approx(1, abs=0.1)
+    low = rows["lcb", "multi"][8]
     assert isinstance(low, float)
     assert low < 0.7
     assert found.figures["gain-consistency"].series["opd"] == [None, None]
@@ -264,6 +267,18 @@ def test_a_study_whose_truth_is_known(tmp_path: Path) -> None:
     assert isinstance(union[4], float)
     assert isinstance(union[5], float)
     assert union[4] > union[5] > 0
+
+
+def test_one_sample_per_prompt_gives_the_papers_cosine_alone(tmp_path: Path) -> None:
+    found = analyse(study(tmp_path, k=1))
+    [first, *_] = found.tables["gain-consistency"].rows
+    assert first[3:5] == [40, 0]
+    assert isinstance(first[5], float)
+    assert first[6:] == [None] * 8
+    assert {(each.verdict, "no prompt has 4 samples" in each.note) for each in found.claims} == {
+        ("not measurable", True)
+    }
+    assert [row[-1] for row in found.tables["gain-union"].rows] == [None, None]
 
 
 def test_what_a_study_lacks_is_not_measurable(tmp_path: Path) -> None:

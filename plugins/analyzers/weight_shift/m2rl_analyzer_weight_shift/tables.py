@@ -29,17 +29,22 @@ def changed(shifts: Shifts, dtypes: Sequence[str], eta: float, etas: Sequence[fl
     """
     everything = [*shifts.places.values(), shifts.other]
     by_rule = [measures.shares(everything, rule) for rule in RULES]
+    projections_E = measures.shares(shifts.of())
     rows: list[list[Cell]] = []
     for i, model in enumerate(shifts.models):
         found = [percent(share_E[i]) for share_E in by_rule]
-        rows.append([model, dtypes[i], *found, etas[i], "uninformative" if by_rule[0][i] > UNINFORMATIVE else ""])
+        rows.append([model, dtypes[i], *found, etas[i], _remark(projections_E[i])])
     columns = ["model", "stored as", f"eta = {eta:g} [%]", "exact [%]", "ulp [%]", "eta for 30%", "remark"]
     note = (
         "Weights that differ from the base's: relatively by more than eta, at all, or by more than one step of the "
-        "stored type. The paper: about 30% with eta = 0.001. Above 90%, masks tell nothing (uninformative). "
-        "No eta for 30%: fewer have changed at all."
+        "stored type. The paper: about 30% with eta = 0.001. Masks of projections of which more than 90% changed tell "
+        "nothing (uninformative). No eta for 30%: fewer have changed at all."
     )
     return Table("Changed weights", columns, rows, note)
+
+
+def _remark(share: float) -> str:
+    return f"uninformative: {share:.0%} of the projections" if share > UNINFORMATIVE else ""
 
 
 def changed_by_type(shifts: Shifts) -> Table:

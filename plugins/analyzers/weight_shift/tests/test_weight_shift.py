@@ -159,7 +159,7 @@ def test_reasoning_domains_that_are_more_alike(tmp_path: Path) -> None:
 
 def test_masks_that_hold_nearly_everything_are_called_uninformative(tmp_path: Path) -> None:
     found = analyse(Folders(trained(tmp_path, 0.95, 0.1)))
-    assert {row[-1] for row in found.tables["changed"].rows} == {"uninformative"}
+    assert {row[-1] for row in found.tables["changed"].rows} == {"uninformative: 95% of the projections"}
     overlap = claim(found, "overlap more")
     assert (overlap.verdict, overlap.statistic) == ("not measurable", None)
     assert "uninformative" in overlap.note
