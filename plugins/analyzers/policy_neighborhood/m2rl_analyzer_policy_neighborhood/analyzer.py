@@ -31,7 +31,7 @@ class PolicyNeighborhood(Analyzer):
     class Config(ComponentConfig):
         models: tuple[str, ...] = ()
         """Models to measure the distance to. Default: of each way, mix, merge and distil, the one with the highest mean
-        score."""
+        score; merges of two experts are left aside."""
         tau: float = Field(0.25, ge=-1.0)
         """Eq. 1's threshold is (1 + τ) · KL(own expert ‖ model). Paper silent on its size."""
         split: str | dict[str, str] = "train"
@@ -82,7 +82,8 @@ class PolicyNeighborhood(Analyzer):
             raise DataError("there is no expert to compare with", then="analyse models that were trained on one domain")
 
     def _models(self, lab: Lab, scores: Scores) -> Sequence[str]:
-        ways: dict[Way, list[str]] = {way: [m for m, of in lab.arms.items() if of == way] for way in WAYS}
+        arms = {model: way for model, way in lab.arms.items() if model not in self.config.merges}
+        ways: dict[Way, list[str]] = {way: [m for m, of in arms.items() if of == way] for way in WAYS}
         found = self.config.models or tuple(scores.best(each) for each in ways.values() if each)
         if not found:
             raise DataError("no model combines domains", then="analyse one that was mixed, merged or distilled")

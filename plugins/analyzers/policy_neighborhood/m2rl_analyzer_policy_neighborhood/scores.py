@@ -48,11 +48,12 @@ class Scores:
         gaps = self.gaps(model, other, domain)
         return estimate(gaps) if gaps else UNKNOWN
 
-    def mean(self, model: str) -> float:
-        """Of all suites; −∞ for a model that has not been evaluated."""
-        found = [g.score for _, g in self.of(model).values()]
-        return sum(found) / len(found) if found else -math.inf
-
     def best(self, models: Sequence[str]) -> str:
-        """The model with the highest mean, the first of equals."""
-        return max(models, key=self.mean)
+        """The model with the highest mean over the suites that all evaluated ones share; the first of equals."""
+        known = [model for model in models if self.of(model)]
+        shared = [suite for suite in self.of(known[0]) if all(suite in self.of(m) for m in known)] if known else []
+
+        def mean(model: str) -> float:
+            return sum(self.of(model)[suite][1].score for suite in shared) / max(1, len(shared))
+
+        return max(known or models, key=mean)

@@ -210,6 +210,13 @@ def test_the_correlation_is_that_of_the_cells(study: Lab) -> None:
     assert sum(value is not None for value in scatter.series["other domains"]) == 12
 
 
+def test_a_merge_of_two_is_no_candidate_and_only_shared_suites_choose(coins: Coins) -> None:
+    right = {**RIGHT, "m+s": {"math": 1.0, "science": 1.0}, "sum": {"math": 0.8}, "worse": {"math": 0.7, "if": 1.0}}
+    lab = coins(CHANCES, EXPERTS, {**WAYS, "m+s": "merge"}, right)
+    found = run(lab, merges={"m+s": ("math", "science")}, prompts=4, samples=1)
+    assert [name for name in found.figures if name.startswith("kl-")] == ["kl-multi", "kl-sum", "kl-student"]
+
+
 def test_merges_of_two(study: Lab) -> None:
     """Coding is a neighbour of math by the mixed model; science is not."""
     merges = {"m+c": ("math", "coding"), "m+s": ("math", "science")}

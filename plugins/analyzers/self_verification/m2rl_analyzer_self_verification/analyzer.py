@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from m2rl_analyzer_self_verification import claims, tables
 from m2rl_analyzer_self_verification.answers import Evaluation, evaluations
@@ -53,8 +53,8 @@ class SelfVerification(Analyzer):
 
         @field_validator("outcome", "process")
         @classmethod
-        def _holds_its_fields(cls, template: str, info: object) -> str:
-            wanted = {"question", "answer"} | ({"reasoning"} if getattr(info, "field_name", "") == "process" else set())
+        def _holds_its_fields(cls, template: str, found: ValidationInfo) -> str:
+            wanted = {"question", "answer", *(["reasoning"] if found.field_name == "process" else [])}
             if fields(template) != wanted:
                 listed = ", ".join(f"{{{name}}}" for name in sorted(wanted))
                 raise ValueError(f"a prompt that holds {listed} and no other field is needed, found {template!r}")
