@@ -53,7 +53,7 @@ def pairs(cells: Cells) -> list[Pair]:
     return [
         Pair(domain, other, ratio(cells[other, domain].full, cells[domain, domain].full))
         for domain, other in permutations(homes, 2)
-        if (domain, domain) in cells
+        if (domain, domain) in cells and (other, domain) in cells
     ]
 
 
@@ -72,6 +72,6 @@ def asymmetric(found: Sequence[Pair], tau: float) -> Iterator[tuple[Pair, Pair]]
     """(a neighbour, the same two domains the other way round, where it is none)."""
     by_names = {(pair.domain, pair.other): pair for pair in found}
     for pair in found:
-        back = by_names[pair.other, pair.domain]
-        if pair.near(tau) and not math.isnan(back.ratio.value) and not back.near(tau):
+        back = by_names.get((pair.other, pair.domain))
+        if pair.near(tau) and back is not None and not math.isnan(back.ratio.value) and not back.near(tau):
             yield pair, back
