@@ -48,6 +48,7 @@ _MACHINERY = (
 )
 _OWN: tuple[tuple[Kind, str, str], ...] = (
     ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),
+    ("analyzer", "interference", "m2rl_core.interference:Interference"),
     ("mixture", "fixed", "m2rl_core.rollout.mixture:Fixed"),
 )
 

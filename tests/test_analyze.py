@@ -433,3 +433,15 @@ def test_the_command_analyses_what_a_run_has_made(bench: Bench, tmp_path: Path) 
     inside = CliRunner().invoke(app, ["analyze", "look", "--study", str(run), "--out", str(run / "new")])
     assert inside.exit_code == 2
     assert "lies in the study's folder" in inside.stderr
+
+
+def test_a_runs_kept_steps_are_looked_at(bench: Bench) -> None:
+    interference = {"use": "interference", "prompts": 4, "samples": 4, "max_tokens": 4}
+    stage = {**ANALYZE, "analyzer": interference, "models": ["multi@1", "multi@2"]}
+    assert bench.run("apart", apart=stage).done == ["apart"]
+    found = read_findings(bench.folder / "runs" / "tiny" / "apart")
+    assert [row[1:4] for row in found.tables["cosines"].rows] == [
+        (step, *pair) for step in (1, 2) for pair in (("a", "a"), ("b", "b"), ("a", "b"))
+    ]
+    norms = [row[3] for row in found.tables["norms"].rows]
+    assert all(isinstance(norm, float) and norm > 0 for norm in norms)

@@ -36,7 +36,7 @@ FLOORS = (
         "schedule",
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
-    ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
+    ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
     ("study", "report", "verify", "rescore", "estimate"),
     ("progress", "cli", "scaffold", "testing"),
 )
