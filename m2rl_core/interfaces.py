@@ -64,6 +64,16 @@ class ComponentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings under one name, as ``{use: ties, preset: released-code}``."""
+
+    settings: Mapping[str, Any]
+    """Of the component's ``Config``."""
+    note: str
+    """What they stand for, and where they differ from the defaults and from what others do, in a sentence each."""
+
+
 class Component(Protocol):
     """What all components share. Built as ``cls(config)`` with a validated ``Config``.
 
@@ -298,7 +308,11 @@ class Mixture(Component, Protocol):
 
 
 class Pass(Protocol):
-    """One reading of all weights that gathers a statistic."""
+    """One reading of all weights that gathers a statistic.
+
+    It depends on nothing but its class, its attributes and earlier statistics: where several settings of a merger are
+    merged in one reading, passes that agree in these are measured once.
+    """
 
     name: str
     scope: Literal["model", "tensor"]
@@ -316,27 +330,20 @@ class Pass(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Settings under one name, as ``{use: ties, preset: released-code}``."""
-
-    settings: Mapping[str, Any]
-    """Of the component's ``Config``."""
-    note: str
-    """What they stand for, and where they differ from the defaults and from what others do, in a sentence each."""
-
-
 class Merger(Component, Protocol):
-    """A pure function over blocks of weights."""
+    """A pure function over blocks of weights. Built as ``cls(config)``, and with its ``parts`` by their names."""
 
+    parts: ClassVar[Mapping[str, str]] = {}
+    """Settings that name other components → their kind, as ``{"then": "merger"}``; they are built first."""
     presets: ClassVar[Mapping[str, Preset]] = {}
-    """Name → settings: ``paper`` and ``released-code`` for the mergers of Table 4."""
-
+    """Name → settings that ``{use: NAME, preset: …}`` stands for. Mergers of the paper's Table 4 have ``paper`` and
+    ``released-code``."""
     granularity: Literal["block", "rows", "tensor"]
     """What a block is: any piece of a tensor, whole rows, or a whole tensor."""
     needs_base: bool
     needs: frozenset[str] = frozenset()
-    """Evidence beyond the weights, e.g. ``fisher`` or ``gram``."""
+    """Evidence beyond the weights, delivered as ``block.evidence``: ``fisher`` or ``gram``, see
+    :class:`~m2rl_core.types.Block`."""
 
     def check(self, experts: Sequence[str]) -> None:
         """Refuse experts that the settings do not fit, e.g. another number of them than of weights. None by default.
@@ -363,15 +370,24 @@ class Merger(Component, Protocol):
         """One float32 tensor of ``block.shape`` per output. Must not change the block."""
         ...
 
+    def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
+        """What is worth telling of one tensor, e.g. ``density/math``. The core reports means, weighted by size."""
+        return {}
+
 
 # ── analyzers ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Lab(Protocol):
-    """What an analyzer may ask for. Models are named as in the study; ``math@200`` is step 200 of stage ``math``."""
+    """What an analyzer may ask for. Models are named as in the study; ``math@200`` is step 200 of stage ``math``.
+
+    A lab over bare folders has no study: what it lacks raises a ``DataError`` that says so. Of models, two at most are
+    in memory at a time, so ask for all that one model can tell before going on to the next.
+    """
 
     models: Mapping[str, Path]
-    """Hugging Face folders of all models of the study."""
+    """Hugging Face folders of the models to look at, in the study's order. A step that a stage of the study has kept
+    can be asked for too, though it is only listed where the stage ``analyze`` lists it."""
     experts: Mapping[str, str]
     """Domain → the model that was trained on it alone."""
     arms: Mapping[str, Way]
@@ -379,10 +395,14 @@ class Lab(Protocol):
     start: str | None
     """The model that reinforcement learning departed from; ``None`` where that is not known."""
 
-    def prompts(self, domain: str, split: str) -> Sequence[Prompt]: ...
+    def prompts(self, domain: str, split: str) -> Sequence[Prompt]:
+        """The prompts of ``train`` or of a suite."""
+        ...
 
     def scores(self, model: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """Suite → per-sample records of the model's evaluation."""
+        """Suite → the records of the model's evaluation, one per sample: ``domain``, ``prompt``, ``sample``,
+        ``reward`` (``None`` where the verdict failed), ``weight``, ``tokens``, ``finish``, ``messages``, ``response``.
+        """
         ...
 
     def metrics(self, stage: str) -> Sequence[Mapping[str, Any]]:
@@ -390,27 +410,46 @@ class Lab(Protocol):
         ...
 
     def samples(self, stage: str, *, limit: int | None = None) -> Iterator[Sample]:
-        """Rollouts that a stage stored."""
+        """Rollouts that a stage stored, the first ``limit`` of them."""
         ...
 
-    def generate(self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int) -> list[list[Sample]]:
-        """Draw and verify ``n`` samples per prompt."""
+    def generate(
+        self, model: str, prompts: Sequence[Prompt], sampling: Sampling, n: int, *, verify: bool = True
+    ) -> list[list[Sample]]:
+        """Draw and verify ``n`` samples per prompt, in the order of the prompts; what was drawn before is read.
+
+        Args:
+            sampling: its seed makes the noise, together with each prompt's domain and id.
+            verify: False for prompts that no domain's verifier can judge: a single turn, whose reward is ``None``;
+                ``trajectory.answer`` is what follows the reasoning, empty where that is not closed.
+
+        Raises:
+            VerifierError: more verdicts failed than the stage allows.
+        """
         ...
 
     def logps(self, model: str, samples: Sequence[Sample]) -> list[Tensor]:
-        """Float32 [L] per sample: log-probs of its tokens under ``model``; 0 where nothing was sampled."""
+        """Float32 [L] per sample: log-probs [nats] of its tokens under ``model`` at temperature 1; 0 where nothing was
+        sampled."""
         ...
 
     def divergences(self, model: str, other: str, samples: Sequence[Sample], kind: Divergence) -> list[Tensor]:
-        """Float32 [L] per sample: the full-vocabulary divergence of ``model`` from ``other`` at its tokens."""
+        """Float32 [L] per sample: the full-vocabulary divergence [nats] of ``model`` from ``other`` at its tokens, at
+        temperature 1; 0 where nothing was sampled.
+
+        ``model`` is the student and ``other`` the teacher of ``kind``: ``reverse`` is KL(model ‖ other), ``forward``
+        KL(other ‖ model).
+        """
         ...
 
     def gradients(self, model: str, stage: str, groups: Sequence[list[Sample]]) -> Iterator[tuple[str, Tensor]]:
-        """(name, gradient) of the loss that ``stage`` trains with, over the groups, one parameter at a time."""
+        """(name, float32 gradient) of the loss that ``stage`` trains with, at the weights of ``model``, over the groups
+        as one minibatch; one parameter at a time, 0 where nothing has a gradient. The samples are left as they are."""
         ...
 
     def blocks(self, base: str, models: Sequence[str]) -> Iterator[Block]:
-        """The weights of ``models`` beside those of ``base``, streamed in bounded memory."""
+        """The weights of ``models`` (``experts_E``) beside those of ``base``, streamed in bounded memory, every tensor
+        once and in order. A block is overwritten by the next one."""
         ...
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "Block",
     "Claim",
+    "ClaimVerdict",
     "Composition",
     "Conversation",
     "Correction",
@@ -56,6 +57,7 @@ Verdict = Literal["right", "wrong", "failed"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
+ClaimVerdict = Literal["holds", "fails", "undecided", "not measurable"]
 Way = Literal["mix", "merge", "distil"]
 """How a model comes to combine several domains."""
 
@@ -343,7 +345,12 @@ class Block:
     names_E: tuple[str, ...] = ()
     """The experts' names in the study, in the order of ``experts_E``."""
     evidence: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the merger ``needs`` beyond weights, one entry per expert, e.g. a Fisher diagonal [E, *shape]."""
+    """What the merger ``needs`` beyond weights, float32, one entry per expert.
+
+    ``fisher`` [E, *shape]: this piece of the Fisher information's diagonal. ``gram`` [E, I, I], always whole, for the
+    weight [O, I] of a linear layer: the mean of x·xᵀ over the inputs x that it saw; not there for other tensors. It is
+    read again with every block, so that mergers which need it do well to take whole tensors.
+    """
 
     @property
     def deltas_E(self) -> Tensor:
@@ -389,7 +396,7 @@ class Claim:
     section: str
     statistic: float | None
     interval: tuple[float, float] | None
-    verdict: Literal["holds", "fails", "undecided", "not measurable"]
+    verdict: ClaimVerdict
     note: str = ""
 
 
