@@ -7,7 +7,6 @@ suites; intervals are 95% bootstrap intervals over prompts, and say nothing of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from m2rl_analyzer_gain_consistency.answers import FEWEST, Floats
 from m2rl_analyzer_gain_consistency.consistency import Consistency
 from m2rl_analyzer_gain_consistency.tables import Results
 from m2rl_core.statistics import Estimate, summarise
-from m2rl_core.types import Claim
+from m2rl_core.types import Claim, ClaimVerdict
 
 SECTION = "3.5"
 MATH = "math"
@@ -24,8 +23,6 @@ OVERLAP = "Combined models gain on the prompts on which the experts gain, more t
 MATH_FIRST = "Gains are most consistent in math."
 EMERGENT = "Outside math, combined models also gain where no expert does."
 MERGING = "Merged models' gains are more consistent with the experts' than those of mixed and distilled models."
-
-Verdict = Literal["holds", "fails", "undecided", "not measurable"]
 
 
 def claims(results: Results) -> list[Claim]:
@@ -105,7 +102,7 @@ def _difference(left: tuple[float, Floats], right: tuple[float, Floats]) -> Esti
     return summarise(left[0] - right[0], left[1] - right[1])
 
 
-def _all_above(found: Iterable[Estimate], limit: float) -> Verdict:
+def _all_above(found: Iterable[Estimate], limit: float) -> ClaimVerdict:
     """Whether all are known to exceed the limit; it fails where one is known not to."""
     estimates = list(found)
     if all(each.low > limit for each in estimates):
@@ -113,7 +110,7 @@ def _all_above(found: Iterable[Estimate], limit: float) -> Verdict:
     return "fails" if any(each.high < limit for each in estimates) else "undecided"
 
 
-def _claim(statement: str, found: Estimate, verdict: Verdict, note: str) -> Claim:
+def _claim(statement: str, found: Estimate, verdict: ClaimVerdict, note: str) -> Claim:
     interval = None
     if np.isfinite(found.low):
         interval = min(found.low, found.value), max(found.high, found.value)

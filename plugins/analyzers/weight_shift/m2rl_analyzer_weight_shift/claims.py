@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
@@ -18,11 +17,9 @@ from m2rl_analyzer_weight_shift.measures import Shifts
 from m2rl_analyzer_weight_shift.tables import UNINFORMATIVE, number
 from m2rl_analyzer_weight_shift.tally import RULES, Floats
 from m2rl_core.statistics import Estimate, Grid, estimate
-from m2rl_core.types import Claim
+from m2rl_core.types import Claim, ClaimVerdict
 
 SECTION = "3.3"
-
-Verdict = Literal["holds", "fails", "undecided", "not measurable"]
 
 
 def claims(shifts: Shifts, domains: Mapping[str, str], reasoning: Sequence[str]) -> list[Claim]:
@@ -73,7 +70,7 @@ def _aligned(shifts: Shifts) -> Claim:
     return _claim(statement, known[lowest], _all_positive(list(known.values()), len(shifts.places)), note)
 
 
-def _all_positive(found: Sequence[Estimate], tensors: int) -> Verdict:
+def _all_positive(found: Sequence[Estimate], tensors: int) -> ClaimVerdict:
     """The lowest of several estimates is low by chance alone, so that a negative one must stand out among them all."""
     if all(each.low > 0 for each in found):
         return "holds"
@@ -109,7 +106,7 @@ def _over_places(shifts: Shifts, values: Sequence[float]) -> Estimate:
     return estimate([Grid((0,), items, points, np.ones(len(items)))])
 
 
-def _above(limit: float, found: Estimate, *, flip: bool = False) -> Verdict:
+def _above(limit: float, found: Estimate, *, flip: bool = False) -> ClaimVerdict:
     """Whether a number is known to lie above a limit (below, if flipped)."""
     if found.low > limit:
         return "fails" if flip else "holds"
@@ -118,7 +115,7 @@ def _above(limit: float, found: Estimate, *, flip: bool = False) -> Verdict:
     return "undecided"
 
 
-def _claim(statement: str, found: Estimate, verdict: Verdict, note: str) -> Claim:
+def _claim(statement: str, found: Estimate, verdict: ClaimVerdict, note: str) -> Claim:
     low, high = number(min(found.low, found.value)), number(max(found.high, found.value))
     interval = None if low is None or high is None else (low, high)
     return Claim(statement, SECTION, number(found.value), interval, verdict, note)

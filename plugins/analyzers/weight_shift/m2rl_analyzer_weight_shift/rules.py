@@ -39,8 +39,14 @@ def eta_mask(size_EN: Tensor, larger_EN: Tensor, eta: float, out: Tensor) -> Non
 
 def neighbours(base_N: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The numbers of ``dtype`` next below and next above each of ``base_N``, in float32."""
-    places_N = _places(base_N, dtype)
-    return _at(places_N - 1, dtype), _at(places_N + 1, dtype)
+    bits: Integers = base_N.to(dtype).view(_INTEGERS[dtype.itemsize]).numpy()
+    up = (bits >> (8 * dtype.itemsize - 1)) * 2 + 1  # the bits of negative numbers count away from zero
+    below, above = bits - up, bits + up
+    limits = np.iinfo(bits.dtype)
+    zero = (bits & limits.max) == 0
+    if zero.any():
+        below[zero], above[zero] = limits.min + 1, 1
+    return torch.from_numpy(below).view(dtype).float(), torch.from_numpy(above).view(dtype).float()
 
 
 def mark_beyond_a_step(models_EN: Tensor, base_N: Tensor, dtype: torch.dtype, out_EN: Flags, room_EN: Flags) -> None:
@@ -49,21 +55,6 @@ def mark_beyond_a_step(models_EN: Tensor, base_N: Tensor, dtype: torch.dtype, ou
     np.greater(models_EN.numpy(), above_N, out=out_EN)
     np.less(models_EN.numpy(), below_N, out=room_EN)
     np.logical_or(out_EN, room_EN, out=out_EN)
-
-
-def _places(values: Tensor, dtype: torch.dtype) -> Integers:
-    """The place of each number among all of ``dtype`` in order; both zeros have place 0."""
-    bits: Integers = values.to(dtype).view(_INTEGERS[dtype.itemsize]).numpy()
-    sign = bits >> (8 * dtype.itemsize - 1)  # −1 for negative numbers: the magnitude is then negated
-    places: Integers = ((bits & np.iinfo(bits.dtype).max) ^ sign) - sign
-    return places
-
-
-def _at(places: Integers, dtype: torch.dtype) -> Tensor:
-    """The numbers at these places, in float32."""
-    sign = places >> (8 * dtype.itemsize - 1)
-    bits = ((places ^ sign) - sign) | (sign & np.iinfo(places.dtype).min)
-    return torch.from_numpy(bits).view(dtype).float()
 
 
 def pairs(flags_REN: Flags) -> Counts:

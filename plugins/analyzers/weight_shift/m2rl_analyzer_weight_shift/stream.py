@@ -22,7 +22,7 @@ from m2rl_core.errors import DataError
 
 SPAN = 4 * BLOCK
 """Weights that one task reads at once."""
-SAMPLED = 8
+SAMPLED = 16
 """The histogram of relative changes holds every so many-th block of a tensor, the first included."""
 
 
