@@ -444,6 +444,23 @@ def test_fine_tuning_on_experts_samples_is_distillation(tmp_path: Path) -> None:
     assert [way_of(evidence, name) for name in ("off", "sft")] == ["distil", None]
 
 
+def test_models_from_elsewhere_say_what_they_were_trained_on() -> None:
+    """A study that trains nothing: its start is what its merges depart from."""
+    elsewhere = {"kind": "model", "path": "somewhere"}
+    stages = {
+        "start": elsewhere,
+        "one": {**elsewhere, "domains": ["math"]},
+        "other": {**elsewhere, "domains": ["science"]},
+        "both": {**elsewhere, "domains": ["math", "science"]},
+        "average": {"kind": "merge", "base": "start", "experts": ["one", "other"], "merger": "average"},
+    }
+    domains = {"math": {"use": "math"}, "science": {"use": "science"}}
+    evidence = Evidence(Study.model_validate({"name": "byo", "domains": domains, "stages": stages}), [], Path())
+    assert [expert_of(evidence, name) for name in stages] == [None, "math", "science", None, None]
+    assert [way_of(evidence, name) for name in stages] == [None, None, None, "mix", "merge"]
+    assert start_of(evidence) == "start"
+
+
 def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Piece], Path]) -> None:
     plan, pieces, out = finished
     evidence = Evidence(plan, pieces, out)

@@ -120,7 +120,7 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
     for key, model in references(stage):
         if model != "*" or not isinstance(stage, EvalStage | AnalyzeStage):
             yield from (Problem(key, text) for text in _reference(study, model))
-    if isinstance(stage, InitStage | TrainStage):
+    if isinstance(stage, ModelStage | InitStage | TrainStage):
         for domain in stage.domains:
             if domain not in study.domains:
                 hint = f"{nearest(domain, study.domains)} Domains: {', '.join(study.domains) or 'none'}."
@@ -137,7 +137,7 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
             yield Problem((field,), "the same name stands here twice.")
-        if names is not None and not names and field != "suites":
+        if names is not None and not names and field != "suites" and not isinstance(stage, ModelStage):
             yield Problem((field,), "there are none.")
 
 

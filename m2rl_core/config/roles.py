@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m2rl_core.config.references import split_reference
-from m2rl_core.config.stages import AnyStage, MergeStage, RlStage, SftStage
+from m2rl_core.config.stages import AnyStage, MergeStage, ModelStage, RlStage, SftStage
 from m2rl_core.config.study import Study
 from m2rl_core.types import Way
 
@@ -17,9 +17,7 @@ def combines(study: Study, model: str) -> Way | None:
         return "merge"
     if isinstance(stage, SftStage) and stage.rollouts:
         return "distil"
-    if not isinstance(stage, RlStage):
-        return None
-    if stage.teachers:
+    if isinstance(stage, RlStage) and stage.teachers:
         return "distil"
     return "mix" if len(_domains(study, model)) > 1 else None
 
@@ -27,16 +25,18 @@ def combines(study: Study, model: str) -> Way | None:
 def expert_domain(study: Study, model: str) -> str | None:
     """The one domain that an expert was trained on."""
     stage = _stage(study, model)
-    if not isinstance(stage, RlStage) or stage.teachers:
+    if isinstance(stage, RlStage) and stage.teachers:
         return None
     domains = _domains(study, model)
     return next(iter(domains)) if len(domains) == 1 else None
 
 
 def start_model(study: Study) -> str | None:
-    """The model that reinforcement learning departs from: the first ``init`` that is no rl stage."""
+    """The model that reinforcement learning departs from: the first ``init`` that is no rl stage; where nothing is
+    trained, the first merge's base."""
     inits = [stage.init for stage in study.stages.values() if isinstance(stage, RlStage)]
-    return next((name for name in inits if not isinstance(_stage(study, name), RlStage)), None)
+    bases = [stage.base for stage in study.stages.values() if isinstance(stage, MergeStage) and stage.base is not None]
+    return next((name for name in [*inits, *bases] if not isinstance(_stage(study, name), RlStage)), None)
 
 
 def _stage(study: Study, model: str) -> AnyStage | None:
@@ -47,4 +47,6 @@ def _stage(study: Study, model: str) -> AnyStage | None:
 def _domains(study: Study, model: str) -> set[str]:
     """Domains that reinforcement learning has seen on the way to a model, by ``init`` only (a cascade)."""
     stage = _stage(study, model)
+    if isinstance(stage, ModelStage):
+        return set(stage.domains)
     return set(stage.domains) | _domains(study, stage.init) if isinstance(stage, RlStage) else set()

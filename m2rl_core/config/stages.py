@@ -41,6 +41,9 @@ class ModelStage(Section):
     path: str
     """A Hugging Face folder or hub id."""
     revision: str | None = None
+    domains: list[str] = Field(default_factory=list)
+    """What reinforcement learning has trained it on, for analyses and the report: one for an expert, several for a
+    mixed model."""
 
 
 class InitStage(Section):
