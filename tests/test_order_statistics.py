@@ -25,10 +25,12 @@ def values_of(kind: str) -> Tensor:
         return found.round(decimals=1)
     if kind == "mostly zero":
         return found * (torch.rand(found.shape, generator=noise) > 0.9)
+    if kind == "tiny":
+        return found * 1e-38 * (torch.rand(found.shape, generator=noise) > 0.5)
     return found * 10.0 ** torch.randint(-30, 30, found.shape, generator=noise)
 
 
-@pytest.mark.parametrize("kind", ["tied", "mostly zero", "of any scale"])
+@pytest.mark.parametrize("kind", ["tied", "mostly zero", "tiny", "of any scale"])
 @pytest.mark.parametrize("pieces", [1, 7])
 def test_any_rank_is_that_of_the_sorted_values(kind: str, pieces: int) -> None:
     values_RN = values_of(kind)
