@@ -60,7 +60,7 @@ def naive(
         delta[delta.abs() < floor] = 0
     deltas_E = deltas_E * factors
     sign = deltas_E.sum(0).sign()
-    sign[sign == 0] = 1.0 if sign.sum() >= 0 else -1.0
+    sign[sign == 0] = sign.sum().sign()
     agrees_E = deltas_E.sign() == sign
     share = (agrees_E * factors).sum(0)
     return base + scale * (deltas_E * agrees_E).sum(0) / share.where(share > 0, 1.0)
@@ -108,6 +108,8 @@ def test_what_cancels_follows_the_majority_or_is_positive(tmp_path: Path) -> Non
     deltas_E = torch.tensor([[-4.0, -3, 2, -5], [-4, -3, -2, -5]])
     assert one(tmp_path / "original", torch.zeros(4), deltas_E, density=0.75)[2] == -2
     assert one(tmp_path / "mergekit", torch.zeros(4), deltas_E, density=1.0, **MERGEKIT)[2] == 2
+    draw_E = torch.tensor([[1.0, 3, -3], [-1, 3, -3]])
+    assert one(tmp_path / "draw", torch.zeros(3), draw_E, density=1.0).tolist() == [0, 3, -3]
 
 
 # ── definition ───────────────────────────────────────────────────────────────────────────────────────────────────────
