@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -152,6 +155,20 @@ def test_bfloat16_results_are_one_rounding_away(tmp_path: Path) -> None:
     [found] = merge_tensors(Ties(Ties.Config()), tmp_path, {"w": base}, [{"w": e} for e in experts], block=4096)
     exact = naive(base.double(), deltas_E, 0.2)
     assert (found["w"].bfloat16() != exact.bfloat16()).float().mean() < 1e-4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=12),
+    density=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0]),
+)
+def test_small_whole_numbers_agree_with_the_definition(rows: list[tuple[int, ...]], density: float) -> None:
+    """Where entries tie, cancel and vanish all the time, in blocks of three."""
+    deltas_E = torch.tensor(rows, dtype=torch.float32).T.contiguous()
+    with TemporaryDirectory() as folder:
+        found = one(Path(folder), torch.ones(len(rows)), deltas_E, density=density)
+    wanted = naive(torch.ones(len(rows)), deltas_E, density)
+    torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-6, atol=1e-7)
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
