@@ -208,6 +208,26 @@ def test_passes_see_those_before_them_whatever_their_scope(tmp_path: Path) -> No
         assert found["two"][::2].tolist() == [80, both, 80 + 4 * both, 80 + 4 * 80]
 
 
+def test_a_merger_tells_what_its_passes_found(tmp_path: Path) -> None:
+    """As a mean over the weights, in the metrics and on the card."""
+
+    class Telling(Plain):
+        def passes(self) -> Sequence[Pass]:
+            return [Sum("whole", "model"), Sum("own", "tensor")]
+
+        def diagnostics(self, experts: Sequence[str], stats: Stats) -> dict[str, float]:
+            return {f"whole/{experts[0]}": stats["whole"], "own": stats["own"]}
+
+    models = family(tmp_path)
+    del models["base"]
+    found = merge_models(Telling(), base=None, experts=models, out=tmp_path / "out", threads=2)
+    sums = {name: (float(t.double().sum()), t.numel()) for name, t in weights(models["math"]).items()}
+    mean = sum(total * size for total, size in sums.values()) / sum(size for _, size in sums.values())
+    assert found.metrics["own"] == pytest.approx(mean, rel=1e-9)
+    assert found.metrics["whole/math"] == pytest.approx(sum(total for total, _ in sums.values()), rel=1e-9)
+    assert f"| own | {mean:.6g} |" in (tmp_path / "out" / "README.md").read_text()
+
+
 # ── mergers that break their contract ────────────────────────────────────────────────────────────────────────────────
 
 

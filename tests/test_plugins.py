@@ -15,7 +15,7 @@ import pytest
 
 from m2rl_core.errors import ComponentError, ConfigError, StageError
 from m2rl_core.hookspecs import hookimpl
-from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.interfaces import ComponentConfig, Preset
 from m2rl_core.plugins import Entry, Plugin, Registry, discover, load_plugins, use_of
 
 Install = Callable[..., Path]
@@ -25,7 +25,7 @@ def merger(name: str = "fine", hook: str = "m2rl_mergers", head: str = "") -> st
     """The source of a plugin with one component."""
     return f"""{head}
 from m2rl_core.hookspecs import hookimpl
-from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.interfaces import ComponentConfig, Preset
 
 class Part:
     name = {name!r}
@@ -335,6 +335,124 @@ def test_several_problems_are_several_lines(registry: Registry) -> None:
 def test_a_constructor_that_fails_is_attributed(registry: Registry) -> None:
     with pytest.raises(StageError, match=r"a\.b: advantage 'group' of tests failed .*ZeroDivisionError: thirteen"):
         registry.create("advantage", {"use": "group", "sizes": [13]}, "a.b")
+
+
+class Plain:
+    """A merger with presets."""
+
+    name: ClassVar[str] = "plain"
+    reference: ClassVar[str] = "a test"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "loud": Preset({"density": 0.8, "scale": 2.0}, "more of everything"),
+        "quiet": Preset({"scale": 0.1}, "less"),
+    }
+
+    class Config(ComponentConfig):
+        density: float = 0.2
+        scale: float = 1.0
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+
+class Around:
+    """A merger with a part."""
+
+    name: ClassVar[str] = "around"
+    reference: ClassVar[str] = "a test"
+    presets: ClassVar[Mapping[str, Preset]] = {"loud": Preset({}, "its part decides"), "own": Preset({}, "only here")}
+    parts: ClassVar[Mapping[str, str]] = {"then": "merger", "besides": "merger"}
+
+    class Config(ComponentConfig):
+        then: str | dict[str, Any] = "plain"
+        besides: str | dict[str, Any] | None = None
+
+    def __init__(self, config: Config, then: Plain) -> None:
+        self.config, self.then = config, then
+
+
+def mergers() -> Registry:
+    made = Registry()
+    made.register(SimpleNamespace(m2rl_mergers=hookimpl(lambda: [Plain, Around])), distribution="tests")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("use", "density", "scale"),
+    [
+        ({"preset": "loud"}, 0.8, 2.0),
+        ({"preset": "loud", "scale": 3}, 0.8, 3.0),
+        ({"preset": "quiet"}, 0.2, 0.1),
+        ({}, 0.2, 1.0),
+    ],
+)
+def test_a_preset_stands_for_settings_over_which_own_keys_prevail(
+    use: Mapping[str, Any], density: float, scale: float
+) -> None:
+    found = mergers().configure("merger", {"use": "plain", **use}, "m")
+    assert found == Plain.Config(density=density, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (
+            {"use": "plain", "preset": "lout"},
+            "a.b.preset: merger 'plain' has no such preset. Did you mean 'loud'? Found: 'lout'. Allowed: loud, quiet.",
+        ),
+        (
+            {"use": "plain", "preset": ["loud"]},
+            "a.b.preset: merger 'plain' has no such preset. Did you mean 'loud'? Found: ['lo",
+        ),
+        ({"use": "plain", "prset": "loud"}, "a.b.prset: unknown key. Did you mean 'preset'?"),
+        (
+            {"use": "around", "then": {"use": "plain", "preset": "own"}},
+            "a.b.then.preset: merger 'plain' has no such preset. Found: 'own'. Allowed: loud, quiet.",
+        ),
+        ({"use": "around", "then": {"use": "plain", "densty": 1}}, "a.b.then.densty: unknown key. Did you mean 'dens"),
+        ({"use": "around", "then": {"use": "around", "then": {}}}, "a.b.then.then: needs a component's name, as in '{"),
+    ],
+)
+def test_a_wrong_preset_or_part_is_named_with_its_path(use: Mapping[str, Any], message: str) -> None:
+    for ask in (mergers().configure, mergers().create):
+        with pytest.raises(ConfigError) as caught:
+            ask("merger", use, "a.b")
+        assert str(caught.value).startswith(message)
+
+
+def test_components_that_know_no_presets_take_the_key_for_their_own(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match=r"a\.preset: unknown key"):
+        registry.configure("advantage", {"use": "group", "preset": "loud"}, "a")
+
+
+def test_a_missing_part_is_named_with_its_path() -> None:
+    with pytest.raises(ComponentError, match=r"^a\.b\.then: merger 'plan' is not available\. Did you mean 'plain'\?"):
+        mergers().configure("merger", {"use": "around", "then": "plan"}, "a.b")
+
+
+def test_parts_are_built_and_all_their_settings_recorded() -> None:
+    use = {"use": "around", "then": {"use": "plain", "scale": 3}}
+    built = vars(mergers().create("merger", use, "m"))
+    assert built["then"].config == Plain.Config(scale=3.0)
+    recorded = built["config"].model_dump(mode="json")
+    assert recorded == {"then": {"use": "plain", "density": 0.2, "scale": 3.0}, "besides": None}
+    again = vars(mergers().create("merger", {"use": "around", **recorded}, "m"))
+    assert again["config"] == built["config"]
+
+
+@pytest.mark.parametrize(
+    ("use", "scale"),
+    [
+        ({"preset": "loud"}, 2.0),
+        ({"preset": "loud", "then": {"use": "plain", "scale": 3}}, 3.0),
+        ({"preset": "loud", "then": {"use": "plain", "preset": "quiet"}}, 0.1),
+        ({"preset": "own"}, 1.0),
+        ({"preset": "loud", "then": {"use": "around", "then": "plain"}}, 2.0),
+    ],
+)
+def test_a_part_takes_its_owners_preset_where_it_has_one_of_that_name(use: Mapping[str, Any], scale: float) -> None:
+    then = mergers().configure("merger", {"use": "around", **use}, "m").model_dump()["then"]
+    assert then.get("then", then)["scale"] == scale
 
 
 def test_an_unknown_name_gets_the_nearest(registry: Registry) -> None:

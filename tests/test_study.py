@@ -322,7 +322,8 @@ def test_the_rewards_format_gate_changes_those_who_earn_rewards(bench: Bench) ->
     assert not found & {"init", "sft", "m", "evals/m/science-easy", "evals/sft/science-easy"}
 
 
-def test_code_of_a_plugin_counts_where_it_is_used(bench: Bench) -> None:
+@pytest.mark.parametrize("inner", ["other", {"use": "other"}])
+def test_code_of_a_plugin_counts_where_it_is_used(bench: Bench, inner: str | dict[str, str]) -> None:
     source = (bench.folder / "toy_plugin.py").read_text()
     only_merger = source.replace('"toy"', '"other"').split("@hookimpl")[0]
     merger = bench.folder / "other_plugin.py"
@@ -333,7 +334,7 @@ def test_code_of_a_plugin_counts_where_it_is_used(bench: Bench) -> None:
     study["stages"]["deep"] = {
         "kind": "merge",
         "experts": ["m", "s"],
-        "merger": {"use": "toy", "inner": {"use": "other"}},
+        "merger": {"use": "toy", "inner": inner},
     }
     study["stages"]["evals"]["models"] = ["m"]
     before = bench.keys(study)

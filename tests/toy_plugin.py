@@ -45,9 +45,11 @@ class ToyMerger:
 
     class Config(ComponentConfig):
         weight: float = 0.5
-        inner: dict[str, Any] | None = None
+        inner: str | dict[str, Any] | None = None
 
-    def __init__(self, config: Config) -> None:
+    parts: ClassVar[Mapping[str, str]] = {"inner": "merger"}
+
+    def __init__(self, config: Config, inner: object = None) -> None:
         self.config = config
 
     granularity = "block"

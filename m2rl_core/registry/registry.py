@@ -15,6 +15,7 @@ import pluggy
 from m2rl_core import hookspecs
 from m2rl_core.errors import ComponentError, ConfigError, boundary, nearest
 from m2rl_core.registry.entries import KINDS, Entry, Kind, Observer, Plugin, Use, use_of
+from m2rl_core.registry.parts import parts_of, presets_of, settings_of
 
 if TYPE_CHECKING:
     from m2rl_core import interfaces
@@ -126,16 +127,17 @@ class Registry:
         raise ComponentError((f"{owner}: " if owner else "") + " ".join(lines), then="m2rl plugins --check")
 
     def configure(self, kind: Kind, use: Use, owner: str, *, also: Sequence[str] = ()) -> ComponentConfig:
-        """The validated configuration of a component that is not built yet.
+        """The validated configuration of a component that is not built yet; its parts have all their settings, too.
 
         Args:
-            use: a name, or ``{use: NAME, **config}``.
+            use: a name, or ``{use: NAME, **config}``; over the settings that ``preset: NAME`` stands for, other keys
+                prevail.
             owner: dotted path of ``use`` in the study, for messages.
             also: keys that ``owner`` accepts beside the component's own, for suggestions.
 
         Raises:
             ComponentError: as :meth:`lookup`.
-            ConfigError: one line for each key that the component's ``Config`` refuses.
+            ConfigError: an unknown preset, or one line for each key that the component's ``Config`` refuses.
         """
         return self._configured(kind, use, owner, also)[1]
 
@@ -146,25 +148,30 @@ class Registry:
 
         name, config = use_of(use, owner)
         entry = self.lookup(kind, name, owner)
-        preset = config.pop("preset", None) if getattr(entry.cls, "presets", {}) else None
-        config = {**_preset(entry, preset, owner), **config}
+        preset = config.pop("preset", None) if hasattr(entry.cls, "presets") else None
+        config = {**settings_of(entry, preset, owner), **config}
+        also = [*also, "preset"] if presets_of(entry) else also
         model = cast("type[ComponentConfig]", entry.cls.Config)
         try:
             validated = model.model_validate(config)
         except ValidationError as error:
             found = problems(error, model, config, owner=owner, also=also)
             raise ConfigError("\n".join(map(str, found))) from None
-        return entry, validated if preset is None else self._passed_on(entry, validated, preset)
+        parts = {
+            field: self._resolved(each, use, f"{owner}.{field}", preset)
+            for field, (each, use) in parts_of(entry, validated).items()
+        }
+        return entry, validated.model_copy(update=parts)
 
-    def _passed_on(self, entry: Entry, config: ComponentConfig, preset: str) -> ComponentConfig:
-        """A preset holds for parts, too, that have one of this name and were given none."""
-        changed: dict[str, Use] = {}
-        for field, kind in _parts(entry).items():
-            name, settings = use_of(getattr(config, field))
-            known = self._entries.get((kind, name))
-            if known is not None and preset in getattr(known.cls, "presets", {}) and "preset" not in settings:
-                changed[field] = {"use": name, "preset": preset, **settings}
-        return config.model_copy(update=changed)
+    def _resolved(self, kind: Kind, use: Use, owner: str, preset: str | None) -> dict[str, Any]:
+        """A part with all its settings, so that a stage's key and a record of it hold them.
+
+        A preset of its owner holds for a part, too, that has one of this name and was given none.
+        """
+        name, config = use_of(use, owner)
+        if preset in presets_of(self.lookup(kind, name, owner)):
+            config = {"preset": preset, **config}
+        return {"use": name, **self.configure(kind, {"use": name, **config}, owner).model_dump(mode="json")}
 
     # fmt: off
     @overload
@@ -195,8 +202,8 @@ class Registry:
         """
         entry, config = self._configured(kind, use, owner, ())
         parts = {
-            field: self.create(each, getattr(config, field), f"{owner}.{field}")
-            for field, each in _parts(entry).items()
+            field: self.create(each, part, f"{owner}.{field}")
+            for field, (each, part) in parts_of(entry, config).items()
         }
         build = cast("Callable[..., Component]", entry.cls)
         with boundary(f"{owner}: {entry}", "being built"):
@@ -220,27 +227,6 @@ class Registry:
                 content = path.read_bytes()
                 total.update(f"{relative.as_posix()}\0{len(content)}\0".encode() + content)
         return total.hexdigest()
-
-
-def _parts(entry: Entry) -> Mapping[str, Kind]:
-    """Settings of a component that name others → their kind."""
-    return cast("Mapping[str, Kind]", getattr(entry.cls, "parts", {}))
-
-
-def _preset(entry: Entry, preset: str | None, owner: str) -> Mapping[str, Any]:
-    """The settings behind the name of a preset.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    presets = getattr(entry.cls, "presets", {})
-    if preset is None:
-        return {}
-    if preset not in presets:
-        raise ConfigError(
-            f"{owner}.preset: {entry.kind} '{entry.name}' has no such preset", found=preset, allowed=", ".join(presets)
-        )
-    return cast("Mapping[str, Any]", presets[preset].settings)
 
 
 def _entry(item: object, hook: str, distribution: str, version: str) -> Entry:

@@ -13,8 +13,10 @@ from m2rl_core.types import Block, Stats
 
 Mask = np.typing.NDArray[np.bool_]
 
-RUN = 1 << 16
+RUN = 1 << 18
 """Elements that one random stream serves, from a multiple of it on."""
+FIRST, REST = 1 << 8, 1 << 24
+"""An entry has 32 random bits: 8 of them decide for most, so that the other 24 are drawn only where they matter."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,17 @@ class Dropping:
         first, size = block.offset, block.experts_E[0].numel()
         runs = [self._run(expert, block.name, run) for run in range(first // RUN, -(-(first + size) // RUN))]
         start = first % RUN
-        return np.concatenate(runs)[start : start + size].reshape(block.shape)
+        found = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        return found[start : start + size].reshape(block.shape)
 
     def _run(self, expert: str, tensor: str, run: int) -> Mask:
         """Of one random stream: an entry survives where its 32 random bits reach the rate."""
-        bits = np.random.SFC64(derive(self.seed, "dare", expert, tensor, run)).random_raw(RUN // 2)
-        kept: Mask = bits.view(np.uint32) >= round(self.rate * 2**32)
+        stream = np.random.SFC64(derive(self.seed, "dare", expert, tensor, run))
+        first, rest = divmod(round(self.rate * FIRST * REST), REST)
+        bits = stream.random_raw(RUN // 8).view(np.uint8)
+        kept: Mask = bits > first
+        close = np.flatnonzero(bits == first)
+        kept[close] = stream.random_raw(len(close)) % REST >= rest
         return kept
 
     def _factors(self, experts: int, stats: Stats) -> list[float]:

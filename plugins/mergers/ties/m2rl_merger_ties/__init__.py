@@ -56,7 +56,8 @@ class Ties(Merger):
         """What the share is of: ``model``, as in the method's paper, or each ``tensor`` by itself, as in mergekit."""
         semantics: Semantics = "original"
         """Of entries that cancel exactly, and of the rank of the threshold. ``original``: the sign that most weights
-        of the scope have; rank ⌊n·(1−density)⌋ from below. ``mergekit``: plus; rank max(1, ⌊n·density⌋) from above."""
+        of the scope have, and nothing in a draw; rank ⌊n·(1−density)⌋ from below. ``mergekit``: plus;
+        rank max(1, ⌊n·density⌋) from above."""
         aggregate: Literal["mean", "sum"] = "mean"
         """Of the entries that agree. ``sum`` is what mergekit's dare_ties does."""
 
@@ -82,12 +83,13 @@ class Ties(Merger):
 
         assert block.base is not None
         weights = self._weights(len(block.experts_E))
-        side = _elected(_summed(trimmed(block, stats, weights)), stats.get(Majority.name, 0))
+        deltas = list(trimmed(block, stats, weights))
+        side = _elected(_summed([deltas[0].clone(), *deltas[1:]]), stats.get(Majority.name, 1))
         total, share = torch.zeros_like(side), torch.zeros_like(side)
-        for delta, weight in zip(trimmed(block, stats, weights), weights, strict=True):
+        for delta, weight in zip(deltas, weights, strict=True):
             agreeing = delta.mul_(side).clamp_(min=0.0)  # magnitudes of what agrees
             total += agreeing
-            share += agreeing.sign_().mul_(weight)
+            share.add_(agreeing.sign_(), alpha=weight)
         if self.config.aggregate == "mean":
             total.div_(share.clamp_(min=_TINY))
         return [total.mul_(side).mul_(self.config.scale).add_(block.base)]
@@ -114,17 +116,19 @@ def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Te
         yield delta if weight == 1.0 else delta.mul_(weight)
 
 
-def _summed(deltas: Iterator[Tensor]) -> Tensor:
-    total = next(deltas)
-    for delta in deltas:
+def _summed(deltas: Iterable[Tensor]) -> Tensor:
+    """Added up in the first of them."""
+    each = iter(deltas)
+    total = next(each)
+    for delta in each:
         total += delta
     return total
 
 
 def _elected(total: Tensor, majority: int) -> Tensor:
-    """Signs, ±1; those of sums that are exactly zero follow the majority, or are positive where there is none."""
-    positive = total > 0 if majority < 0 else total >= 0
-    return positive.float().mul_(2.0).sub_(1.0)
+    """Signs; those of sums that are exactly zero follow the majority, and are 0 where that is a draw, too."""
+    side = total.sign()
+    return side if majority == 0 else side.add_(0.5 if majority > 0 else -0.5).sign_()
 
 
 @dataclass

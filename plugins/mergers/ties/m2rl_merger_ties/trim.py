@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -16,9 +17,11 @@ Semantics = Literal["original", "mergekit"]
 Scope = Literal["model", "tensor"]
 
 
-def magnitudes_EN(block: Block) -> Tensor:
-    """Of the task vectors, flat."""
-    return block.deltas_E.view(len(block.experts_E), -1).abs_()
+def magnitudes(block: Block) -> Iterator[Tensor]:
+    """Of one task vector after another, flat."""
+    assert block.base is not None
+    for expert in block.experts_E:
+        yield (expert - block.base).abs_().flatten()
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class CountHigh:
     name: str = "high magnitudes"
 
     def measure(self, block: Block, stats: Stats) -> High:
-        return High(count_high(magnitudes_EN(block)), self.rule)
+        return High(count_high(magnitudes(block)), self.rule)
 
     def combine(self, left: High, right: High) -> High:
         return High(left.counts_EB + right.counts_EB, self.rule)
@@ -120,7 +123,7 @@ class CountLow:
 
     def measure(self, block: Block, stats: Stats) -> Low:
         high: High = stats["high magnitudes"]
-        counts_E1B = count_low(magnitudes_EN(block), high.place_EK[0])
+        counts_E1B = count_low(magnitudes(block), high.place_EK[0])
         return Low(counts_E1B.view(-1, BINS), high)
 
     def combine(self, left: Low, right: Low) -> Low:

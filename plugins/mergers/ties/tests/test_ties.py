@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -60,7 +63,7 @@ def naive(
         delta[delta.abs() < floor] = 0
     deltas_E = deltas_E * factors
     sign = deltas_E.sum(0).sign()
-    sign[sign == 0] = 1.0 if sign.sum() >= 0 else -1.0
+    sign[sign == 0] = sign.sum().sign()
     agrees_E = deltas_E.sign() == sign
     share = (agrees_E * factors).sum(0)
     return base + scale * (deltas_E * agrees_E).sum(0) / share.where(share > 0, 1.0)
@@ -108,6 +111,8 @@ def test_what_cancels_follows_the_majority_or_is_positive(tmp_path: Path) -> Non
     deltas_E = torch.tensor([[-4.0, -3, 2, -5], [-4, -3, -2, -5]])
     assert one(tmp_path / "original", torch.zeros(4), deltas_E, density=0.75)[2] == -2
     assert one(tmp_path / "mergekit", torch.zeros(4), deltas_E, density=1.0, **MERGEKIT)[2] == 2
+    draw_E = torch.tensor([[1.0, 3, -3], [-1, 3, -3]])
+    assert one(tmp_path / "draw", torch.zeros(3), draw_E, density=1.0).tolist() == [0, 3, -3]
 
 
 # ── definition ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,6 +155,20 @@ def test_bfloat16_results_are_one_rounding_away(tmp_path: Path) -> None:
     [found] = merge_tensors(Ties(Ties.Config()), tmp_path, {"w": base}, [{"w": e} for e in experts], block=4096)
     exact = naive(base.double(), deltas_E, 0.2)
     assert (found["w"].bfloat16() != exact.bfloat16()).float().mean() < 1e-4
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=12),
+    density=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0]),
+)
+def test_small_whole_numbers_agree_with_the_definition(rows: list[tuple[int, ...]], density: float) -> None:
+    """Where entries tie, cancel and vanish all the time, in blocks of three."""
+    deltas_E = torch.tensor(rows, dtype=torch.float32).T.contiguous()
+    with TemporaryDirectory() as folder:
+        found = one(Path(folder), torch.ones(len(rows)), deltas_E, density=density)
+    wanted = naive(torch.ones(len(rows)), deltas_E, density)
+    torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-6, atol=1e-7)
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
