@@ -46,7 +46,7 @@ class Tested:
     @property
     def said(self) -> str:
         """The verdict, and those of the seeds where they differ."""
-        counts = Counter(claim.verdict for _, claim in self.by_seed.values())
+        counts: Counter[str] = Counter(claim.verdict for _, claim in self.by_seed.values())
         differ = ", ".join(f"{v} {n}" for v in WORDS if (n := counts[v]))
         return self.verdict if len(counts) == 1 else f"seeds differ: {differ}"
 
@@ -66,17 +66,11 @@ def claims(evidence: Evidence) -> Section | None:
         *(_Line(one.section, UNTESTED, _untested_row(one, len(seeds))) for one in _left(evidence, own)),
     ]
     lines.sort(key=lambda line: _place(line.section))
-    counts = Counter(line.verdict for line in lines)
+    counts: Counter[str] = Counter(line.verdict for line in lines)
     parts = [f"{number(n, 0)} {WORDS[v][n > 1]}" for v in WORDS if (n := counts[v])]
     text = f"What the paper says, tested on this study: {', '.join(parts)}. Statistics with 95% intervals where known."
-    columns = [
-        "finding",
-        "section",
-        "all seeds" if seeds else "statistic",
-        *(f"seed {seed}" for seed in seeds),
-        "in this study",
-        "tested by",
-    ]
+    numbers = ["all seeds" if seeds else "statistic", *(f"seed {seed}" for seed in seeds)]
+    columns = ["finding", "in this study", *numbers, "section", "tested by"]
     table = Table("The paper's findings in this study", columns, [line.cells for line in lines])
     return Section("claims", "The paper's findings", text, {"claims": table, **_own_claims(own)})
 
@@ -93,18 +87,18 @@ def _row(evidence: Evidence, each: Tested, seeds: Sequence[int]) -> list[Cell]:
     by = {seed: _statistic(claim, evidence.link(one.node.folder / FILE))
           for seed, (one, claim) in each.by_seed.items()}  # fmt: skip
     found = [None, *(by.get(seed) for seed in seeds)] if seeds else list(by.values())
-    return [each.statement, each.section, *found, each.said, Link(each.stage, f"#{anchor(each.stage)}")]
+    return [each.statement, each.said, *found, each.section, Link(each.stage, f"#{anchor(each.stage)}")]
 
 
 def _own_row(claim: Claim, seeds: int) -> list[Cell]:
     """Of the report: all seeds together."""
     found = _statistic(claim, FILES)
     by = Link("this report", "#table-core_claims")
-    return [claim.statement, claim.section, found, *[None] * seeds, claim.verdict, by]
+    return [claim.statement, claim.verdict, found, *[None] * seeds, claim.section, by]
 
 
 def _untested_row(one: Untested, seeds: int) -> list[Cell]:
-    return [one.statement, one.section, *[None] * (1 + seeds), UNTESTED, one.takes]
+    return [one.statement, UNTESTED, *[None] * (1 + seeds), one.section, one.takes]
 
 
 def _left(evidence: Evidence, own: Sequence[Claim]) -> Iterator[Untested]:

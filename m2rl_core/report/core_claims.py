@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from m2rl_core.config import RlStage
-from m2rl_core.report.arms import Contender, complete, contenders, effort, expert_of, references, start_of
+from m2rl_core.report.arms import Contender, complete, contenders, effort, expert_of, references, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
+from m2rl_core.report.tables import number
 from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair
 from m2rl_core.types import Claim, ClaimVerdict, Way
 
@@ -61,8 +61,11 @@ def _all_above(found: Iterable[Estimate]) -> ClaimVerdict:
 
 
 def _claim(statement: str, found: Estimate, verdict: ClaimVerdict, note: str) -> Claim:
-    around = (found.low, found.high) if found.low == found.low else None
-    return Claim(statement, SECTION, found.value, around, verdict, note)
+    """Without spread there is nothing to tell: both models then give the same answers, all of them wrong perhaps."""
+    if not found.error > 0:
+        why = f"{note} No answer tells the two apart."
+        return Claim(statement, SECTION, found.value, None, "not measurable", why)
+    return Claim(statement, SECTION, found.value, (found.low, found.high), verdict, note)
 
 
 # ── mixing, merging and distilling ───────────────────────────────────────────────────────────────────────────────────
@@ -96,7 +99,7 @@ def _against_experts(evidence: Evidence, rivals: dict[Way, Contender]) -> Iterat
         arm = dict(zip(suites, rivals[way].grids, strict=True))
         gaps = {d: [pair(arm[s], evidence.grids[m][s]) for s in _home(evidence, d)] for d, m in experts.items()}
         gap = estimate([grid for grids in gaps.values() for grid in grids])
-        each = ", ".join(f"{domain} {estimate(grids).value:+.1f}" for domain, grids in gaps.items())
+        each = ", ".join(f"{domain} {number(estimate(grids).value, signed=True)}" for domain, grids in gaps.items())
         note = f"Points above the experts, mean over suites; holds where a loss of {COMPARABLE:g} is excluded. {each}."
         yield _claim(statement, gap, not_below(gap), note)
 
@@ -105,19 +108,17 @@ def _against_experts(evidence: Evidence, rivals: dict[Way, Contender]) -> Iterat
 
 
 def _costs(evidence: Evidence, rivals: dict[Way, Contender]) -> Iterator[Claim]:
-    """The mixed run against the experts of the merge; start and merging itself left out, as in the paper."""
-    if "mix" not in rivals or "merge" not in rivals:
+    """The mixed run against one expert for each of its domains; start and merging left out, as in the paper."""
+    stages = evidence.rl_stages()
+    mixed = rivals["mix"].model if "mix" in rivals else next((n for n in stages if way_of(evidence, n) == "mix"), None)
+    if mixed is None:
         return
-    mixed, merged = rivals["mix"].model, rivals["merge"].model
-    stage = evidence.stage(merged)
-    experts = [name for name in getattr(stage, "experts", ()) if isinstance(evidence.stage(name), RlStage)]
-    together = [evidence.cost(name) for name in experts]
-    mix = effort(evidence, mixed)
-    known = [cost for cost in together if cost is not None]
-    if mix.cost is None or not known or len(known) < len(together):
-        return
-    whole = sum(known, Cost()).device
-    yield cost_claim(mix.cost.device, mix.steps, whole, sum(effort(evidence, name).steps for name in experts))
+    experts = {domain: name for name in reversed(stages) if (domain := expert_of(evidence, name))}
+    needed = [experts[domain] for domain in stages[mixed].domains if domain in experts]
+    mix, apart = effort(evidence, mixed), [effort(evidence, name) for name in needed]
+    costs = [one.cost for one in apart if one.cost is not None]
+    if mix.cost is not None and len(costs) == len(stages[mixed].domains):
+        yield cost_claim(mix.cost.device, mix.steps, sum(costs, Cost()).device, sum(one.steps for one in apart))
 
 
 def cost_claim(mixed: float, mixed_steps: int, experts: float, expert_steps: int) -> Claim:

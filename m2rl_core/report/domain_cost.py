@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -13,22 +13,23 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.tables import Cell, Link
 from m2rl_core.types import Table
 
-KINDS = ("rollout", "verify", "score", "train")
-"""Kinds of work of which ``times.jsonl`` knows the domains."""
+KINDS = ("rollout", "score", "train")
+"""Kinds of a stage's own work of which ``times.jsonl`` knows the domains."""
+VERIFIERS = "verify"
 WAIT = "wait/"
 """Before a domain's name: seconds from its last verdict to that of the slowest domain."""
 
-Rows = list[Mapping[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 
 def by_domain(evidence: Evidence, unit: str) -> Table:
     """One row per stage and domain."""
     rows = [row for name, stage in _trained(evidence) for row in _costs(evidence, name, stage)]
     note = (
-        "Means over seeds. Rollout, score and train are those of the stage, shared out by the domains' tokens; verify "
-        "is measured per domain, in verifiers that work beside all else. What no domain has (sync, idle) is left out."
+        "Means over seeds. Rollout, score and train are those of the stage, shared out by the domains' tokens; what no "
+        "domain has (sync, idle) is left out. Verifiers work beside all else: their seconds are on the clock."
     )
-    columns = ["stage", "domain", *KINDS, "together", "% of the stage", f"{unit}-seconds per step"]
+    columns = ["stage", "domain", *KINDS, "together", "% of all", f"{unit}-seconds per step", "verifier seconds"]
     return Table(f"{unit}-seconds by domain", columns, rows, note)
 
 
@@ -60,29 +61,29 @@ def _times(evidence: Evidence, name: str) -> list[Rows]:
 
 
 def _costs(evidence: Evidence, name: str, stage: SftStage | RlStage) -> Iterator[list[Cell]]:
-    runs = _times(evidence, name)
-    spent = [_spent(rows) for rows in runs]
-    total = evidence.cost(name)
+    spent = [_spent(rows) for rows in _times(evidence, name)]
     steps = stage.steps if isinstance(stage, RlStage) else stage.updates
-    for domain in stage.domains:
-        found = {kind: _mean(each.get(f"{kind}/{domain}") for each in spent) for kind in KINDS}
-        known = [value for value in found.values() if value is not None]
-        together = sum(known) if known else None
-        portion = 100 * together / total.device if together is not None and total and total.device else None
-        each = together / steps if together is not None else None
-        yield [_label(evidence, name), domain, *found.values(), together, portion, each]
+    parts = {d: [_mean(each.get(f"{kind}/{d}") for each in spent) for kind in KINDS] for d in stage.domains}
+    together = {domain: sum(value or 0.0 for value in found) for domain, found in parts.items()}
+    whole = sum(together.values())
+    for domain, found in parts.items():
+        mine = together[domain]
+        known = [mine, 100 * mine / whole, mine / steps] if whole and steps else [None] * 3
+        verifiers = _mean(each.get(f"{VERIFIERS}/{domain}") for each in spent)
+        yield [_label(evidence, name), domain, *found, *known, verifiers]
 
 
 def _spent(rows: Rows) -> dict[str, float]:
-    """Device-seconds of the parts ``KIND/DOMAIN``; verifiers' seconds are no GPU's, and are not in its time."""
+    """Device-seconds of the parts ``KIND/DOMAIN``, and seconds of verifiers."""
     found: dict[str, float] = defaultdict(float)
     for row in rows:
         gpus = row.get("gpus", 0)
         for part, seconds in row["seconds"].items():
-            if part.startswith("verify/"):
-                found[part] += 0.0 if gpus else seconds
-            elif "/" in part and not part.startswith(WAIT):
+            kind, slash, _ = part.partition("/")
+            if slash and kind in KINDS:
                 found[part] += seconds * gpus if gpus else row["cpu_seconds"].get(part, 0.0)
+            elif slash and kind == VERIFIERS:
+                found[part] += seconds
     return dict(found)
 
 

@@ -20,7 +20,7 @@ class Untested(NamedTuple):
 SCORES = {
     "Mixing does as well as experts that are merged": "a mixed and a merged model, evaluated",
     "Distilling experts does as well as merging them": "a distilled and a merged model, evaluated",
-    "The mixed run takes less device time than the experts together": "a mixed run and a merge of experts, timed",
+    "The mixed run takes less device time than the experts together": "a mixed run and experts of all of its domains",
     "Mixing costs no domain its expert's performance: there is little interference": "a mixed model and experts",
     "Merging weights keeps the experts' performance in their own domains": "a merged model and its experts",
     "Each expert is the best of the experts in its own domain": "two experts, evaluated",

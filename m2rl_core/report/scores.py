@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from m2rl_core.config import RlStage, split_reference
 from m2rl_core.report.arms import complete, contenders, expert_of, mean_score, references, start_of, way_of
@@ -132,10 +131,6 @@ def score(evidence: Evidence, model: str, suite: str) -> Estimate | None:
 def _value(evidence: Evidence, model: str, suite: str) -> float | None:
     found = evidence.grid(model, suite)
     return found.score if found else None
-
-
-def _link(evidence: Evidence, model: str, suite: str) -> str:
-    return evidence.score_link(model, suite)
 
 
 def best_marked(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
