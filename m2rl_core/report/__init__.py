@@ -19,6 +19,7 @@ from m2rl_core.report.files import files, unfinished
 from m2rl_core.report.imported import imported
 from m2rl_core.report.merges import merges
 from m2rl_core.report.pages import write_pages
+from m2rl_core.report.published import beside_paper
 from m2rl_core.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
     sections = [
         unfinished(evidence),
         scores.scores(evidence),
+        beside_paper(evidence),
         imported(evidence),
         merges(evidence),
         scores.kept_gain(evidence),
