@@ -76,7 +76,8 @@ def make(root: Path, *, models: Sequence[str] = tuple(RIGHT), sft: Mapping[str, 
         if piece.kind == "eval":
             evaluation(piece)
         if piece.kind == "rl":
-            append_jsonl(piece.folder / "times.jsonl", times(plan.stages[piece.stage].domains))
+            domains = BOTH if piece.stage in ("multi", "opd") else [piece.stage]
+            append_jsonl(piece.folder / "times.jsonl", times(domains))
     return pieces
 
 

@@ -56,8 +56,9 @@ def draw(figure: Figure, name: str) -> str:
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         _DRAW[figure.kind](axes, figure)
-        axes.set_xlabel(clean(figure.x_label))
-        axes.set_ylabel(_wrapped(clean(figure.y_label), _size(figure)[1]))
+        across, upright = _axis_labels(figure)
+        axes.set_xlabel(clean(across))
+        axes.set_ylabel(_wrapped(clean(upright), _size(figure)[1]))
         out = StringIO()
         canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _portable(out.getvalue(), name, clean(figure.title))
@@ -79,6 +80,13 @@ def clean(text: str, length: int = 60) -> str:
     """Text that XML and a small drawing can hold."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable if len(printable) <= length else printable[: length - 1] + "…"
+
+
+def _axis_labels(figure: Figure) -> tuple[str, str]:
+    """(below, beside) the axes. Bars lie, so that their values are read below."""
+    if figure.kind == "bars" and figure.y_label:
+        return figure.y_label, figure.x_label
+    return figure.x_label, figure.y_label
 
 
 def _wrapped(text: str, inches: float) -> str:
