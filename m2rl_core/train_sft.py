@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
@@ -24,6 +24,7 @@ from m2rl_core.rollout.records import from_record, workload
 from m2rl_core.run import ROLLOUTS, StageRun
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
+from m2rl_core.shares import counts
 from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Trajectory
 
 __all__ = ["NegativeLogLikelihood", "tokenised", "train_sft"]
@@ -136,16 +137,6 @@ def _check_lengths(samples: Sequence[Sample], max_length: int) -> None:
         if (length := max(piece.stop - piece.start for piece in pieces([sample]))) > max_length:
             where = f"conversation {sample.prompt.id} of '{sample.prompt.domain}'"
             raise DataError(f"{where} is too long", found=f"{length} tokens", allowed=f"max_length = {max_length}")
-
-
-def counts(domains: list[str] | Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole conversations per domain that add up to ``total``; the first domains take the remainder."""
-    weights = dict(domains) if isinstance(domains, Mapping) else dict.fromkeys(domains, 1.0)
-    exact = {name: total * weight / sum(weights.values()) for name, weight in weights.items()}
-    whole = {name: int(value) for name, value in exact.items()}
-    for name in sorted(exact, key=lambda n: whole[n] - exact[n])[: total - sum(whole.values())]:
-        whole[name] += 1
-    return whole
 
 
 def tokenised(conversation: Conversation, chat: Chat) -> Sample:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +114,28 @@ def test_single_turns_in_the_order_of_the_prompts(play: Any) -> None:
             assert chat.decode(sample.ids_L[len(prompt) :]) == ("yes" if sample.index else "no")
     assert len(engine.contexts) == 4  # one shared prefill per prompt
     assert charges == {"verify/oracle": 12 * 0.25}
+
+
+class SlowPool(InlinePool):
+    """Its verifier of the domain ``slow`` takes its time."""
+
+    async def verify(self, domain: str, trajectory: Trajectory) -> Verdicts:
+        await asyncio.sleep(0.05 if domain == "slow" else 0.0)
+        return await super().verify(domain, trajectory)
+
+
+def test_what_a_domain_waits_for_the_slowest_is_charged(tiny_model: Path, fake_engine: Any) -> None:
+    chat, domain, charges = Chat.load(tiny_model), Oracle(), dict[str, float]()
+    engine = fake_engine(lambda context, sample: chat.turn("yes")[:-1])
+    prompts = [replace(p, domain=name) for name in ("oracle", "slow") for p in domain.prompts("train")]
+    with Sampler(
+        engine, chat, {"oracle": domain, "slow": domain}, SlowPool(domain),  # type: ignore[arg-type]
+        model=tiny_model, context=1024, reasoning={"oracle": "off", "slow": "off"},
+        charge=lambda kind, seconds: charges.update({kind: charges.get(kind, 0.0) + seconds}),
+    ) as sampler:  # fmt: skip
+        sampler.rollout(prompts, Sampling(20), 2)
+    assert charges["wait/slow"] == 0.0
+    assert 0.03 < charges["wait/oracle"] < 10
 
 
 @pytest.mark.parametrize("history", ["keep", "drop"])

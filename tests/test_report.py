@@ -238,7 +238,8 @@ def test_every_table_is_there_in_three_forms(finished: tuple[Study, list[Piece],
     in_html, text = page(out).tables, (out / "report.md").read_text(encoding="utf-8")
     in_csv = {path.stem for path in (out / "tables").iterdir()}
     expected = {"arms", "margins", "equal", "scores", "merges", "kept_gain", "settings", "cost", "signal", "failures"}
-    assert set(in_html) == in_csv == expected | {"files", "evaluations"}
+    expected |= {"claims", "core_claims", "blend", "domain_cost", "stalls", "files", "evaluations"}
+    assert set(in_html) == in_csv == expected
     assert set(re.findall(r"\(tables/([\w-]+)\.csv\)", text)) == in_csv
     for name, rows in in_html.items():
         with (out / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:

@@ -115,10 +115,13 @@ def test_claims_come_right_after_the_verdict_in_the_papers_order(tmp_path: Path)
     assert page.ids.index("table-claims") < page.ids.index("table-arms")
     head, *found = rows(out, "claims")
     assert head == [
-        "finding", "section", "statistic", "statistic low", "statistic high", "in this study", "tested by",
+        "finding", "in this study", "statistic", "statistic low", "statistic high", "section", "tested by",
     ]  # fmt: skip
-    assert [row[1] for row in found] == ["3.3", "3.3", "3.4", "3.10"]
-    assert found[0] == ["Overlap exceeds chance", "3.3", "0.512345", "0.5", "0.52", "holds", "shift"]
+    places = [row[-2] for row in found]
+    assert places == sorted(places, key=lambda text: [int(part) for part in text.split(".")])
+    analysed = [row for row in found if row[1] != "not tested"]
+    assert [row[-2] for row in analysed] == ["3.3", "3.3", "3.4", "3.10"]
+    assert analysed[0] == ["Overlap exceeds chance", "holds", "0.512345", "0.5", "0.52", "3.3", "shift"]
     assert "1 holds, 1 fails, 1 is undecided, 1 is not measurable" in page.text
     for text in ("0.512", "0.500–0.520", "−0.00120", "12.3", "1.0–25.0"):
         assert text in page.text
@@ -126,6 +129,17 @@ def test_claims_come_right_after_the_verdict_in_the_papers_order(tmp_path: Path)
     assert "../seed-1/shift/findings.json" in page.links
     markdown = (out / "report.md").read_text(encoding="utf-8")
     assert markdown.index("The paper's findings") < markdown.index("## The arms") < markdown.index("## Stage graph")
+
+
+def test_what_nobody_tests_is_listed_with_what_it_takes(tmp_path: Path) -> None:
+    found = {row[0]: row for row in rows(written(tmp_path, done=("shift",)), "claims")}
+    takes = {name: row[-1] for name, row in found.items() if row[1] == "not tested"}
+    assert takes["Gains are most consistent in math"] == "analyzer gain-consistency, not in this study"
+    neighbours = "Experts of other domains are neighbours, and being one is asymmetric"
+    assert takes[neighbours] == "analyzer policy-neighborhood, not finished"
+    assert takes["The reasoning domains improve each other"] == "experts of two of math, coding and science"
+    assert not [row for row in found.values() if row[-1] == "analyzer weight-shift, not finished"]
+    assert all(row[2] == "" for row in found.values() if row[1] == "not tested")
 
 
 def test_every_analysis_has_its_section(tmp_path: Path) -> None:
@@ -153,12 +167,12 @@ def test_seeds_stand_side_by_side(tmp_path: Path) -> None:
     out = written(tmp_path, (1, 2))
     head, *found = rows(out, "claims")
     assert head == [
-        "finding", "section", "seed 1", "seed 1 low", "seed 1 high", "seed 2", "seed 2 low", "seed 2 high",
-        "in this study", "tested by",
+        "finding", "in this study", "all seeds", "seed 1", "seed 1 low", "seed 1 high", "seed 2", "seed 2 low",
+        "seed 2 high", "section", "tested by",
     ]  # fmt: skip
     by_name = {row[0]: row for row in found}
-    assert by_name["Overlap exceeds chance"][5:9] == ["0.512345", "0.5", "0.52", "holds"]
-    assert by_name["Neighbours help"][8] == "seeds differ: holds 1, undecided 1"
+    assert by_name["Overlap exceeds chance"][1:9] == ["holds", "", *["0.512345", "0.5", "0.52"] * 2]
+    assert by_name["Neighbours help"][1] == "seeds differ: holds 1, undecided 1"
     page = Page((out / "index.html").read_text(encoding="utf-8"))
     assert "1 holds, 1 fails, 1 is undecided, 1 is not measurable" in page.text
     assert {"shift.cosine.seed-1.svg", "shift.cosine.seed-2.svg"} < {p.name for p in (out / "figures").iterdir()}

@@ -21,7 +21,8 @@ from m2rl_core.plugins import Registry
 from m2rl_core.policy import Policy
 from m2rl_core.rollout.records import to_record
 from m2rl_core.run import StageRun
-from m2rl_core.train_sft import counts, demonstrations, order, share_tokens, train_sft
+from m2rl_core.shares import counts
+from m2rl_core.train_sft import demonstrations, order, share_tokens, train_sft
 from m2rl_core.types import Conversation, Prompt, Reward, Sample, Suite, Trajectory
 
 

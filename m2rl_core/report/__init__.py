@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 from m2rl_core.config import Study
 from m2rl_core.report import scores, training
 from m2rl_core.report.analyses import analyses, claims
+from m2rl_core.report.data import blend
 from m2rl_core.report.evidence import Evidence, Node
 from m2rl_core.report.files import files, unfinished
+from m2rl_core.report.imported import imported
+from m2rl_core.report.merges import merges
 from m2rl_core.report.pages import write_pages
+from m2rl_core.report.published import beside_paper
 from m2rl_core.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -45,9 +49,12 @@ def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
     sections = [
         unfinished(evidence),
         scores.scores(evidence),
-        scores.merges(evidence),
+        beside_paper(evidence),
+        imported(evidence),
+        merges(evidence),
         scores.kept_gain(evidence),
         scores.trajectories(evidence),
+        blend(evidence),
         training.cost(evidence),
         training.curves(evidence),
         training.signal(evidence),

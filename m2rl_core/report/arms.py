@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from m2rl_core.config import MergeStage, RlStage, combines, expert_domain, references, split_reference, start_model
+from m2rl_core.config import (
+    AnalyzeStage,
+    EvalStage,
+    MergeStage,
+    ModelStage,
+    RlStage,
+    combines,
+    expert_domain,
+    split_reference,
+    start_model,
+)
+from m2rl_core.config import references as named
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
 from m2rl_core.types import Way
 
 WAYS: tuple[Way, ...] = ("mix", "merge", "distil")
+NO_MAKERS = (EvalStage, AnalyzeStage)
+"""Stages that name models without making one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,13 @@ def expert_of(evidence: Evidence, model: str) -> str | None:
 def start_of(evidence: Evidence) -> str | None:
     """The model that reinforcement learning departs from: the first ``init`` that is no rl stage."""
     return start_model(evidence.study)
+
+
+def references(evidence: Evidence) -> list[str]:
+    """Imported models that no stage of the study builds on: they are there to be compared with."""
+    stages = evidence.study.stages
+    used = {split_reference(m)[0] for s in stages.values() if not isinstance(s, NO_MAKERS) for _, m in named(s)}
+    return [name for name, stage in stages.items() if isinstance(stage, ModelStage) and name not in used]
 
 
 def effort(evidence: Evidence, model: str) -> Effort:
@@ -127,6 +147,6 @@ def _makers(evidence: Evidence, model: str) -> Iterator[tuple[str, int | None]]:
     """(stage, steps or all) of everything from the common start, exclusive, to ``model``, inclusive."""
     stage = evidence.stage(model)
     if isinstance(stage, RlStage | MergeStage):
-        for _, source in references(stage):
+        for _, source in named(stage):
             yield from _makers(evidence, source)
         yield split_reference(model)

@@ -20,6 +20,8 @@ from m2rl_core.types import Findings
 
 KINDS = ("rollout", "verify", "score", "train", "sync", "idle")
 """Kinds of work that device time is split into; what a stage spends on nothing of these is ``other``."""
+FILES = "#files"
+"""Where the report lists the run's files."""
 VERIFY = "verify/"
 """Before a domain's name: seconds in its verifier."""
 
@@ -205,9 +207,14 @@ class Evidence:
         return quote(os.path.relpath(path, self.out)) if path.exists() else ""
 
     def score_link(self, model: str, suite: str) -> str:
-        """The file behind a score; empty where several seeds are pooled."""
+        """The file behind a score; the list of all files where several seeds are pooled."""
         found = [e.node for e in self.evaluations if (e.model, e.suite) == (model, suite)]
-        return self.link(found[0].folder / "scores.json") if len(found) == 1 else ""
+        return self.link(found[0].folder / "scores.json") if len(found) == 1 else FILES
+
+    def stage_link(self, name: str, file: str) -> str:
+        """A file of a stage; the list of all files where several nodes have written it, empty where none has."""
+        found = [path for node in self.of_stage(name) if (path := node.folder / file).exists()]
+        return self.link(found[0]) if len(found) == 1 else FILES if found else ""
 
     def rl_stages(self) -> dict[str, RlStage]:
         return {name: stage for name, stage in self.study.stages.items() if isinstance(stage, RlStage)}

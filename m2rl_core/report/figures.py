@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import StringIO
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from m2rl_core.errors import UserError
@@ -55,8 +56,9 @@ def draw(figure: Figure, name: str) -> str:
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         _DRAW[figure.kind](axes, figure)
-        axes.set_xlabel(clean(figure.x_label))
-        axes.set_ylabel(clean(figure.y_label))
+        across, upright = _axis_labels(figure)
+        axes.set_xlabel(clean(across))
+        axes.set_ylabel(_wrapped(clean(upright), _size(figure)[1]))
         out = StringIO()
         canvas.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _portable(out.getvalue(), name, clean(figure.title))
@@ -78,6 +80,18 @@ def clean(text: str, length: int = 60) -> str:
     """Text that XML and a small drawing can hold."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable if len(printable) <= length else printable[: length - 1] + "…"
+
+
+def _axis_labels(figure: Figure) -> tuple[str, str]:
+    """(below, beside) the axes. Bars lie, so that their values are read below."""
+    if figure.kind == "bars" and figure.y_label:
+        return figure.y_label, figure.x_label
+    return figure.x_label, figure.y_label
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """Lines that an upright label of a drawing of this height has room for."""
+    return "\n".join(wrap(text, max(10, round(9 * inches))))
 
 
 @contextmanager
@@ -186,6 +200,7 @@ def _scatter(axes: Axes, figure: Figure) -> None:
         axes.scatter(x, _floats(values), s=22, marker=marker, label=_label(label), linewidths=0)
     axes.grid()
     axes.set_axisbelow(True)
+    axes.locator_params(axis="x", nbins=5)
     _legend(axes)
 
 

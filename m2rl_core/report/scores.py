@@ -3,73 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from m2rl_core.config import RlStage, split_reference
-from m2rl_core.report.arms import complete, expert_of, mean_score, start_of, way_of
-from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.arms import complete, contenders, expert_of, mean_score, references, start_of, way_of
+from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured
 from m2rl_core.report.verdict import measured
-from m2rl_core.statistics import Estimate, difference, estimate, pair, share
+from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair, share
 from m2rl_core.types import Figure, Table
+
+MERGING, DISJOINT = "Merging", "disjoint choice"
 
 
 def scores(evidence: Evidence) -> Section | None:
-    """Table 3 of the paper: every model on every suite."""
-    models = final_models(evidence)
+    """Table 3 of the paper: every model on every suite, of several merges the best."""
     _, suites = evidence.planned
     if not suites:
         return None
+    columns = _columns(evidence)
     rows: list[list[Cell]] = []
     for suite in suites:
-        found = [_score(evidence, m, suite) for m in models]
-        rows.append([evidence.domain_of.get(suite), suite, *_best(found, [_link(evidence, m, suite) for m in models])])
-    rows.append(["all", "mean", *_best([mean_score(evidence, m) for m in models], [""] * len(models))])
-    note = "Avg@k in percent with 95% intervals. Bold: the highest of its row, whether or not the lead is certain."
-    table = Table("Scores of all models", ["domain", "suite", *models], rows, note)
+        found = [estimate([grids[suite]]) if suite in grids else None for _, grids, _ in columns]
+        links = [evidence.score_link(model, suite) if model else FILES for _, _, model in columns]
+        rows.append([evidence.domain_of.get(suite), suite, *best_marked(found, links)])
+    means = [_mean_of(evidence, grids, model, suites) for _, grids, model in columns]
+    rows.append(["all", "mean", *best_marked(means, [FILES] * len(columns))])
+    table = Table("Scores of all models", ["domain", "suite", *(name for name, *_ in columns)], rows, _note(columns))
     return Section("scores", "Scores", "Every model on every suite (Table 3 of the paper).", {"scores": table})
 
 
-def merges(evidence: Evidence) -> Section | None:
-    """Table 4 of the paper: the ways to merge, and distillation beside them."""
-    arms = [m for m in final_models(evidence) if way_of(evidence, m) in ("merge", "distil")]
-    _, suites = evidence.planned
-    if not arms:
-        return None
-    columns = [_best([_score(evidence, m, s) for m in arms], [_link(evidence, m, s) for m in arms]) for s in suites]
-    columns.append(_best([mean_score(evidence, m) for m in arms], [""] * len(arms)))
-    rows: list[list[Cell]] = [[arm, *(column[i] for column in columns)] for i, arm in enumerate(arms)]
-    table = Table("Ways to merge", ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
-    tables = {"merges": table, **_selections(evidence, arms)}
-    return Section("merges", "Merges compared", "Merging methods side by side (Table 4).", tables)
+Column = tuple[str, Mapping[str, Grid], str]
+"""A column of Table 3: its name, a grid per suite that is there, and the model; empty where it is no single one."""
 
 
-def _selections(evidence: Evidence, arms: Sequence[str]) -> dict[str, Table]:
-    """What the merges that chose among settings gained by choosing, one row per search; no table without a search."""
-    rows: list[list[Cell]] = []
-    for arm in arms:
-        for seed, lines in evidence.metrics(arm).items():
-            name = arm if len(evidence.seeds) == 1 else f"{arm}, seed {seed}"
-            rows += [_selection(name, line) for line in lines[-1:] if "chosen" in line]
-    note = (
-        "Mean KL(expert ‖ model) in millinats per token of the experts' stored rollouts, on training prompts that did "
-        "not choose; no suite was looked at. Gain: the stage's own settings minus the chosen ones, with a 95% interval "
-        "over prompts."
-    )
-    columns = ["model", "candidates", "chosen", "own settings", "chosen settings", "gain"]
-    return {"selection": Table("Gain from selection", columns, rows, note)} if rows else {}
+def _columns(evidence: Evidence) -> list[Column]:
+    """The models; of several merges the one with the highest mean, and beside it a choice that does not see itself."""
+    models, suites = final_models(evidence), evidence.planned[1]
+    imported = references(evidence)
+    merged = next((one for one in contenders(evidence) if one.way == "merge" and one.candidates > 1), None)
+    columns: list[Column] = []
+    for model in models:
+        grids = evidence.grids.get(model, {})
+        if merged is None or way_of(evidence, model) != "merge":
+            columns += [] if model in imported else [(model, grids, model)]
+        elif model == merged.model:
+            crossed = dict(zip(suites, merged.grids, strict=True))
+            columns += [(f"{MERGING}: {model}", grids, model), (f"{MERGING}, {DISJOINT}", crossed, "")]
+    return columns
 
 
-def _selection(name: str, line: Mapping[str, Any]) -> list[Cell]:
-    """One search, from the last line of its metrics; a distance that was no number is missing."""
-    own, chosen, gain, low, high = (
-        None if (found := line[key]) is None else 1000 * found
-        for key in ("kl_own", "kl", "gain", "gain_low", "gain_high")
-    )
-    around = None if low is None or high is None else (low, high)
-    cell = None if gain is None else Measured(gain, around, signed=True)
-    return [name, line["candidates"], line["chosen"], own, chosen, cell]
+def _mean_of(evidence: Evidence, grids: Mapping[str, Grid], model: str, suites: Sequence[str]) -> Estimate | None:
+    return mean_score(evidence, model) if model else estimate([grids[suite] for suite in suites])
+
+
+def _note(columns: Sequence[Column]) -> str:
+    note = "Avg@k in percent with 95% intervals. Bold: the highest of its row, whether or not the lead is certain."
+    if any(not model for *_, model in columns):
+        note += (
+            f" {MERGING}: the merge with the highest mean, as in the paper, which flatters it; beside it each half of "
+            "the prompts is scored by the merge that is best on the other half."
+        )
+    return note
 
 
 def kept_gain(evidence: Evidence) -> Section | None:
@@ -128,7 +123,7 @@ def _along(stage: RlStage, name: str, steps: Sequence[tuple[int, str]]) -> list[
     return [(0, stage.init), *((s, m) for s, m in steps if s < stage.steps), (stage.steps, name)]
 
 
-def _score(evidence: Evidence, model: str, suite: str) -> Estimate | None:
+def score(evidence: Evidence, model: str, suite: str) -> Estimate | None:
     found = evidence.grid(model, suite)
     return estimate([found]) if found else None
 
@@ -138,11 +133,7 @@ def _value(evidence: Evidence, model: str, suite: str) -> float | None:
     return found.score if found else None
 
 
-def _link(evidence: Evidence, model: str, suite: str) -> str:
-    return evidence.score_link(model, suite)
-
-
-def _best(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
+def best_marked(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
     """Cells, the highest value among them marked."""
     top = max((e.value for e in found if e is not None), default=None)
     return [measured(e, best=e is not None and e.value == top, href=href) for e, href in zip(found, links, strict=True)]

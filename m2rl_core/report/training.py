@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, RlStage, SftStage
+from m2rl_core.report.domain_cost import by_domain, stalls
 from m2rl_core.report.evidence import KINDS, Cost, Evidence, node_cost
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell
+from m2rl_core.report.tables import Cell, Link
 from m2rl_core.report.verdict import unit_of
 from m2rl_core.types import Figure, Table
 
@@ -31,8 +32,9 @@ def cost(evidence: Evidence) -> Section:
         for name, s in evidence.study.stages.items()
         if isinstance(s, EvalStage | AnalyzeStage)
     }
-    settings = [_settings(name, stage, costs[name]) for name, stage in stages.items()]
-    split = [_split(name, found) for name, found in costs.items()]
+    label = {name: Link(name, evidence.stage_link(name, "times.jsonl")) for name in costs}
+    settings = [_settings(label[name], stage, costs[name]) for name, stage in stages.items()]
+    split = [_split(label[name], found) for name, found in costs.items()]
     tables = {
         "settings": Table(
             "Training settings and cost",
@@ -47,6 +49,9 @@ def cost(evidence: Evidence) -> Section:
             _overlap(evidence),
         ),
     }
+    tables["domain_cost"] = by_domain(evidence, unit)
+    if waiting := stalls(evidence):
+        tables["stalls"] = waiting
     return Section(
         "cost", "Training settings and cost", "What each stage took (Table 2 of the paper, measured).", tables
     )
@@ -68,7 +73,8 @@ def signal(evidence: Evidence) -> Section | None:
         return None
     for name, stage in evidence.rl_stages().items():
         seeds = [r for r in evidence.metrics(name).values() if r]
-        rows += [[name, domain, *_signal(seeds, domain)] for domain in stage.domains]
+        label = Link(name, evidence.stage_link(name, "metrics.jsonl"))
+        rows += [[label, domain, *_signal(seeds, domain)] for domain in stage.domains]
     columns = [
         "stage",
         "domain",

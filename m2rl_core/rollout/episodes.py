@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ class Sampler:
         model: Hugging Face folder of the first weights.
         context: longest context [tokens].
         reasoning: format gate per domain.
-        charge: told what verification costs, as (``verify/DOMAIN``, seconds in the verifier).
+        charge: told what verification costs, as (``verify/DOMAIN``, seconds in the verifier), and how long domains
+            wait for the slowest, as (``wait/DOMAIN``, seconds).
         trust_remote_code: the model's folder may run its own code.
     """
 
@@ -101,12 +103,27 @@ class Sampler:
 
         async def own_share() -> list[Group]:
             mine = asked[team.rank() :: team.ranks()]  # prompts come domain by domain: each rank gets some of each
-            done = list(await asyncio.gather(*(self._group(prompt, each, n) for prompt, each in mine)))
+            ended: dict[str, float] = {}
+            done = list(await asyncio.gather(*(self._timed(ended, prompt, each, n) for prompt, each in mine)))
+            self._charge_waits(ended)
             await self.engine.rest()
             return done
 
         shares = team.gathered(self._run(own_share()))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(asked))]
+
+    async def _timed(self, ended: dict[str, float], prompt: Prompt, sampling: Sampling, n: int) -> Group:
+        """A group; when the last one of its domain was there goes into ``ended``."""
+        group = await self._group(prompt, sampling, n)
+        ended[prompt.domain] = time.perf_counter()
+        return group
+
+    def _charge_waits(self, ended: Mapping[str, float]) -> None:
+        """How long each of several domains has waited for the slowest."""
+        if len(ended) > 1:
+            last = max(ended.values())
+            for domain, at in ended.items():
+                self.charge(f"wait/{domain}", last - at)
 
     async def _group(self, prompt: Prompt, sampling: Sampling, n: int) -> Group:
         """All samples share the prefill of the prompt; from then on each goes its own way."""

@@ -5,7 +5,8 @@ writes the same bytes as an uninterrupted one. Seconds go to ``times.jsonl`` bes
 ``tensorboard/`` where the package ``tensorboard`` is installed.
 
 A step's seconds are ``total``, split into ``rollout``, ``score``, ``train``, ``sync``, … and ``idle``.
-``rollout/DOMAIN``, … are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers.
+``rollout/DOMAIN``, … are parts of ``rollout``, …; ``verify/DOMAIN`` is spent beside all of these, in verifiers. Where
+several domains are drawn together, ``wait/DOMAIN`` is the time from a domain's last verdict to the last one of all.
 
 Of processes that train together the first writes: its own wall seconds, everyone's CPU and verifier seconds.
 

@@ -1,0 +1,56 @@
+"""The ways to merge, side by side, and what choosing their settings has brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m2rl_core.report.arms import mean_score, way_of
+from m2rl_core.report.evidence import FILES, Evidence
+from m2rl_core.report.scores import best_marked, final_models, score
+from m2rl_core.report.section import Section
+from m2rl_core.report.tables import Cell, Measured
+from m2rl_core.types import Table
+
+
+def merges(evidence: Evidence) -> Section | None:
+    """Table 4 of the paper: the ways to merge, and distillation beside them."""
+    arms = [m for m in final_models(evidence) if way_of(evidence, m) in ("merge", "distil")]
+    _, suites = evidence.planned
+    if not arms:
+        return None
+    columns = [
+        best_marked([score(evidence, m, s) for m in arms], [evidence.score_link(m, s) for m in arms]) for s in suites
+    ]
+    columns.append(best_marked([mean_score(evidence, m) for m in arms], [FILES] * len(arms)))
+    rows: list[list[Cell]] = [[arm, *(column[i] for column in columns)] for i, arm in enumerate(arms)]
+    table = Table("Ways to merge", ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
+    tables = {"merges": table, **_selections(evidence, arms)}
+    return Section("merges", "Merges compared", "Merging methods side by side (Table 4).", tables)
+
+
+def _selections(evidence: Evidence, arms: Sequence[str]) -> dict[str, Table]:
+    """What the merges that chose among settings gained by choosing, one row per search; no table without a search."""
+    rows: list[list[Cell]] = []
+    for arm in arms:
+        for seed, lines in evidence.metrics(arm).items():
+            name = arm if len(evidence.seeds) == 1 else f"{arm}, seed {seed}"
+            rows += [_selection(name, line) for line in lines[-1:] if "chosen" in line]
+    note = (
+        "Mean KL(expert ‖ model) in millinats per token of the experts' stored rollouts, on training prompts that did "
+        "not choose; no suite was looked at. Gain: the stage's own settings minus the chosen ones, with a 95% interval "
+        "over prompts."
+    )
+    columns = ["model", "candidates", "chosen", "own settings", "chosen settings", "gain"]
+    return {"selection": Table("Gain from selection", columns, rows, note)} if rows else {}
+
+
+def _selection(name: str, line: Mapping[str, Any]) -> list[Cell]:
+    """One search, from the last line of its metrics; a distance that was no number is missing."""
+    own, chosen, gain, low, high = (
+        None if (found := line[key]) is None else 1000 * found
+        for key in ("kl_own", "kl", "gain", "gain_low", "gain_high")
+    )
+    around = None if low is None or high is None else (low, high)
+    cell = None if gain is None else Measured(gain, around, signed=True)
+    return [name, line["candidates"], line["chosen"], own, chosen, cell]
