@@ -48,7 +48,9 @@ _MACHINERY = (
 )
 _OWN: tuple[tuple[Kind, str, str], ...] = (
     ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),
-    ("mixture", "fixed", "m2rl_core.rollout.mixture:Fixed"),
+    ("mixture", "fixed", "m2rl_core.rollout.shares:Fixed"),
+    ("mixture", "proportional", "m2rl_core.rollout.shares:Proportional"),
+    ("mixture", "worst-task", "m2rl_core.rollout.shares:WorstTask"),
 )
 
 

@@ -151,7 +151,8 @@ class RlStage(TrainStage):
     kind: Literal["rl"]
     algorithm: Use
     mixture: Use | None = None
-    """Shares that change over time; ``None``: those of ``domains``."""
+    """Shares that the data decide (``proportional``), or the rewards (``worst-task``); ``None``: those of
+    ``domains``."""
     teachers: dict[str, str] = Field(default_factory=dict)
     """Domain → model."""
     steps: PositiveInt = 400
