@@ -25,7 +25,7 @@ class Letters(Domain):
 
     @property
     def suites(self) -> Mapping[str, Suite]:
-        return {self.config.suite: Suite("generated", samples=2)}
+        return {self.config.suite: Suite("generated", k=2)}
 
     def prompts(self, split: str) -> list[Prompt]:
         numbers = range(40) if split == "train" else range(40, 44)
