@@ -94,7 +94,12 @@ def test_a_sixth_domain_retrains_none_of_the_five_experts(home: Path) -> None:
     code = (home / "letters_plugin.py").read_text().replace('ClassVar[str] = "letters"', 'ClassVar[str] = "sixth"')
     (home / "sixth.py").write_text(code.replace('"letters-taught"', '"sixth-taught"'))
     study["plugins"].append("sixth.py")
-    study["domains"]["tables"] = {"use": "sixth", "suite": "tables-heldout", "liked": "13579nopqrs", "reasoning": "off"}
+    study["domains"]["tables"] = {
+        "use": "sixth",
+        "suite": "tables-heldout",
+        "liked": "24abcfghijklm",
+        "reasoning": "off",
+    }
     study["stages"]["tables"] = {**RL, "domains": ["tables"]}
     study["stages"]["multi"]["domains"].append("tables")
     study["stages"]["average"]["experts"].append("tables")
@@ -131,8 +136,7 @@ def cascade() -> Tree:
 
 def test_a_cascade_is_a_mixed_arm_and_halfway_it_is_none() -> None:
     study = cascade()
-    study["domains"]["if"] = {"use": "letters", "config": {}}
-    study["domains"] = {name: {"use": "letters", "config": {}} for name in ("math", "science", "if")}
+    study["domains"]["if"] = study["domains"]["math"]
     study["stages"]["third"] = {**RL, "init": "cascade", "domains": ["if"]}
     study["stages"]["polished"] = {**RL, "init": "multi", "domains": ["math"]}
     plan = Study.model_validate(study)
@@ -147,9 +151,7 @@ def test_a_cascade_is_a_mixed_arm_and_halfway_it_is_none() -> None:
 
 
 def test_a_cascades_work_is_that_of_all_its_stages(tmp_path: Path) -> None:
-    study = cascade()
-    study["domains"] = {name: {"use": "letters", "config": {}} for name in ("math", "science")}
-    evidence = Evidence(Study.model_validate(study), [], tmp_path)
+    evidence = Evidence(Study.model_validate(cascade()), [], tmp_path)
     steps = {name: effort(evidence, name).steps for name in ("cascade", "repaired", "multi", "math@2")}
     # the repair needs all three of math's steps as a teacher, though its own start took two
     assert steps == {"cascade": 2 + 4, "repaired": 3 + 4 + 2 + 1, "multi": 6, "math@2": 2}
