@@ -301,7 +301,7 @@ class Mixture(Component, Protocol):
         Raises:
             ValueError: it begins with the setting, as ``shares: …``.
         """
-        return None
+        return
 
     def weights(self, step: int, sizes: Mapping[str, int], rewards: Mapping[str, float]) -> Mapping[str, float]:
         """A positive weight per domain. Asked for once per step, in their order.

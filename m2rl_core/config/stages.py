@@ -146,7 +146,11 @@ class SftStage(TrainStage):
 
 
 class RlStage(TrainStage):
-    """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation."""
+    """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation.
+
+    One whose ``init`` is another rl stage goes on where that ended, with an optimizer of its own: domains in sequence
+    are a cascade. Teachers at its end repair what it forgot.
+    """
 
     kind: Literal["rl"]
     algorithm: Use
