@@ -7,7 +7,7 @@ subclass these Protocols to inherit the defaults, or just have the same shape. p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -293,13 +293,24 @@ class Algorithm(Component, Protocol):
 class Mixture(Component, Protocol):
     """Shares of the domains in a step. The core realises them exactly over time."""
 
+    def check(self, domains: Collection[str]) -> None:
+        """Refuse a stage whose domains the settings do not fit. Nothing by default.
+
+        Called when a study is checked.
+
+        Raises:
+            ValueError: it begins with the setting, as ``shares: …``.
+        """
+        return
+
     def weights(self, step: int, sizes: Mapping[str, int], rewards: Mapping[str, float]) -> Mapping[str, float]:
-        """A positive weight per domain.
+        """A positive weight per domain. Asked for once per step, in their order.
 
         Args:
             step: the step to be drawn.
             sizes: training prompts of each domain.
-            rewards: running mean reward of each domain that has been drawn already.
+            rewards: running mean reward of each domain that has had a verdict already: up to the step before, or the
+                one before that where rollouts are a step ahead.
         """
         ...
 

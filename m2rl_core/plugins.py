@@ -49,7 +49,9 @@ _MACHINERY = (
 _OWN: tuple[tuple[Kind, str, str], ...] = (
     ("engine", "embedded", "m2rl_core.engine.embedded:EmbeddedEngine"),
     ("analyzer", "interference", "m2rl_core.interference:Interference"),
-    ("mixture", "fixed", "m2rl_core.rollout.mixture:Fixed"),
+    ("mixture", "fixed", "m2rl_core.rollout.shares:Fixed"),
+    ("mixture", "proportional", "m2rl_core.rollout.shares:Proportional"),
+    ("mixture", "worst-task", "m2rl_core.rollout.shares:WorstTask"),
 )
 
 

@@ -38,6 +38,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "refill": RL | {"refill": 2},
     "taught": RL | {"algorithm": "resume-taught", "teachers": {"a": "other", "b": "start"}},
     "wandering": RL | {"algorithm": "resume-wandering", "mixture": {"use": "resume-wandering"}},
+    "lagging": RL | {"mixture": {"use": "worst-task", "references": {"a": 0.1, "b": 0.9}, "rate": 0.3, "warmup": 1}},
     "sft": SFT | {"lr": 0.01, "checkpoint_every": 2},
 }
 

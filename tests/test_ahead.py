@@ -210,6 +210,32 @@ def test_killed_and_resumed_at_several_points_it_repeats_the_bytes(
 
 
 @pytest.mark.slow
+def test_shares_that_follow_rewards_do_so_one_step_later_and_resume(
+    begin: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lagging = {"use": "worst-task", "references": {"left": 0.1, "right": 0.9}, "rate": 0.3, "warmup": 1}
+    train_rl(undisturbed := begin("lagging", mixture=lagging, refill=0))
+    shares = [line["share/right"] for line in lines(undisturbed)]
+    assert shares[:2] == [0.5, 0.5], "step 1 is drawn before the rewards of step 0 are there"
+    assert shares[1:] == sorted(set(shares)), "and every later one after those of the step before the last"
+    original, left = Policy.step, 4
+
+    def step(policy: Policy, lr: float) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        original(policy, lr)
+
+    monkeypatch.setattr(Policy, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_rl(begin("lagging-again", mixture=lagging, refill=0))
+    train_rl(again := begin("lagging-again", mixture=lagging, refill=0))
+    for name in FILES:
+        assert (again.folder / name).read_bytes() == (undisturbed.folder / name).read_bytes(), name
+
+
+@pytest.mark.slow
 def test_no_sampler_outlives_a_killed_trainer(whole: StageRun[Any], begin: Start, tiny_model: Path) -> None:
     run = begin("kill9")
     here, plugin = Path(__file__).parent, whole.folder.parent / "early.py"

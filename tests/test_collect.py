@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from m2rl_core.rollout.collect import collect
-from m2rl_core.rollout.mixture import Fixed, Source
+from m2rl_core.rollout.mixture import Source
 from m2rl_core.rollout.records import summarise
+from m2rl_core.rollout.shares import Fixed
 from m2rl_core.types import Group, Prompt, Reward, Sample, Sampling, Trajectory
 
 SHARES = {"easy": 1.0, "mixed": 1.0}

@@ -340,6 +340,11 @@ def test_a_wrong_override_is_named(read: Read, override: str, message: str) -> N
             ["study.yaml:16: stages.math.teachers.science: is no domain of this stage. Allowed: math."],
         ),
         (
+            "domains: [math]",
+            "domains: {math: 2, science: 1}, mixture: proportional",
+            ["study.yaml:16: stages.math.mixture: would set aside the shares that 'domains' gives."],
+        ),
+        (
             "{kind: sft, ",
             "{kind: sft, rollouts: {coding: math, math: science}, ",
             [
@@ -438,6 +443,10 @@ class Algorithm(Part):
         return Composition({"use": "group"} | parts["advantage"], {"use": "clip"} | parts["loss"], parts["importance"])
 
 
+def lopsided() -> None:
+    raise ValueError("shares: they lack science")
+
+
 def named(name: str, base: type = Part, **attributes: object) -> type:
     return type(name.title(), (base,), {"name": name, **attributes})
 
@@ -456,7 +465,7 @@ def registry() -> Registry:
             named("kl", divergence=Divergence("reverse")),
             named("whole", separable=False),
         ],
-        "m2rl_mixtures": [named("fixed")],
+        "m2rl_mixtures": [named("fixed"), named("lopsided", check=lambda *_: lopsided())],
         "m2rl_mergers": [named("mean"), named("ties", needs_base=True), named("broken", check=lambda *_: 1 / 0)],
         "m2rl_analyzers": [named("shift")],
     }
@@ -506,6 +515,7 @@ def test_a_good_study_passes(read: Read, registry: Registry) -> None:
             "stages.math.algorithm.advantage: advantage 'grup' is not available. Did you mean 'group'?",
         ),
         ("stages.math.mixture=fixd", "stages.math.mixture: mixture 'fixd' is not available. Did you mean 'fixed'?"),
+        ("stages.math.mixture=lopsided", "stages.math.mixture.shares: they lack science. Found: math."),
         ("stages.mean.merger=men", "stages.mean.merger: merger 'men' is not available."),
         (
             "stages.mean={kind: merge, merger: ties, experts: [math, sft]}",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from m2rl_core.errors import ConfigError, DataError
-from m2rl_core.rollout.mixture import Fixed, Source
+from m2rl_core.rollout.mixture import Source
+from m2rl_core.rollout.shares import Fixed
 from m2rl_core.types import Group, Prompt, Reward, Sample, Trajectory
 
 

@@ -582,3 +582,16 @@ def test_rollouts_beside_training_are_explained(tmp_path: Path) -> None:
     plan.stages["math"] = plan.stages["math"].model_copy(update={"staleness": 1})
     note = training.cost(Evidence(plan, pieces, tmp_path)).tables["cost"].note
     assert note == "Rollouts of math were drawn beside training; rollout is all that the sampler's process took."
+
+
+def test_shares_that_a_mixture_sets_are_drawn(tmp_path: Path) -> None:
+    plan = study()
+    multi = plan.stages["multi"].model_copy(update={"mixture": {"use": "worst-task"}})
+    rows = [{"step": i, "share/math": 0.5 - i / 10, "share/science": 0.5 + i / 10} for i in range(3)]
+    append_jsonl(tmp_path / "metrics.jsonl", rows)
+    stages = {**plan.stages, "multi": multi}
+    made: Any = [Piece("multi", "rl", tmp_path, 17)]
+    found = training.curves(Evidence(plan.model_copy(update={"stages": stages}), made, tmp_path))
+    assert found is not None
+    assert [name for name in found.figures if name.startswith("share-")] == ["share-multi"]
+    assert found.figures["share-multi"].series == {"math": [0.5, 0.4, 0.3], "science": [0.5, 0.6, 0.7]}

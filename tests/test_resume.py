@@ -78,7 +78,7 @@ def damage(folder: Path, chance: random.Random) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("variant", ["rl", "refill", "taught", "wandering", "sft"])
+@pytest.mark.parametrize("variant", ["rl", "refill", "taught", "wandering", "lagging", "sft"])
 def test_a_damaged_checkpoint_is_told_of_and_the_one_before_used(
     trials: ModuleType,
     models: dict[str, Path],
@@ -115,6 +115,15 @@ def test_components_that_remember_differ_from_those_that_do_not(undisturbed: dic
     rows = [json.loads(line) for line in undisturbed["wandering"]["metrics.jsonl"].splitlines()]
     assert len({row.get("samples/a", 0) for row in rows}) > 1
     assert undisturbed["wandering"]["metrics.jsonl"] != undisturbed["refill"]["metrics.jsonl"]
+
+
+def test_shares_that_follow_rewards_move(undisturbed: dict[str, dict[str, bytes]]) -> None:
+    rows = [json.loads(line) for line in undisturbed["lagging"]["metrics.jsonl"].splitlines()]
+    shares = [row["share/b"] for row in rows]
+    assert all(row["share/a"] + row["share/b"] == pytest.approx(1) for row in rows)
+    assert shares[0] == 0.5
+    assert shares == sorted(set(shares)), "it lags behind its reference all along"
+    assert rows[-1]["samples/b"] > rows[0]["samples/b"]
 
 
 @pytest.mark.parametrize("forgotten", ["Remembering", "Wandering"])
@@ -162,7 +171,7 @@ def tried(kind: str, variant: str, folder: Path, models: Mapping[str, Path], see
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["rl", "refill", "taught", "wandering", "sft"])
+@pytest.mark.parametrize("variant", ["rl", "refill", "taught", "wandering", "lagging", "sft"])
 def test_kills_change_no_byte(models: dict[str, Path], tmp_path: Path, variant: str) -> None:
     found = tried("kill", variant, tmp_path, models, 2)
     assert [trial["different"] for trial in found] == [[], []], found

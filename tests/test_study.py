@@ -516,6 +516,36 @@ def test_no_process_or_as_many_as_you_like_same_results(bench: Bench, tmp_path: 
     assert bench.lines() == alone
 
 
+def test_another_domain_in_a_finished_study_runs_what_is_new_and_what_combines(bench: Bench) -> None:
+    names, study = ("math", "science", "coding", "if", "agent"), tree()
+    study["domains"] = {name: {"use": "toy", "prefix": name} for name in names}
+    study["stages"] = {
+        "init": {"kind": "init", "domains": list(names)},
+        "sft": {"kind": "sft", "init": "init", "domains": list(names), "conversations": 4, "batch": 1},
+        **{name: expert(name) for name in names},
+        "multi": expert(*names),
+        "avg": {"kind": "merge", "experts": list(names), "merger": "toy"},
+        "evals": {"kind": "eval"},
+        "report": {"kind": "report"},
+    }
+    assert len(bench.run(study).those("finished")) == 2 + 5 + 2 + 8 * 10 + 1  # eight models on ten suites
+    code = (bench.folder / "toy_plugin.py").read_text().replace('"toy"', '"sixth"')
+    (bench.folder / "sixth.py").write_text(code)
+    study["plugins"].append("sixth.py")
+    study["domains"]["tables"] = {"use": "sixth", "prefix": "tables"}
+    study["stages"]["tables"] = expert("tables")
+    study["stages"]["multi"]["domains"].append("tables")
+    study["stages"]["avg"]["experts"].append("tables")
+    again = bench.run(study)
+    ran = {stage for stage in again.those("finished") if not stage.startswith("evals/")}
+    assert ran == {"tables", "multi", "avg", "report"}
+    assert set(again.those("cached")) >= {"init", "sft", *names}
+    suites = [f"{name}-{level}" for name in (*names, "tables") for level in ("easy", "hard")]
+    new = {f"evals/{model}/{suite}" for model in ("tables", "multi", "avg") for suite in suites}
+    new |= {f"evals/{model}/{suite}" for model in ("sft", *names) for suite in suites[-2:]}
+    assert {stage for stage in again.those("finished") if stage.startswith("evals/")} == new
+
+
 def test_independent_stages_run_at_the_same_time(bench: Bench) -> None:
     seen = bench.run(tree(), only="avg", parallel=2).seen
     begun = seen.index(("started", "m")), seen.index(("started", "s"))

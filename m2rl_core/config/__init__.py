@@ -4,7 +4,7 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
-from m2rl_core.config.roles import combines, expert_domain, start_model
+from m2rl_core.config.roles import combines, expert_domain, is_cascade, start_model
 from m2rl_core.config.search import (
     SearchSection,
     candidate,
@@ -62,6 +62,7 @@ __all__ = [
     "expert_domain",
     "grid_points",
     "grounded",
+    "is_cascade",
     "is_local",
     "load_study",
     "local_path",

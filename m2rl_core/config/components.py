@@ -82,8 +82,7 @@ def _checked(domain: Domain, owner: str) -> None:
 def _components(study: Study, registry: Registry, owner: str, stage: AnyStage, domains: Mapping[str, Domain]) -> None:
     if isinstance(stage, RlStage):
         _algorithm(registry, stage, owner, {name: domains[name] for name in stage.domains if name in domains})
-        if stage.mixture is not None:
-            registry.configure("mixture", stage.mixture, f"{owner}.mixture")
+        _mixture(registry, stage, f"{owner}.mixture")
     elif isinstance(stage, MergeStage):
         _merger(study, registry, stage, owner)
     elif isinstance(stage, AnalyzeStage):
@@ -122,6 +121,18 @@ def _algorithm(registry: Registry, stage: RlStage, owner: str, domains: Mapping[
             f"{owner}.teachers: algorithm '{name}' learns from no teacher",
             then="leave teachers out, or take an algorithm that distils",
         )
+
+
+def _mixture(registry: Registry, stage: RlStage, owner: str) -> None:
+    """Check a mixture, and that its settings fit the stage's domains."""
+    if stage.mixture is None:
+        return
+    mixture = registry.create("mixture", stage.mixture, owner)
+    with boundary(f"mixture '{mixture.name}'", "checking its domains"):
+        try:
+            mixture.check(list(stage.domains))
+        except ValueError as error:
+            raise ConfigError(f"{owner}.{error}", found=", ".join(stage.domains)) from error
 
 
 def _merger(study: Study, registry: Registry, stage: MergeStage, owner: str) -> None:

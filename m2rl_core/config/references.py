@@ -166,6 +166,9 @@ def _rl(study: Study, stage: RlStage) -> Iterator[Problem]:
     if stage.top_p < 1:
         text = f"would train on tokens of another distribution than the policy's, found {stage.top_p}. Allowed: 1."
         yield Problem(("top_p",), text)
+    if stage.mixture is not None and isinstance(stage.domains, dict):
+        text = f"would set aside the shares that 'domains' gives. Names alone will do: [{', '.join(stage.domains)}]."
+        yield Problem(("mixture",), text)
     for domain in stage.teachers:
         if domain not in stage.domains:
             yield Problem(("teachers", domain), f"is no domain of this stage. Allowed: {', '.join(stage.domains)}.")

@@ -7,11 +7,15 @@ from m2rl_core.config.stages import AnyStage, MergeStage, ModelStage, RlStage, S
 from m2rl_core.config.study import Study
 from m2rl_core.types import Way
 
-__all__ = ["combines", "expert_domain", "start_model"]
+__all__ = ["combines", "expert_domain", "is_cascade", "start_model"]
 
 
 def combines(study: Study, model: str) -> Way | None:
-    """How a model combines domains; ``None`` for a start, an expert, or a kept step of something else."""
+    """How a model combines domains: several at once or in sequence (``mix``), by merging, or from teachers.
+
+    ``None`` for a start, an expert, a cascade that goes on to further domains, or a kept step of these. Teachers that
+    repair a cascade make it a distilled model; the cascade before that remains a mixed one.
+    """
     stage = _stage(study, model)
     if isinstance(stage, MergeStage):
         return "merge"
@@ -19,7 +23,13 @@ def combines(study: Study, model: str) -> Way | None:
         return "distil"
     if isinstance(stage, RlStage) and stage.teachers:
         return "distil"
-    return "mix" if len(_domains(study, model)) > 1 else None
+    return "mix" if len(_domains(study, model)) > 1 and not _goes_on(study, model) else None
+
+
+def is_cascade(study: Study, model: str) -> bool:
+    """True where reinforcement learning saw further domains in the stages before."""
+    stage = _stage(study, model)
+    return isinstance(stage, RlStage) and set(stage.domains) < _domains(study, model)
 
 
 def expert_domain(study: Study, model: str) -> str | None:
@@ -37,6 +47,15 @@ def start_model(study: Study) -> str | None:
     inits = [stage.init for stage in study.stages.values() if isinstance(stage, RlStage)]
     bases = [stage.base for stage in study.stages.values() if isinstance(stage, MergeStage) and stage.base is not None]
     return next((name for name in [*inits, *bases] if not isinstance(_stage(study, name), RlStage)), None)
+
+
+def _goes_on(study: Study, model: str) -> bool:
+    """True halfway in a cascade: a later stage adds further domains."""
+    if not is_cascade(study, model):
+        return False
+    name, seen = split_reference(model)[0], _domains(study, model)
+    later = [each for each, s in study.stages.items() if isinstance(s, RlStage) and split_reference(s.init)[0] == name]
+    return any(seen < _domains(study, each) for each in later)
 
 
 def _stage(study: Study, model: str) -> AnyStage | None:

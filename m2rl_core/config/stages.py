@@ -149,12 +149,17 @@ class SftStage(TrainStage):
 
 
 class RlStage(TrainStage):
-    """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation."""
+    """``kind: rl`` — reinforcement learning; with ``teachers``, multi-teacher on-policy distillation.
+
+    One whose ``init`` is another rl stage goes on where that ended, with an optimizer of its own: domains in sequence
+    are a cascade. Teachers at its end repair what it forgot.
+    """
 
     kind: Literal["rl"]
     algorithm: Use
     mixture: Use | None = None
-    """Shares that change over time; ``None``: those of ``domains``."""
+    """Shares that the data decide (``proportional``), or the rewards (``worst-task``); ``None``: those of
+    ``domains``."""
     teachers: dict[str, str] = Field(default_factory=dict)
     """Domain → model."""
     steps: PositiveInt = 400

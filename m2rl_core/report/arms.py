@@ -11,6 +11,7 @@ from m2rl_core.config import (
     MergeStage,
     ModelStage,
     RlStage,
+    SftStage,
     combines,
     expert_domain,
     split_reference,
@@ -87,7 +88,7 @@ def effort(evidence: Evidence, model: str) -> Effort:
     """What it took to make a model; kept steps count up to their step."""
     steps = prompts = samples = 0
     costs: list[Cost | None] = []
-    for name, until in dict(_makers(evidence, model)).items():
+    for name, until in _makers(evidence, model).items():
         stage = evidence.stage(name)
         if isinstance(stage, RlStage):
             taken = stage.steps if until is None else until
@@ -102,6 +103,19 @@ def _refilled(evidence: Evidence, name: str, steps: int) -> int:
     """Prompts that a stage drew beyond its quotas, the mean over its seeds."""
     runs = [sum(line.get("dropped", 0) for line in lines[:steps]) for lines in evidence.metrics(name).values()]
     return round(sum(runs) / len(runs)) if runs else 0
+
+
+def along(evidence: Evidence, model: str) -> Iterator[str]:
+    """Models on the way to ``model``, itself included, that the study evaluates: kept steps, and the stages of
+    reinforcement learning that it continues."""
+    stage = evidence.stage(model)
+    name, until = split_reference(model)
+    for each in evidence.planned[0]:
+        stem, step = split_reference(each)
+        if each == model or (stem == name and step is not None and (until is None or step <= until)):
+            yield each
+    if isinstance(stage, RlStage) and isinstance(evidence.stage(stage.init), RlStage):
+        yield from along(evidence, stage.init)
 
 
 def contenders(evidence: Evidence) -> list[Contender]:
@@ -143,10 +157,21 @@ def mean_score(evidence: Evidence, model: str) -> Estimate | None:
     return estimate([evidence.grids[model][s] for s in suites]) if complete(evidence, model, suites) else None
 
 
-def _makers(evidence: Evidence, model: str) -> Iterator[tuple[str, int | None]]:
-    """(stage, steps or all) of everything from the common start, exclusive, to ``model``, inclusive."""
+def _makers(evidence: Evidence, model: str) -> dict[str, int | None]:
+    """Stage → steps, or all, of everything from the common start, exclusive, to ``model``, inclusive.
+
+    Where a stage is named twice, as the start of a cascade and with a kept step as a teacher, most steps count.
+    """
+    found: dict[str, int | None] = {}
+    for name, until in _making(evidence, model):
+        known = found.get(name, 0)
+        found[name] = None if known is None or until is None else max(known, until)
+    return found
+
+
+def _making(evidence: Evidence, model: str) -> Iterator[tuple[str, int | None]]:
     stage = evidence.stage(model)
-    if isinstance(stage, RlStage | MergeStage):
+    if isinstance(stage, RlStage | MergeStage) or (isinstance(stage, SftStage) and stage.rollouts):
         for _, source in named(stage):
-            yield from _makers(evidence, source)
+            yield from _making(evidence, source)
         yield split_reference(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from m2rl_core.config import InitStage, MergeStage, ModelStage, RlStage, SftStage
+from m2rl_core.config import InitStage, MergeStage, ModelStage, RlStage, SftStage, is_cascade
 from m2rl_core.report.arms import way_of
 from m2rl_core.report.evidence import Evidence, done, stage_of
 
@@ -102,8 +102,7 @@ def _box(evidence: Evidence, name: str, x: float, y: float) -> Box:
 def _detail(evidence: Evidence, name: str) -> str:
     match evidence.study.stages.get(name):
         case RlStage() as stage:
-            what = "distil" if stage.teachers else "mixed" if way_of(evidence, name) else "expert"
-            return f"{what}, {stage.steps} steps"
+            return f"{_learning(evidence, name, stage)}, {stage.steps} steps"
         case SftStage():
             return "fine-tuning"
         case InitStage():
@@ -112,6 +111,14 @@ def _detail(evidence: Evidence, name: str) -> str:
             return "merge" if stage.merger["use"] == name else f"merge: {stage.merger['use']}"
         case _:
             return "given model"
+
+
+def _learning(evidence: Evidence, name: str, stage: RlStage) -> str:
+    if stage.teachers:
+        return "distil"
+    if is_cascade(evidence.study, name):
+        return "cascade"
+    return "mixed" if len(stage.domains) > 1 else "expert"
 
 
 def _path(source: tuple[float, float], target: tuple[float, float]) -> str:

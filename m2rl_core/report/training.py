@@ -62,6 +62,11 @@ def curves(evidence: Evidence) -> Section | None:
     figures = {
         f"reward-{name}": _curve(evidence, name, "reward", f"{name}: training reward") for name in evidence.rl_stages()
     }
+    figures |= {
+        f"share-{name}": _curve(evidence, name, "share", f"{name}: share of the prompts")
+        for name, stage in evidence.rl_stages().items()
+        if stage.mixture is not None
+    }
     text = "Mean reward of each step's samples, per domain, averaged over seeds (Figure 9)."
     return Section("rewards", "Training rewards", text, {}, figures) if figures else None
 
@@ -177,7 +182,7 @@ def _curve(evidence: Evidence, name: str, metric: str, title: str) -> Figure:
         domain: [_mean([row.get(f"{metric}/{domain}") for rows in seeds for row in rows[a:b]]) for a, b in bins]
         for domain in evidence.study.domains
     }
-    label = {"reward": "mean reward", "zero_variance": "share of groups"}[metric]
+    label = {"reward": "mean reward", "zero_variance": "share of groups", "share": "share of prompts"}[metric]
     return Figure(title, "lines", [(a + b - 1) / 2 + 1 for a, b in bins], series, "step", label)
 
 

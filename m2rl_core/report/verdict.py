@@ -10,6 +10,7 @@ from m2rl_core.report.arms import (
     Contender,
     Effort,
     Margin,
+    along,
     contenders,
     effort,
     margins,
@@ -137,12 +138,11 @@ def _arm(evidence: Evidence, way: str, model: str, start: str | None, *, best: b
 
 
 def _points(evidence: Evidence, rival: Contender, basis: str) -> Iterator[tuple[float, str]]:
-    """(work, model) of the contender and of its kept steps that have been evaluated."""
-    for model in evidence.planned[0]:
-        if model == rival.model or model.startswith(f"{rival.model}@"):
-            used = _used(effort(evidence, model), basis)
-            if used is not None and mean_score(evidence, model):
-                yield used, model
+    """(work, model) of the contender and of models on the way to it that have been evaluated."""
+    for model in along(evidence, rival.model):
+        used = _used(effort(evidence, model), basis)
+        if used is not None and mean_score(evidence, model):
+            yield used, model
 
 
 def _used(work: Effort, basis: str) -> float | None:

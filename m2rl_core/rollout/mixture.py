@@ -7,36 +7,22 @@ import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
 
 from m2rl_core.config import RlStage
 from m2rl_core.errors import ConfigError, DataError, boundary
-from m2rl_core.interfaces import ComponentConfig, Mixture
+from m2rl_core.interfaces import Mixture
 from m2rl_core.run import Components, StageRun
 from m2rl_core.seeding import derive
 from m2rl_core.types import Group, Prompt
 
-__all__ = ["Fixed", "Source", "open_source"]
+__all__ = ["Source", "open_source"]
 
 MEMORY = 0.9
 """Weight of the past in a domain's running mean reward."""
-
-
-class Fixed:
-    """The same shares in every step."""
-
-    name: ClassVar[str] = "fixed"
-    reference: ClassVar[str] = "design: weights per domain, realised exactly"
-
-    class Config(ComponentConfig):
-        shares: dict[str, float]
-        """Domain → weight, in any unit."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    def weights(self, step: int, sizes: Mapping[str, int], rewards: Mapping[str, float]) -> Mapping[str, float]:
-        return self.config.shares
+BITS = 256
+"""Size of a denominator above which what is owed is rounded; fixed shares, which are exact for ever, stay below."""
+UNIT = 2**40
+"""Parts of a prompt that it is rounded to."""
 
 
 class Source:
@@ -60,6 +46,8 @@ class Source:
         self.owed = {domain: Fraction(0) for domain in prompts}
         self.drawn = dict.fromkeys(prompts, 0)
         self.rewards: dict[str, float] = {}
+        self.shares: dict[int, dict[str, float]] = {}
+        """Step → domain → share, of steps that are drawn and not yet trained on."""
         self._orders: dict[str, tuple[int, list[int]]] = {}
 
     def next(self, step: int) -> list[Prompt]:
@@ -74,6 +62,11 @@ class Source:
                 mean = sum(known) / len(known)
                 self.rewards[domain] = MEMORY * self.rewards.get(domain, mean) + (1 - MEMORY) * mean
 
+    def metrics(self, step: int) -> dict[str, float]:
+        """``share/DOMAIN`` of a step that has been drawn, to be asked for once; nothing where there is one domain."""
+        shares = self.shares.pop(step)
+        return {f"share/{domain}": share for domain, share in shares.items()} if len(shares) > 1 else {}
+
     def _quotas(self, step: int) -> dict[str, int]:
         """Whole prompts per domain, dealt one by one to the domain whose next prompt is due first.
 
@@ -81,6 +74,7 @@ class Source:
         stays within one prompt of its exact share, whatever the shares.
         """
         shares = self._shares(step)
+        self.shares[step] = {domain: float(shares.get(domain, 0)) for domain in self.prompts}
         quotas = dict.fromkeys(self.prompts, 0)
         for _ in range(self.count):
             for domain, share in shares.items():
@@ -89,7 +83,14 @@ class Source:
             first = min(due, key=lambda domain: (1 - self.owed[domain]) / shares[domain])
             self.owed[first] -= 1
             quotas[first] += 1
+        self._round()
         return quotas
+
+    def _round(self) -> None:
+        """Keep what is owed short: every new set of shares multiplies the denominators."""
+        if any(value.denominator.bit_length() > BITS for value in self.owed.values()):
+            self.owed = {domain: Fraction(round(value * UNIT), UNIT) for domain, value in self.owed.items()}
+            self.owed[next(iter(self.owed))] -= sum(self.owed.values())
 
     def _shares(self, step: int) -> dict[str, Fraction]:
         """The mixture's weights of this step, adding up to 1; domains without weight are left out."""
@@ -119,7 +120,7 @@ class Source:
 
     def save_state(self, folder: Path) -> None:
         owed = {domain: [value.numerator, value.denominator] for domain, value in self.owed.items()}
-        state = {"owed": owed, "drawn": self.drawn, "rewards": self.rewards}
+        state = {"owed": owed, "drawn": self.drawn, "rewards": self.rewards, "shares": self.shares}
         (folder / "source.json").write_text(json.dumps(state))
         Components([self.mixture]).save_state(folder)
 
@@ -127,6 +128,7 @@ class Source:
         state = json.loads((folder / "source.json").read_text())
         self.owed = {domain: Fraction(*value) for domain, value in state["owed"].items()}
         self.drawn, self.rewards = state["drawn"], state["rewards"]
+        self.shares = {int(step): shares for step, shares in state["shares"].items()}
         Components([self.mixture]).load_state(folder)
 
 
