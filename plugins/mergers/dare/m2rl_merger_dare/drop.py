@@ -75,10 +75,13 @@ class Norms:
     scope: Literal["model", "tensor"] = "tensor"
 
     def measure(self, block: Block, stats: Stats) -> list[tuple[float, float]]:
+        import torch
+
         found = []
-        for delta, name in zip(block.deltas_E, block.names_E, strict=True):
-            sizes = delta.abs_().double().numpy()
-            found.append((float(sizes.sum()), float(sizes.sum(where=self.dropping.kept(block, name)))))
+        for delta, name in zip(block.deltas_E.abs_(), block.names_E, strict=True):
+            before = delta.sum(dtype=torch.float64).item()
+            np.multiply(delta.numpy(), self.dropping.kept(block, name), out=delta.numpy())
+            found.append((before, delta.sum(dtype=torch.float64).item()))
         return found
 
     def combine(self, left: list[tuple[float, float]], right: list[tuple[float, float]]) -> list[tuple[float, float]]:

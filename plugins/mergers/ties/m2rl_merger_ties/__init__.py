@@ -74,7 +74,9 @@ class Ties(Merger):
 
     def passes(self) -> Sequence[Pass]:
         config = self.config
-        trim: list[Pass] = [CountHigh(Rule(config.density, config.semantics), config.scope), CountLow(config.scope)]
+        trim: list[Pass] = []  # nothing to find out where everything is kept
+        if config.density < 1.0:
+            trim = [CountHigh(Rule(config.density, config.semantics), config.scope), CountLow(config.scope)]
         return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
@@ -96,6 +98,8 @@ class Ties(Merger):
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``density/EXPERT``: the share of its entries that survived the trim, zeros left out."""
+        if self.config.density == 1.0:
+            return {}
         low: Low = stats[CountLow.name]
         return {f"density/{name}": found for name, found in zip(experts, low.densities_E, strict=True)}
 
@@ -108,8 +112,9 @@ def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Te
     from torch.nn.functional import hardshrink
 
     assert block.base is not None
-    low: Low = stats[CountLow.name]
-    for expert, below, weight in zip(block.experts_E, low.below_E, weights, strict=True):
+    low: Low | None = stats.get(CountLow.name)
+    below_E = [0.0] * len(block.experts_E) if low is None else low.below_E
+    for expert, below, weight in zip(block.experts_E, below_E, weights, strict=True):
         delta = expert - block.base
         if below > 0.0:
             delta = hardshrink(delta, below)  # keeps what is larger; a tenth of the time of a comparison and a product

@@ -187,6 +187,12 @@ def test_the_density_that_comes_out_is_told() -> None:
     assert merger.diagnostics(["math"], stats) == {"density/math": 1 / 8}
 
 
+def test_nothing_is_counted_where_everything_is_kept() -> None:
+    assert [each.name for each in Ties(Ties.Config(density=1.0)).passes()] == ["majority"]
+    assert Ties(Ties.Config(density=1.0, semantics="mergekit")).passes() == []
+    assert Ties(Ties.Config(density=1.0)).diagnostics(["math"], {"majority": 3}) == {}
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [([1.0], "1 weights for 2 experts"), ([1.0, -1.0], "must be positive"), ([1.0, 0.0], "positive")],
