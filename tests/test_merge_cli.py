@@ -202,6 +202,10 @@ def test_a_terminal_gets_a_bar() -> None:
             "--method average.weight: unknown key. Did you mean 'weights'?",
         ),
         (["--method", "average", *GIVEN, "--set", "weights=[1]"], "merger 'average': 1 weights for 2 experts"),
+        (
+            ["--method", "average", *GIVEN, "--set", "weights=[1,.inf]"],
+            "--method average.weights[1]: should be a finite",
+        ),
         (["--method", "task-arithmetic", *GIVEN[2:]], "merger 'task-arithmetic' needs a base"),
         (["--method", "average", *GIVEN, "--expert", "law=lw"], "expert 'law': a model is a folder with config.json"),
         (["recipe.yaml"], "recipe.yaml:1: mergr: unknown key. Did you mean 'merger'?"),
@@ -253,6 +257,24 @@ bytes.Lines.__call__ = lambda self, done, total: os.kill(os.getpid(), signal.SIG
 sys.argv = ["m2rl", "merge", *sys.argv[1:]]
 main()
 """
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("notes/out", "notes/out cannot be written: Not a directory"),
+        ("nowhere", "nowhere exists already"),
+        ("math/out", "math/out lies within a model that is merged"),
+    ],
+)
+def test_places_where_no_model_can_go(models: Path, out: str, said: str) -> None:
+    (models / "nowhere").symlink_to(models / "away")
+    (models / "notes").write_text("")
+    before = listed(models)
+    result = m2rl("--method", "average", *GIVEN, "--out", out)
+    assert result.exit_code == 2
+    assert said in "\n".join(told(result.stderr))
+    assert listed(models) == before
 
 
 def test_an_interrupt_leaves_nothing(models: Path) -> None:

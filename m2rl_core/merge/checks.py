@@ -161,7 +161,9 @@ def _same_tensors(anchor: Model, model: Model) -> None:
     for missing, lacking, having in ((ours - theirs, model, anchor), (theirs - ours, anchor, model)):
         if missing:
             raise DataError(
-                f"{lacking.label} lacks tensor '{min(missing)}' of {having.label}", found=f"{len(missing)} such"
+                f"{lacking.label} lacks tensor '{min(missing)}' of {having.label}",
+                found=f"{len(missing)} such",
+                then="merge checkpoints of one architecture",
             )
     for name in anchor.names:
         wanted, found = anchor.checkpoint.tensors[name].shape, model.checkpoint.tensors[name].shape
