@@ -248,17 +248,6 @@ def test_a_folder_with_something_in_it_is_left_alone(models: Path) -> None:
     assert "math exists already" in result.stderr
 
 
-# ── where it stops ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-INTERRUPTED = """
-import os, signal, sys
-from m2rl_core.cli import bytes, main
-bytes.Lines.__call__ = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
-sys.argv = ["m2rl", "merge", *sys.argv[1:]]
-main()
-"""
-
-
 @pytest.mark.parametrize(
     ("out", "said"),
     [
@@ -277,9 +266,22 @@ def test_places_where_no_model_can_go(models: Path, out: str, said: str) -> None
     assert listed(models) == before
 
 
-def test_an_interrupt_leaves_nothing(models: Path) -> None:
+# ── where it stops ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+INTERRUPTED = """
+import os, signal, sys
+from m2rl_core.cli import bytes, main
+bytes.Lines.__call__ = lambda self, done, total: os.kill(os.getpid(), signal.Signals[stop])
+stop, *arguments = sys.argv[1:]
+sys.argv = ["m2rl", "merge", *arguments]
+main()
+"""
+
+
+@pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_leaves_nothing(models: Path, stop: str) -> None:
     before = listed(models)
-    command = [sys.executable, "-c", INTERRUPTED, "--method", "average", *GIVEN, "--out", "new/er/out"]
+    command = [sys.executable, "-c", INTERRUPTED, stop, "--method", "average", *GIVEN, "--out", "new/er/out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 130
     assert told(done.stderr) == ["Interrupted; nothing was left behind."]
