@@ -104,12 +104,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that becomes ``path`` when the block ends, whole or not at all; an older ``path`` is replaced.
 
     Raises:
-        RunError: the disk is full; nothing is left behind.
+        RunError: the disk is full, or ``path`` is no place for a folder; nothing is left behind.
     """
     temporary, old = _temporary(path), _temporary(path, "old-")
     try:
         with room(path):  # inside: what it looks for is gone once the temporary folder is
-            temporary.mkdir(parents=True)
+            _make(temporary, path)
             yield temporary
             fsync_tree(temporary)
             if path.exists():
@@ -121,13 +121,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _make(temporary: Path, path: Path) -> None:
+    try:
+        temporary.mkdir(parents=True)
+    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}", then="name another folder") from error
+
+
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """A new folder beside ``path`` that is gone when the block ends; what a crash leaves of it, :func:`sweep` finds."""
     folder = _temporary(path)
     try:
         with room(path):
-            folder.mkdir(parents=True)
+            _make(folder, path)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

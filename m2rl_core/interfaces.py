@@ -59,9 +59,9 @@ __all__ = [
 
 
 class ComponentConfig(BaseModel):
-    """Base of every component's ``Config``: frozen, and an unknown key is an error."""
+    """Base of every component's ``Config``: frozen; an unknown key and a number that is not finite are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,10 @@ def test_a_terminal_gets_a_bar() -> None:
             "--method average.weight: unknown key. Did you mean 'weights'?",
         ),
         (["--method", "average", *GIVEN, "--set", "weights=[1]"], "merger 'average': 1 weights for 2 experts"),
+        (
+            ["--method", "average", *GIVEN, "--set", "weights=[1,.inf]"],
+            "--method average.weights[1]: should be a finite",
+        ),
         (["--method", "task-arithmetic", *GIVEN[2:]], "merger 'task-arithmetic' needs a base"),
         (["--method", "average", *GIVEN, "--expert", "law=lw"], "expert 'law': a model is a folder with config.json"),
         (["recipe.yaml"], "recipe.yaml:1: mergr: unknown key. Did you mean 'merger'?"),
@@ -244,20 +248,40 @@ def test_a_folder_with_something_in_it_is_left_alone(models: Path) -> None:
     assert "math exists already" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("notes/out", "notes/out cannot be written: Not a directory"),
+        ("nowhere", "nowhere exists already"),
+        ("math/out", "math/out lies within a model that is merged"),
+    ],
+)
+def test_places_where_no_model_can_go(models: Path, out: str, said: str) -> None:
+    (models / "nowhere").symlink_to(models / "away")
+    (models / "notes").write_text("")
+    before = listed(models)
+    result = m2rl("--method", "average", *GIVEN, "--out", out)
+    assert result.exit_code == 2
+    assert said in "\n".join(told(result.stderr))
+    assert listed(models) == before
+
+
 # ── where it stops ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 INTERRUPTED = """
 import os, signal, sys
 from m2rl_core.cli import bytes, main
-bytes.Lines.__call__ = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
-sys.argv = ["m2rl", "merge", *sys.argv[1:]]
+bytes.Lines.__call__ = lambda self, done, total: os.kill(os.getpid(), signal.Signals[stop])
+stop, *arguments = sys.argv[1:]
+sys.argv = ["m2rl", "merge", *arguments]
 main()
 """
 
 
-def test_an_interrupt_leaves_nothing(models: Path) -> None:
+@pytest.mark.parametrize("stop", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_leaves_nothing(models: Path, stop: str) -> None:
     before = listed(models)
-    command = [sys.executable, "-c", INTERRUPTED, "--method", "average", *GIVEN, "--out", "new/er/out"]
+    command = [sys.executable, "-c", INTERRUPTED, stop, "--method", "average", *GIVEN, "--out", "new/er/out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 130
     assert told(done.stderr) == ["Interrupted; nothing was left behind."]

@@ -24,6 +24,7 @@ from m2rl_core.plugins import load_plugins
 from m2rl_core.policy import Policy, compare
 from m2rl_core.rollout.records import to_record
 from m2rl_core.run import StageRun
+from m2rl_core.seeding import derive
 from m2rl_core.testing.family import family
 from m2rl_core.types import Divergence, Sample
 from m2rl_merger_task_arithmetic import TaskArithmetic
@@ -180,6 +181,21 @@ def test_halves_share_no_prompt_whoever_drew_it(make_run: Callable[..., StageRun
     tells = {sample.prompt.id for each in heard for sample in each.halves["tells"]}
     assert len(chooses) == len(tells) == PROMPTS // 2
     assert not chooses & tells
+
+
+def test_an_expert_that_one_half_would_not_hear_is_refused(make_run: Callable[..., StageRun[Any]]) -> None:
+    """Two experts of one domain with two prompts each, numbered so that both prompts of one come into one half."""
+    run = make_run(experts=2, search={"grid": GRID, "samples": 2})
+    stages = {**run.study.stages, "science": run.study.stages["science"].model_copy(update={"domains": ["math"]})}
+    run.study = run.study.model_copy(update={"stages": stages})
+    log = run.models["science"].parent / "rollouts.jsonl"
+    rows = [{**row, "domain": "math"} for row in read_jsonl(log)]
+    names = sorted((f"p{i}" for i in range(4)), key=lambda name: derive(run.seed, "half", name))
+    for expert, mine in (("math", names[::2]), ("science", names[1::2])):
+        last = [{**row, "prompt": name, "step": 9} for row, name in zip(rows, mine, strict=False)]
+        append_jsonl(run.models[expert].parent / "rollouts.jsonl", last)
+    with pytest.raises(DataError, match=r"search\.samples: one half of the prompts has none of 'math' by 'math'"):
+        Judge(run)
 
 
 def test_gain_is_an_interval_over_prompts() -> None:
@@ -384,6 +400,7 @@ SCRIPT = """
 import os, pickle, signal, sys
 from m2rl_core.merge import merge
 from m2rl_core.run import StageRun
+from m2rl_core.seeding import derive
 from m2rl_core.plugins import load_plugins
 from m2rl_core.merge import judge
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,6 +54,7 @@ def merge(
             missing = "--expert" if method else "--method"
             raise typer.BadParameter("is needed, or a RECIPE", param_hint=missing)
         loaded = _from_options(_merger(method, preset, settings or ()), base, expert, dtype)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job, too, leaves nothing behind
     try:
         found = _merged(loaded, out, threads)
     except KeyboardInterrupt:

@@ -161,7 +161,9 @@ def _same_tensors(anchor: Model, model: Model) -> None:
     for missing, lacking, having in ((ours - theirs, model, anchor), (theirs - ours, anchor, model)):
         if missing:
             raise DataError(
-                f"{lacking.label} lacks tensor '{min(missing)}' of {having.label}", found=f"{len(missing)} such"
+                f"{lacking.label} lacks tensor '{min(missing)}' of {having.label}",
+                found=f"{len(missing)} such",
+                then="merge checkpoints of one architecture",
             )
     for name in anchor.names:
         wanted, found = anchor.checkpoint.tensors[name].shape, model.checkpoint.tensors[name].shape
@@ -194,7 +196,7 @@ def _equal(left: Checkpoint, left_name: str, right: Checkpoint, right_name: str)
 
 def _same_tokens(anchor: Model, model: Model) -> None:
     ours, theirs = anchor.checkpoint.folder, model.checkpoint.folder
-    if not _same_tokenizer(ours, theirs):
+    if not _same_tokenizer(anchor, model):
         raise DataError(
             f"{model.label} has another tokenizer than {anchor.label}",
             found=f"{theirs}, against {ours}",
@@ -210,20 +212,20 @@ def _same_tokens(anchor: Model, model: Model) -> None:
             )
 
 
-def _same_tokenizer(ours: Path, theirs: Path) -> bool:
+def _same_tokenizer(anchor: Model, model: Model) -> bool:
     """Whether text becomes the same tokens, however the files spell it; no tokenizer agrees with any."""
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"):
-        one, other = ours / name, theirs / name
+        one, other = anchor.checkpoint.folder / name, model.checkpoint.folder / name
         if not (one.exists() and other.exists()) or filecmp.cmp(one, other, shallow=False):
             continue
-        if name != "tokenizer.json" or _tokenization(one) != _tokenization(other):
+        if name != "tokenizer.json" or _tokenization(one, anchor.label) != _tokenization(other, model.label):
             return False
     return True
 
 
-def _tokenization(file: Path) -> list[Any]:
+def _tokenization(file: Path, label: str) -> list[Any]:
     """What ``tokenizer.json`` says of how text becomes tokens."""
-    found = _read_json(file, str(file.parent))
+    found = _read_json(file, label)
     model = found.get("model") or {}
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or ()]
     parts = [found.get(part) for part in ("added_tokens", "normalizer", "pre_tokenizer")]

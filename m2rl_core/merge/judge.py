@@ -140,6 +140,12 @@ def _heard(run: StageRun[MergeStage]) -> list[_Heard]:
                 "chooses": [sample for sample in samples if sample.prompt.id in choosing],
                 "tells": [sample for sample in samples if sample.prompt.id not in choosing],
             }
+            if not all(halves.values()):  # where several experts share a domain, chance may leave one of them out
+                raise DataError(
+                    f"stages.{run.name}.search.samples: one half of the prompts has none of '{domain}' by '{expert}'",
+                    found=f"{len(samples)} samples",
+                    then="raise it",
+                )
             found.append(_Heard(expert, domain, temperature, halves))
     return found
 

@@ -49,7 +49,7 @@ def merge_models(
     Raises:
         ConfigError: the merger does not fit what it is given, or needs evidence that it is not given.
         DataError: models that do not belong together, or a weight that is no finite number.
-        RunError: an output folder that is not empty, or too small a disk.
+        RunError: an output folder that is not empty or lies within an input, or too small a disk.
         StageError: the merger's own code failed.
     """
     folders = {"": out} if isinstance(out, Path) else dict(out)
@@ -59,14 +59,22 @@ def merge_models(
             found=", ".join(map(repr, folders)),
             allowed=", ".join(map(repr, merger.outputs())),
         )
+    inputs = [*experts.values(), *([] if base is None else [base])]
     for folder in folders.values():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
+        _check_place(folder, inputs)
     with prepared(merger, base, experts, dtype, threads, report, evidence, parts) as job, ExitStack() as stack:
         for folder in folders.values():
             job.need_room(folder)
             stack.enter_context(_new_parents_go(folder))
         return job.write({name: stack.enter_context(atomic_folder(folder)) for name, folder in folders.items()})
+
+
+def _check_place(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a result over something, and one within a model, which would then be another than it was."""
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
+    if within := [each for each in inputs if each.resolve() in folder.resolve().parents]:
+        raise RunError(f"{folder} lies within a model that is merged", found=within[0], then="name a folder elsewhere")
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def stream_named(folder: Path) -> Iterator[tuple[str, Tensor]]:
 def _files(folder: Path) -> list[Path]:
     """The weight files of ``folder``, chosen as ``transformers`` chooses."""
     if not folder.is_dir():
-        raise DataError("a model is a folder with config.json and safetensors", found=folder)
+        found = f"{folder}, which is {'a file' if folder.exists() else 'not there'}"
+        raise DataError("a model is a folder with config.json and safetensors", found=found)
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if (folder / INDEX).exists():
@@ -156,7 +157,9 @@ def _header(file: Path) -> list[Stored]:
             end = os.fstat(opened.fileno()).st_size
         found = [_stored(file, 8 + length, n, t) for n, t in header.items() if n != "__metadata__"]
     except FileNotFoundError as error:
-        raise DataError(f"a shard of the model in {file.parent} is missing", found=f"no {file.name}") from error
+        raise DataError(
+            f"a shard of the model in {file.parent} is missing", found=f"no {file.name}", then="copy the folder again"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is no safetensors file", found=error) from error
     for tensor in found:
@@ -170,7 +173,7 @@ def _stored(file: Path, data: int, name: str, entry: Mapping[str, object]) -> St
     if not (isinstance(dtype, str) and isinstance(shape, list) and isinstance(span, list)):
         raise TypeError(f"the header's entry of '{name}'")
     if dtype not in DTYPES:
-        raise DataError(f"{file}: tensor '{name}' is not of a float type", found=dtype, allowed=DTYPES)
+        raise DataError(f"{file}: tensor '{name}' has a type that is not read here", found=dtype, allowed=DTYPES)
     stored = Stored(name, DTYPES[dtype], tuple(shape), file, data + span[0])
     if span[1] - span[0] != stored.bytes:
         raise ValueError(f"{span[1] - span[0]} bytes for tensor '{name}' of shape {shape}")
