@@ -100,17 +100,19 @@ def _task_arithmetic(at: At) -> Merger:
 
 def _ties(at: At) -> Merger:
     _refuse_rescaling(at)
-    return _elected(at, at.one("density"))
+    return _elected(at, _short(at.each_E["density"]))
 
 
 def _dare(at: At, *, elect: bool) -> Merger:
     then = _elected(at, 1.0) if elect else _task_arithmetic(at)
-    rate = round(1.0 - at.one("density"), 12)  # as a person would write it
+    rate = _short([round(1.0 - density, 12) for density in at.each_E["density"]])  # as a person would write it
     return {"use": "dare", "rate": rate, "rescale": "l1" if at.shared["rescale"] else "none", "then": then}
 
 
-def _elected(at: At, density: float) -> Merger:
+def _elected(at: At, density: float | list[float]) -> Merger:
     """TIES with mergekit's rules; without a division by the weights, what agrees is summed."""
+    if (least := min(at.each_E["weight"])) < 0:
+        raise UnmappedError("weight", f"signs are elected by weights, of which none may be negative, found {least:g}")
     return {
         "use": "ties",
         "density": density,
@@ -154,6 +156,11 @@ def _model_stock(at: At) -> Merger:
     if at.shared["filter_wise"]:
         raise UnmappedError("filter_wise", "model-stock measures the angle of whole tensors")
     return {"use": "model-stock"}
+
+
+def _short(values_E: Sequence[float]) -> float | list[float]:
+    """One number where all experts have the same."""
+    return values_E[0] if len(set(values_E)) == 1 else list(values_E)
 
 
 def _refuse_rescaling(at: At) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.types import Block, Stats
@@ -45,13 +46,14 @@ class Ties(Merger):
     }
 
     class Config(ComponentConfig):
-        density: float = Field(0.2, gt=0.0, le=1.0)
-        """Share of each task vector's entries that is kept, those with the largest magnitudes. Paper silent; the
-        released code's value, and that of the method's paper."""
+        density: Each[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.2
+        """Share of each task vector's entries that is kept, those with the largest magnitudes; or a list of one share
+        per expert, in their order. Paper silent; the released code's value, and that of the method's paper."""
         scale: float = 1.0
         """λ. Paper silent; the released code's value."""
         weights: list[float] | None = None
-        """A positive factor for each expert, in their order, before signs are elected. Default: 1 each."""
+        """A factor for each expert, in their order, before signs are elected. Default: 1 each. An expert of factor 0
+        elects nothing and counts nothing; none may be negative."""
         scope: Scope = "model"
         """What the share is of: ``model``, as in the method's paper, or each ``tensor`` by itself, as in mergekit."""
         semantics: Semantics = "original"
@@ -64,12 +66,10 @@ class Ties(Merger):
         self.config = config
 
     def check(self, experts: Sequence[str]) -> None:
-        """As :meth:`~m2rl_core.interfaces.Merger.check`: one positive factor per expert."""
-        weights = self._weights(len(experts))
-        if len(weights) != len(experts):
-            raise ValueError(f"{len(weights)} weights for {len(experts)} experts")
-        if min(weights) <= 0:
-            raise ValueError(f"weights must be positive, and one is {min(weights)}: it would elect the wrong sign")
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert, none negative, and as many densities."""
+        numbers_E(self.config.density, len(experts), "densities")
+        if (least := min(self._weights(len(experts)))) < 0:
+            raise ValueError(f"weights cannot be negative, and one is {least}: it would elect the wrong sign")
 
     def passes(self) -> Sequence[Pass]:
         config = self.config
@@ -98,7 +98,7 @@ class Ties(Merger):
         return {f"density/{name}": found for name, found in zip(experts, low.densities_E, strict=True)}
 
     def _weights(self, experts: int) -> Sequence[float]:
-        return [1.0] * experts if self.config.weights is None else self.config.weights
+        return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")
 
 
 def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Tensor]:

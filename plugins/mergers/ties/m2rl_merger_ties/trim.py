@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from m2rl_core.each_expert import numbers_E
 from m2rl_core.order_statistics import BINS, count_high, count_low, find, value
 from m2rl_core.types import Block, Stats
 
@@ -25,14 +27,18 @@ def magnitudes_EN(block: Block) -> Tensor:
 class Rule:
     """Which entry, in order of magnitude, is the smallest that is kept."""
 
-    density: float
+    density: float | Sequence[float]
+    """Of all experts, or of each."""
     semantics: Semantics
 
-    def rank(self, size: int) -> int:
-        """Its rank among ``size`` entries, counted from 1 for the smallest."""
+    def ranks_E(self, size: int, experts: int) -> list[int]:
+        """Its rank among ``size`` entries of each expert's task vector, counted from 1 for the smallest."""
+        return [self._rank(size, density) for density in numbers_E(self.density, experts, "densities")]
+
+    def _rank(self, size: int, density: float) -> int:
         if self.semantics == "mergekit":
-            return size - max(1, int(size * self.density)) + 1
-        return max(1, int(size * (1.0 - self.density)))
+            return size - max(1, int(size * density)) + 1
+        return max(1, int(size * (1.0 - density)))
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class High:
         """High half of the threshold and its rank among the values that share it, each int64 [E, 1]."""
         import torch
 
-        ranks = torch.full((len(self.counts_EB), 1), self.rule.rank(self.size))
-        return find(self.counts_EB, ranks)
+        ranks_E = self.rule.ranks_E(self.size, len(self.counts_EB))
+        return find(self.counts_EB, torch.tensor(ranks_E)[:, None])
 
 
 @dataclass(frozen=True)
