@@ -96,6 +96,21 @@ WEIGHED = {"a": {"weight": 1}, "b": {"weight": 0.5}, "c": {"weight": "0.25"}}
             [4, 4, 1, 1, 1, 4, -3, 3],
             id="G4",
         ),
+        pytest.param(
+            recipe("ties", {"a": {"weight": 1.0, "density": 0.25}, "b": {"weight": 1.0, "density": 0.75}}),
+            [4, 4, 0, 1.5, 1, 4, -3, 1],
+            id="a density of each",
+        ),
+        pytest.param(  # a gradient from 0 to 1 is 0 at a tensor that belongs to no layer
+            recipe(
+                "ties",
+                {"a": {"weight": 1.0, "density": 0.25}, "b": {"weight": [0, 1]}, "c": {"weight": 0.5}},
+                {"density": 0.375},
+            ),
+            [5, 1, -1, 1, 1, 4, 3, 9],
+            id="a weight of zero",
+        ),
+        pytest.param(recipe("ties", {"a": {"weight": 0}, "b": {"weight": 0.0}}), BASE, id="weights of zero"),
         pytest.param(  # signs are elected among weighted task vectors, and what agrees is summed
             recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": 2.0}}, {"normalize": False, "lambda": 0.5}),
             [1 + value / 2 for value in (8, 6, -2, 1.5, 0, -6, -9, 2.5)],
@@ -168,6 +183,18 @@ def test_what_dare_keeps_has_the_l1_norm_of_all(golden: Path, registry: Registry
     torch.testing.assert_close(
         found[kept] / delta[kept], (delta.abs().sum() / delta[kept].abs().sum()).expand(kept.sum())
     )
+
+
+def test_a_density_of_each_is_a_rate_of_each(golden: Path, registry: Registry) -> None:
+    """What is dropped of one model alone and beside others is the same; a density of 1 keeps all."""
+    each = {"a": {"weight": 1.0, "density": 0.5}, "b": {"weight": 1.0, "density": 1.0}}
+    both = merged(golden, registry, recipe("dare_linear", each))["w"]
+    (golden.parent / "out").rename(golden.parent / "both")
+    alone = merged(golden, registry, recipe("dare_linear", {"a": each["a"]}))["w"]
+    torch.testing.assert_close(both - alone, torch.tensor(DELTAS["b"]))
+    golden.write_text(recipe("dare_ties", each))
+    assert load_recipe(golden).recipe.merger["rate"] == [0.5, 0.0]
+    assert load_recipe(golden).recipe.merger["then"]["density"] == 1.0
 
 
 # ── filters and gradients ────────────────────────────────────────────────────────────────────────────────────────────
@@ -346,6 +373,10 @@ def test_refusals_name_key_and_line(golden: Path, old: str, new: str, said: str)
         (
             recipe("breadcrumbs", {"a": {"density": 0.1}, "b": {"density": 0.2}}, {"weight": 1}),
             "models[0].parameters.density: one density holds for all experts, found 0.1, 0.2",
+        ),
+        (
+            recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": -0.5}}),
+            "models[1].parameters.weight: signs are elected by weights, of which none may be negative, found -0.5",
         ),
         (recipe("della", ONES, {"normalize": False, "density": 0.5}), "parameters.normalize: DELLA averages"),
     ],
