@@ -17,8 +17,9 @@ from pydantic import Field
 from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.order_statistics import CountHigh, CountLow, magnitudes_EN
 from m2rl_core.types import Block, Stats
-from m2rl_merger_ties.trim import CountHigh, CountLow, Low, Rule, Scope, Semantics
+from m2rl_merger_ties.trim import Rule, Semantics, below_E, densities_E
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,7 @@ class Ties(Merger):
         weights: list[float] | None = None
         """A factor for each expert, in their order, before signs are elected. Default: 1 each. An expert of factor 0
         elects nothing and counts nothing; none may be negative."""
-        scope: Scope = "model"
+        scope: Literal["model", "tensor"] = "model"
         """What the share is of: ``model``, as in the method's paper, or each ``tensor`` by itself, as in mergekit."""
         semantics: Semantics = "original"
         """Of entries that cancel exactly, and of the rank of the threshold. ``original``: the sign that most weights
@@ -73,7 +74,8 @@ class Ties(Merger):
 
     def passes(self) -> Sequence[Pass]:
         config = self.config
-        trim: list[Pass] = [CountHigh(Rule(config.density, config.semantics), config.scope), CountLow(config.scope)]
+        rule, scope = Rule(config.density, config.semantics), config.scope
+        trim: list[Pass] = [CountHigh(magnitudes_EN, rule, scope), CountLow(magnitudes_EN, scope)]
         return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
@@ -94,8 +96,8 @@ class Ties(Merger):
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``density/EXPERT``: the share of its entries that survived the trim, zeros left out."""
-        low: Low = stats[CountLow.name]
-        return {f"density/{name}": found for name, found in zip(experts, low.densities_E, strict=True)}
+        shares_E = densities_E(stats[CountLow.name])
+        return {f"density/{name}": share for name, share in zip(experts, shares_E, strict=True)}
 
     def _weights(self, experts: int) -> Sequence[float]:
         return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")
@@ -106,8 +108,7 @@ def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Te
     from torch.nn.functional import hardshrink
 
     assert block.base is not None
-    low: Low = stats[CountLow.name]
-    for expert, below, weight in zip(block.experts_E, low.below_E, weights, strict=True):
+    for expert, below, weight in zip(block.experts_E, below_E(stats[CountLow.name]), weights, strict=True):
         delta = expert - block.base
         if below > 0.0:
             delta = hardshrink(delta, below)  # keeps what is larger; a tenth of the time of a comparison and a product
@@ -131,7 +132,7 @@ def _elected(total: Tensor, majority: int) -> Tensor:
 class Majority:
     """How many more weights go up than down, of all whose trimmed task vectors do not cancel; a third reading."""
 
-    scope: Scope
+    scope: Literal["model", "tensor"]
     weights: tuple[float, ...]
     name: str = "majority"
 
