@@ -227,10 +227,14 @@ def test_evidence_of_nobody_or_for_nothing_is_refused(tmp_path: Path) -> None:
         return str(caught.value)
 
     some = "evidence: {maths: models}"
-    assert "merger 'average' looks at weights alone. Found: evidence of maths. Next: leave it out" in refused("average", some)
+    assert "merger 'average' looks at weights alone. Found: evidence of maths. Next: leave it out" in refused(
+        "average", some
+    )
     said = "evidence of 'maths', which is no expert. Did you mean 'math'? Allowed: math, science."
     assert said in refused("fisher", some)
-    missing = f"recipe.yaml:4: evidence.math: there is no folder {tmp_path / 'gone'}. m2rl_core.merge.gather.gather_evidence"
+    missing = (
+        f"recipe.yaml:4: evidence.math: there is no folder {tmp_path / 'gone'}. m2rl_core.merge.gather.gather_evidence"
+    )
     assert missing in refused("fisher", "evidence:\n  math: gone")
     assert "Found: none of math, science. Next: " in refused("fisher", "evidence: {}")
 

@@ -185,6 +185,12 @@ def test_what_dare_keeps_has_the_l1_norm_of_all(golden: Path, registry: Registry
     )
 
 
+@pytest.mark.parametrize("method", ["breadcrumbs", "della", "della_linear"])
+def test_a_density_of_each_model(golden: Path, method: str) -> None:
+    golden.write_text(recipe(method, {"a": {"density": 0.3}, "b": {"density": 0.6}}, {"weight": 1.0}))
+    assert load_recipe(golden).recipe.merger["density"] == [0.3, 0.6]
+
+
 def test_a_density_of_each_is_a_rate_of_each(golden: Path, registry: Registry) -> None:
     """What is dropped of one model alone and beside others is the same; a density of 1 keeps all."""
     each = {"a": {"weight": 1.0, "density": 0.5}, "b": {"weight": 1.0, "density": 1.0}}
@@ -371,8 +377,8 @@ def test_refusals_name_key_and_line(golden: Path, old: str, new: str, said: str)
         (recipe("ties", ONES, {"rescale": True}), "parameters.rescale: what is kept is not rescaled here"),
         (recipe("della", ONES, {"rescale": False, "density": 0.5}), "parameters.rescale: DELLA rescales what it keeps"),
         (
-            recipe("breadcrumbs", {"a": {"density": 0.1}, "b": {"density": 0.2}}, {"weight": 1}),
-            "models[0].parameters.density: one density holds for all experts, found 0.1, 0.2",
+            recipe("breadcrumbs", {"a": {"gamma": 0.1}, "b": {"gamma": 0.2}}, {"weight": 1}),
+            "models[0].parameters.gamma: one gamma holds for all experts, found 0.1, 0.2",
         ),
         (
             recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": -0.5}}),
@@ -385,9 +391,9 @@ def test_settings_that_no_merger_has(golden: Path, text: str, said: str) -> None
     golden.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_recipe(golden)
-    key = said.partition(":")[0].rpartition(".")[2]
-    line = 1 + next(index for index, line in enumerate(text.splitlines()) if f"{key}:" in line)
-    assert f"recipe.yaml:{line}: {said}" in str(caught.value)
+    place, _, key = said.partition(":")[0].rpartition(".")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if f"{key}:" in line]
+    assert f"recipe.yaml:{lines[place == 'models[1].parameters']}: {said}" in str(caught.value)
 
 
 def test_excerpts_of_models_are_refused(models: Path) -> None:

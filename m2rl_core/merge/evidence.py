@@ -56,7 +56,11 @@ def need_evidence(merger: Merger, experts: Mapping[str, Path], folders: Mapping[
         ConfigError: naming the merger, what it needs, what is missing or too much, and how to give it.
     """
     if folders and not merger.needs:
-        raise ConfigError(f"merger '{merger.name}' looks at weights alone", found=f"evidence of {', '.join(folders)}", then="leave it out")
+        raise ConfigError(
+            f"merger '{merger.name}' looks at weights alone",
+            found=f"evidence of {', '.join(folders)}",
+            then="leave it out",
+        )
     for name in folders or ():
         if name not in experts:
             allowed = ", ".join(experts)

@@ -36,11 +36,12 @@ class UnmappedError(ValueError):
     Args:
         key: of the parameter.
         text: why not.
+        expert: place of the one whose parameter it is; ``None``: of any.
     """
 
-    def __init__(self, key: str, text: str) -> None:
+    def __init__(self, key: str, text: str, expert: int | None = None) -> None:
         super().__init__(text)
-        self.key = key
+        self.key, self.expert = key, expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,10 @@ def _dare(at: At, *, elect: bool) -> Merger:
 
 def _elected(at: At, density: float | list[float]) -> Merger:
     """TIES with mergekit's rules; without a division by the weights, what agrees is summed."""
-    if (least := min(at.each_E["weight"])) < 0:
-        raise UnmappedError("weight", f"signs are elected by weights, of which none may be negative, found {least:g}")
+    for expert, weight in enumerate(at.each_E["weight"]):
+        if weight < 0:
+            text = f"signs are elected by weights, of which none may be negative, found {weight:g}"
+            raise UnmappedError("weight", text, expert)
     return {
         "use": "ties",
         "density": density,
@@ -126,13 +129,13 @@ def _elected(at: At, density: float | list[float]) -> Merger:
 
 def _breadcrumbs(at: At) -> Merger:
     _refuse_rescaling(at)
-    return {"use": "breadcrumbs", "density": at.one("density"), "top": at.one("gamma"), **at.scaled()}
+    return {"use": "breadcrumbs", "density": _short(at.each_E["density"]), "top": at.one("gamma"), **at.scaled()}
 
 
 def _della(at: At, *, elect: bool) -> Merger:
     if not at.shared["rescale"]:
         raise UnmappedError("rescale", "DELLA rescales what it keeps")
-    own = {"density": at.one("density"), "epsilon": at.one("epsilon"), "rescale": "l1", "elect": elect}
+    own = {"density": _short(at.each_E["density"]), "epsilon": at.one("epsilon"), "rescale": "l1", "elect": elect}
     if not elect:
         return {"use": "della", **own, **at.scaled()}
     if not at.shared["normalize"]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
 class Rule:
     """Which entries of each expert's task vector, in order of magnitude, are the smallest and the largest kept one."""
 
-    density: float
+    density: float | Sequence[float]
+    """Of all experts, or of each."""
     top: float
 
     def __call__(self, size: int, nonzero_E: Tensor) -> Tensor:
         """Their ranks among ``size`` entries, counted from 1 for the smallest, int64 [E, 2]."""
         import torch
 
-        kept = int(self.density * size)
+        densities_E = numbers_E(self.density, len(nonzero_E), "densities")
+        return torch.tensor([self._ranks(size, int(density * size)) for density in densities_E])
+
+    def _ranks(self, size: int, kept: int) -> tuple[int, int]:
         dropped = max(0, size - kept - int(self.top * size)) if kept else size
-        return torch.tensor([[dropped + 1, dropped + kept]]).repeat(len(nonzero_E), 1)
+        return dropped + 1, dropped + kept
 
 
 def densities_E(low: Low) -> list[float]:
@@ -54,8 +59,9 @@ class Breadcrumbs(Merger):
     needs_base = True
 
     class Config(Scaled):
-        density: float = Field(0.143, ge=0.0, le=1.0)
-        """Share of each task vector's entries that is kept. Default: β = 0.85 and γ = 0.993 in the paper's notation."""
+        density: Each[Annotated[float, Field(ge=0.0, le=1.0)]] = 0.143
+        """Share of each task vector's entries that is kept, or a list of one share per expert, in their order. Default:
+        β = 0.85 and γ = 0.993 in the paper's notation."""
         top: float = Field(0.007, ge=0.0, lt=1.0)
         """Share that is dropped as outliers, 1 − γ; fewer where ``density`` leaves no room for them."""
 
@@ -63,7 +69,8 @@ class Breadcrumbs(Merger):
         self.config = config
 
     def check(self, experts: Sequence[str]) -> None:
-        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert."""
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert, and as many densities."""
+        numbers_E(self.config.density, len(experts), "densities")
         self.config.weights_E(len(experts))
 
     def passes(self) -> Sequence[Pass]:

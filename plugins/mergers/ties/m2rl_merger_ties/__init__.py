@@ -67,7 +67,7 @@ class Ties(Merger):
         self.config = config
 
     def check(self, experts: Sequence[str]) -> None:
-        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert, none negative, and as many densities."""
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: a factor and a density per expert, no factor negative."""
         numbers_E(self.config.density, len(experts), "densities")
         if (least := min(self._weights(len(experts)))) < 0:
             raise ValueError(f"weights cannot be negative, and one is {least}: it would elect the wrong sign")

@@ -79,9 +79,14 @@ def naive(
     [
         pytest.param(2, {**MERGEKIT, "density": 0.5}, [4, 4, 1, 1, 1, 4, -3, 3], id="mergekit"),
         pytest.param(2, {"density": 0.5}, [4, 4, 2, 1, 1, 4, -1.5, 3], id="original"),
-        pytest.param(2, {**MERGEKIT, "density": [0.25, 0.75]}, [4, 4, 0, 1.5, 1, 4, -3, 1], id="mergekit, of each its own"),
+        pytest.param(
+            2, {**MERGEKIT, "density": [0.25, 0.75]}, [4, 4, 0, 1.5, 1, 4, -3, 1], id="mergekit, of each its own"
+        ),
         pytest.param(  # kept: 4, -2, 1, 0, 0, 3, -1, 2 and 2, 3, 0, 0, 0, -3, -4, 0, which counts twice
-            2, {"density": [0.5, 0.3], "weights": [1, 2]}, [11 / 3, 4, 2, 1, 1, -2, -2, 3], id="original, of each its own"
+            2,
+            {"density": [0.5, 0.3], "weights": [1, 2]},
+            [11 / 3, 4, 2, 1, 1, -2, -2, 3],
+            id="original, of each its own",
         ),
         pytest.param(3, {"density": 0.5}, [4, 3, -0.5, 1, 1, 4, -1.5, 6], id="released code, mask 0.5"),
         pytest.param(3, {"density": 0.2}, [5, 4, -1, 1, 1, 4, -3, 6], id="released code, mask 0.8"),
@@ -124,9 +129,7 @@ def test_what_cancels_follows_the_majority_or_is_positive(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 1.0, [0.05, 1.0, 0.3]], ids=str)
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0], [0.5, 2.0, 0.0]], ids=str)
-def test_agrees_with_the_definition(
-    tmp_path: Path, density: float | list[float], weights: list[float] | None
-) -> None:
+def test_agrees_with_the_definition(tmp_path: Path, density: float | list[float], weights: list[float] | None) -> None:
     noise = torch.Generator().manual_seed(3)
     base, deltas_E = torch.randn(500, generator=noise), 0.01 * torch.randn(3, 500, generator=noise)
     deltas_E = (base + deltas_E) - base  # what float32 weights can say
