@@ -65,6 +65,14 @@ def value(high: Tensor, low: Tensor) -> Tensor:
     return (high * BINS + low).to(torch.int32).view(torch.float32)
 
 
+def _nonzero_R(values_RN: Tensor) -> Tensor:
+    import numpy as np
+    import torch
+
+    # of NumPy, and of integers, which is five times as fast as torch's
+    return torch.tensor([np.count_nonzero(bits_N) for bits_N in values_RN.view(torch.int32).numpy()])
+
+
 # ── as passes of a merger ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -147,7 +155,7 @@ class CountHigh:
 
     def measure(self, block: Block, stats: Stats) -> High:
         values_RN = self.values(block)
-        return High(count_high(values_RN), values_RN.count_nonzero(1), self.ranks)
+        return High(count_high(values_RN), _nonzero_R(values_RN), self.ranks)
 
     def combine(self, left: High, right: High) -> High:
         return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R, self.ranks)
