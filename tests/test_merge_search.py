@@ -322,7 +322,7 @@ def test_a_list_with_a_number_per_expert_is_one_candidate(make_run: Callable[...
     search = {"grid": {"density": [0.5, [0.3, 1]]}, "samples": PROMPTS, "rounds": 1, "batch": 2}
     run = make_run(experts=2, search=search, merger={"use": "ties", "density": [0.5, 0.5]})
     check_components(run.study, run.registry)
-    *candidates, last = searched(run)
+    *candidates, _ = searched(run)
     assert [line["settings"] for line in candidates] == ["density=[0.5,0.5]", "density=0.5", "density=[0.3,1.0]"]
     same = [line["kl"] for line in candidates]
     assert same[0] == same[1] != same[2]
