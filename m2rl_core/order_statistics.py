@@ -3,15 +3,20 @@
 Bit patterns of non-negative float32 numbers sort as the numbers do. A first reading counts their high halves, and so
 finds the one that holds the rank; a second reading counts the low halves of the values that share it. Counts of pieces
 add up, whatever the pieces. Shape suffixes beyond those of :mod:`m2rl_core.types`: _R rows of values, _K ranks asked
-for in each row, _B the 65536 bins of a half.
+for in each row, _B the 65536 bins of a half, _E rows that are experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
     Bits = npt.NDArray[np.int32]
 
-__all__ = ["BINS", "count_high", "count_low", "find", "value"]
+__all__ = ["BINS", "CountHigh", "CountLow", "High", "Low", "count_high", "count_low", "find", "magnitudes_EN", "value"]
 
 BINS = 1 << 16
 
@@ -87,12 +92,12 @@ def find(counts_B: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         counts_B: int64 [..., B].
-        rank: int64 [..., K], each in 1 … the sum of its counts.
+        rank: int64 [..., K], each at least 1; those beyond the sum of their counts are in the last bin.
     """
     import torch
 
     sums_B = counts_B.cumsum(-1)
-    bins = torch.searchsorted(sums_B, rank)
+    bins = torch.searchsorted(sums_B, rank).clamp_(max=BINS - 1)
     return bins, rank - (sums_B - counts_B).gather(-1, bins)
 
 
@@ -101,3 +106,114 @@ def value(high: Tensor, low: Tensor) -> Tensor:
     import torch
 
     return (high * BINS + low).to(torch.int32).view(torch.float32)
+
+
+def _nonzero_R(values_RN: Tensor) -> Tensor:
+    import torch
+
+    # of NumPy, and of integers, which is five times as fast as torch's
+    return torch.tensor([np.count_nonzero(bits_N) for bits_N in values_RN.view(torch.int32).numpy()])
+
+
+# ── as passes of a merger ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def magnitudes_EN(block: Block) -> Tensor:
+    """Of the task vectors, flat."""
+    return block.deltas_E.view(len(block.experts_E), -1).abs_()
+
+
+@dataclass(frozen=True)
+class High:
+    """High halves of all values, and where the ranks that are asked for fall among them."""
+
+    counts_RB: Tensor
+    """Int64 [R, B]."""
+    nonzero_R: Tensor
+    """Values above zero, int64 [R]."""
+    ranks: Callable[[int, Tensor], Tensor]
+
+    @cached_property
+    def size(self) -> int:
+        """Values in one row."""
+        return int(self.counts_RB[0].sum())
+
+    @cached_property
+    def ranks_RK(self) -> Tensor:
+        """Counted from 1 for the smallest value, int64; one more than there are values is the rank of infinity."""
+        return self.ranks(self.size, self.nonzero_R)
+
+    @cached_property
+    def place_RK(self) -> tuple[Tensor, Tensor]:
+        """High half of the value of each rank, and its rank among the values that share it."""
+        return find(self.counts_RB, self.ranks_RK)
+
+
+@dataclass(frozen=True)
+class Low:
+    """Low halves of the values that share a high half with one that is asked for, and so these."""
+
+    counts_RKB: Tensor
+    """Int64 [R, K, B]."""
+    high: High
+
+    @cached_property
+    def values_RK(self) -> Tensor:
+        """The values of the ranks, float32."""
+        found_RK = value(self.high.place_RK[0], self._place_RK[0])
+        return found_RK.where(self.high.ranks_RK <= self.high.size, inf)
+
+    @property
+    def below_RK(self) -> Tensor:
+        """How many values are smaller than that of the rank, int64."""
+        return self.high.ranks_RK - self._place_RK[1]
+
+    @property
+    def up_to_RK(self) -> Tensor:
+        """How many values are no larger than that of the rank, int64."""
+        return self.below_RK + self.counts_RKB.gather(-1, self._place_RK[0][..., None])[..., 0]
+
+    @cached_property
+    def _place_RK(self) -> tuple[Tensor, Tensor]:
+        """Low half of the value of each rank, and its rank among those that equal it."""
+        low_RK1, equal_RK1 = find(self.counts_RKB, self.high.place_RK[1][..., None])
+        return low_RK1[..., 0], equal_RK1[..., 0]
+
+
+@dataclass
+class CountHigh:
+    """The first reading.
+
+    Args:
+        values: of a block, non-negative float32 [R, N].
+        ranks: from the number of values in a row, and those of them above zero, int64 [R], to the ranks that are asked
+            for, int64 [R, K].
+    """
+
+    values: Callable[[Block], Tensor]
+    ranks: Callable[[int, Tensor], Tensor]
+    scope: Literal["model", "tensor"] = "tensor"
+    name: str = "high halves"
+
+    def measure(self, block: Block, stats: Stats) -> High:
+        values_RN = self.values(block)
+        return High(count_high(values_RN), _nonzero_R(values_RN), self.ranks)
+
+    def combine(self, left: High, right: High) -> High:
+        return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R, self.ranks)
+
+
+@dataclass
+class CountLow:
+    """The second one, of the same values, after which their ranks are known."""
+
+    values: Callable[[Block], Tensor]
+    scope: Literal["model", "tensor"] = "tensor"
+    name: str = "order statistics"
+
+    def measure(self, block: Block, stats: Stats) -> Low:
+        high: High = stats[CountHigh.name]
+        return Low(count_low(self.values(block), high.place_RK[0]), high)
+
+    def combine(self, left: Low, right: Low) -> Low:
+        return Low(left.counts_RKB + right.counts_RKB, left.high)

@@ -18,6 +18,7 @@ FLOORS = (
     ("interfaces", "hookspecs", "reasoning", "findings"),
     (
         "answers",
+        "each_expert",
         "rows",
         "judge_prompts",
         "judgements",
@@ -44,6 +45,7 @@ RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, na
 PUBLIC = {
     "answers",
     "correlation",
+    "each_expert",
     "errors",
     "hookspecs",
     "http",

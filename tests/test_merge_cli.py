@@ -230,6 +230,8 @@ def test_mistakes_are_answered_in_one_message(models: Path, arguments: list[str]
         (["--method", "average"], "Invalid value for --expert: is needed, or a RECIPE"),
         (["--method", "average", "--expert", "math"], "'math' should read NAME=DIR"),
         (["--method", "average", "--expert", "a=math", "--expert", "a=science"], "'a' is there twice"),
+        (["--method", "average", *GIVEN, "--evidence", "math"], "--evidence: 'math' should read NAME=DIR"),
+        (["recipe.yaml", "--evidence", "math=math"], "Invalid value for --evidence: the recipe says that"),
         (["recipe.yaml", "--dtype", "float32"], "Invalid value for --dtype: the recipe says that; change it there"),
         (["recipe.yaml", "--set", "scale=1"], "Invalid value for --set: the recipe says that"),
     ],

@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
+from typer.testing import CliRunner
 
 from m2rl_core.chat import Chat
+from m2rl_core.cli import app
 from m2rl_core.config import Study, check_components, check_references, grounded
 from m2rl_core.errors import ConfigError, DataError, RunError
 from m2rl_core.interfaces import ComponentConfig, Merger
-from m2rl_core.merge import merge_models
+from m2rl_core.merge import load_recipe, merge_models, merge_recipe
 from m2rl_core.merge.gather import gather_evidence
 from m2rl_core.merge.sequences import conversations, drawn
 from m2rl_core.plugins import Registry, load_plugins
@@ -25,6 +28,7 @@ from m2rl_core.study import plan, run_study
 from m2rl_core.testing.family import family
 from m2rl_core.types import Block, Sample, Stats
 from m2rl_core.weights import Writer, stream_named
+from m2rl_merger_evidence import Fisher
 
 Make = Callable[..., Sample]
 
@@ -189,6 +193,50 @@ def test_missing_evidence_names_merger_kind_and_remedy(
     shutil.rmtree(folders["science"] / "fisher")
     with pytest.raises(ConfigError, match=words.format("science")):
         merge_models(Pick("fisher"), base=None, experts=experts, out=tmp_path / "out", evidence=folders)
+
+
+def test_recipes_and_options_name_evidence(
+    gathered: tuple[dict[str, Path], dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each makes what Python makes, and so does the recipe on the card."""
+    experts, folders = gathered
+    monkeypatch.chdir(tmp_path)
+    merge_models(Fisher(Fisher.Config()), base=None, experts=experts, out=tmp_path / "by-hand", evidence=folders)
+    named = [f"--expert={name}=models/{name}" for name in experts] + [f"--evidence={n}=evidence/{n}" for n in experts]
+    result = CliRunner().invoke(app, ["merge", "--method=fisher", *named, "--out=options"])
+    assert result.exit_code == 0, result.stderr
+    card = (tmp_path / "options" / "README.md").read_text()
+    (tmp_path / "card.yaml").write_text(card.partition("```yaml\n")[2].partition("```")[0])
+    relative = {"experts": {n: f"models/{n}" for n in experts}, "evidence": {n: f"evidence/{n}" for n in experts}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"merger": "fisher", **relative}))
+    for recipe in ("card", "own"):
+        merge_recipe(load_recipe(tmp_path / f"{recipe}.yaml"), load_plugins(), out=tmp_path / recipe)
+    wanted = (tmp_path / "by-hand" / "model.safetensors").read_bytes()
+    assert all((tmp_path / out / "model.safetensors").read_bytes() == wanted for out in ("options", "card", "own"))
+
+
+def test_evidence_of_nobody_or_for_nothing_is_refused(tmp_path: Path) -> None:
+    experts = family(tmp_path / "models")
+    del experts["base"]
+    file = tmp_path / "recipe.yaml"
+
+    def refused(merger: str, evidence: str) -> str:
+        file.write_text(f"merger: {merger}\nexperts: {{math: models/math, science: models/science}}\n{evidence}")
+        with pytest.raises(ConfigError) as caught:
+            merge_recipe(load_recipe(file), load_plugins(), out=tmp_path / "out")
+        return str(caught.value)
+
+    some = "evidence: {maths: models}"
+    assert "merger 'average' looks at weights alone. Found: evidence of maths. Next: leave it out" in refused(
+        "average", some
+    )
+    said = "evidence of 'maths', which is no expert. Did you mean 'math'? Allowed: math, science."
+    assert said in refused("fisher", some)
+    missing = (
+        f"recipe.yaml:4: evidence.math: there is no folder {tmp_path / 'gone'}. m2rl_core.merge.gather.gather_evidence"
+    )
+    assert missing in refused("fisher", "evidence:\n  math: gone")
+    assert "Found: none of math, science. Next: " in refused("fisher", "evidence: {}")
 
 
 def test_evidence_of_other_weights_is_refused(

@@ -96,6 +96,21 @@ WEIGHED = {"a": {"weight": 1}, "b": {"weight": 0.5}, "c": {"weight": "0.25"}}
             [4, 4, 1, 1, 1, 4, -3, 3],
             id="G4",
         ),
+        pytest.param(
+            recipe("ties", {"a": {"weight": 1.0, "density": 0.25}, "b": {"weight": 1.0, "density": 0.75}}),
+            [4, 4, 0, 1.5, 1, 4, -3, 1],
+            id="a density of each",
+        ),
+        pytest.param(  # a gradient from 0 to 1 is 0 at a tensor that belongs to no layer
+            recipe(
+                "ties",
+                {"a": {"weight": 1.0, "density": 0.25}, "b": {"weight": [0, 1]}, "c": {"weight": 0.5}},
+                {"density": 0.375},
+            ),
+            [5, 1, -1, 1, 1, 4, 3, 9],
+            id="a weight of zero",
+        ),
+        pytest.param(recipe("ties", {"a": {"weight": 0}, "b": {"weight": 0.0}}), BASE, id="weights of zero"),
         pytest.param(  # signs are elected among weighted task vectors, and what agrees is summed
             recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": 2.0}}, {"normalize": False, "lambda": 0.5}),
             [1 + value / 2 for value in (8, 6, -2, 1.5, 0, -6, -9, 2.5)],
@@ -168,6 +183,24 @@ def test_what_dare_keeps_has_the_l1_norm_of_all(golden: Path, registry: Registry
     torch.testing.assert_close(
         found[kept] / delta[kept], (delta.abs().sum() / delta[kept].abs().sum()).expand(kept.sum())
     )
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "della", "della_linear"])
+def test_a_density_of_each_model(golden: Path, method: str) -> None:
+    golden.write_text(recipe(method, {"a": {"density": 0.3}, "b": {"density": 0.6}}, {"weight": 1.0}))
+    assert load_recipe(golden).recipe.merger["density"] == [0.3, 0.6]
+
+
+def test_a_density_of_each_is_a_rate_of_each(golden: Path, registry: Registry) -> None:
+    """What is dropped of one model alone and beside others is the same; a density of 1 keeps all."""
+    each = {"a": {"weight": 1.0, "density": 0.5}, "b": {"weight": 1.0, "density": 1.0}}
+    both = merged(golden, registry, recipe("dare_linear", each))["w"]
+    (golden.parent / "out").rename(golden.parent / "both")
+    alone = merged(golden, registry, recipe("dare_linear", {"a": each["a"]}))["w"]
+    torch.testing.assert_close(both - alone, torch.tensor(DELTAS["b"]))
+    golden.write_text(recipe("dare_ties", each))
+    assert load_recipe(golden).recipe.merger["rate"] == [0.5, 0.0]
+    assert load_recipe(golden).recipe.merger["then"]["density"] == 1.0
 
 
 # ── filters and gradients ────────────────────────────────────────────────────────────────────────────────────────────
@@ -344,8 +377,12 @@ def test_refusals_name_key_and_line(golden: Path, old: str, new: str, said: str)
         (recipe("ties", ONES, {"rescale": True}), "parameters.rescale: what is kept is not rescaled here"),
         (recipe("della", ONES, {"rescale": False, "density": 0.5}), "parameters.rescale: DELLA rescales what it keeps"),
         (
-            recipe("breadcrumbs", {"a": {"density": 0.1}, "b": {"density": 0.2}}, {"weight": 1}),
-            "models[0].parameters.density: one density holds for all experts, found 0.1, 0.2",
+            recipe("breadcrumbs", {"a": {"gamma": 0.1}, "b": {"gamma": 0.2}}, {"weight": 1}),
+            "models[0].parameters.gamma: one gamma holds for all experts, found 0.1, 0.2",
+        ),
+        (
+            recipe("ties", {"a": {"weight": 1.0}, "b": {"weight": -0.5}}),
+            "models[1].parameters.weight: signs are elected by weights, of which none may be negative, found -0.5",
         ),
         (recipe("della", ONES, {"normalize": False, "density": 0.5}), "parameters.normalize: DELLA averages"),
     ],
@@ -354,9 +391,9 @@ def test_settings_that_no_merger_has(golden: Path, text: str, said: str) -> None
     golden.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_recipe(golden)
-    key = said.partition(":")[0].rpartition(".")[2]
-    line = 1 + next(index for index, line in enumerate(text.splitlines()) if f"{key}:" in line)
-    assert f"recipe.yaml:{line}: {said}" in str(caught.value)
+    place, _, key = said.partition(":")[0].rpartition(".")
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if f"{key}:" in line]
+    assert f"recipe.yaml:{lines[place == 'models[1].parameters']}: {said}" in str(caught.value)
 
 
 def test_excerpts_of_models_are_refused(models: Path) -> None:

@@ -333,6 +333,17 @@ def test_what_the_merger_tells_is_told_of_the_chosen_settings(make_run: Callable
     assert not [name for name in last if "=" in name]
 
 
+def test_a_list_with_a_number_per_expert_is_one_candidate(make_run: Callable[..., StageRun[Any]]) -> None:
+    pytest.importorskip("optuna")
+    search = {"grid": {"density": [0.5, [0.3, 1]]}, "samples": PROMPTS, "rounds": 1, "batch": 2}
+    run = make_run(experts=2, search=search, merger={"use": "ties", "density": [0.5, 0.5]})
+    check_components(run.study, run.registry)
+    *candidates, _ = searched(run)
+    assert [line["settings"] for line in candidates] == ["density=[0.5,0.5]", "density=0.5", "density=[0.3,1.0]"]
+    same = [line["kl"] for line in candidates]
+    assert same[0] == same[1] != same[2]
+
+
 def test_evidence_is_gathered_once_for_all_candidates(make_run: Callable[..., StageRun[Any]]) -> None:
     search = {"grid": {"ratio": [0.0, 0.5, 1.0]}, "samples": PROMPTS, "batch": 2}
     run = make_run(experts=2, search=search, merger="regmean", evidence={"samples": 4})

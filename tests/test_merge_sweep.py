@@ -137,7 +137,7 @@ def test_a_sweep_reads_as_often_as_the_merger_that_reads_most(tmp_path: Path) ->
         assert files(tmp_path / name) == files(tmp_path / "alone" / name)
 
 
-def dare(rate: float, scale: float) -> Dare:
+def dare(rate: float | list[float], scale: float) -> Dare:
     config = Dare.Config(then={"use": "ties", "scale": scale}, rate=rate)
     return Dare(config, then=Ties(Ties.Config(scale=scale)))
 
@@ -147,8 +147,10 @@ def dare(rate: float, scale: float) -> Dare:
     [
         ({f"{d} {s}": Ties(Ties.Config(density=d, scale=s)) for d in (0.2, 0.5) for s in (0.5, 1.0)}, 2),
         ({f"{rate} {scale}": dare(rate, scale) for rate in (0.2, 0.8) for scale in (0.5, 1.0)}, 2),
+        ({f"{d} {s}": Ties(Ties.Config(density=d, scale=s)) for d in (0.2, [0.5, 0.2, 1.0]) for s in (0.5, 1.0)}, 2),
+        ({f"{rate} {s}": dare(rate, s) for rate in ([0.2, 0.5, 0.0], [0.8] * 3) for s in (0.5, 1.0)}, 2),
     ],
-    ids=["ties", "dare"],
+    ids=["ties", "dare", "ties each", "dare each"],
 )
 def test_mergers_that_differ_in_scale_share_their_statistics(
     tmp_path: Path, members: Mapping[str, Ties | Dare], parts: int

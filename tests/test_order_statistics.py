@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2rl_core.order_statistics import count_high, count_low, find, value
+from m2rl_core.order_statistics import CountHigh, CountLow, count_high, count_low, find, magnitudes_EN, value
+from m2rl_core.types import Block
 
 
 def kth(values_RN: Tensor, rank_RK: Tensor, pieces: int) -> Tensor:
@@ -46,6 +50,33 @@ def test_any_rank_is_that_of_the_sorted_values(kind: str, pieces: int) -> None:
 def test_any_values_have_their_ranks(values: list[float], data: st.DataObject) -> None:
     rank = data.draw(st.integers(1, len(values)))
     assert kth(torch.tensor([values]), torch.tensor([[rank]]), 1).item() == sorted(values)[rank - 1]
+
+
+@pytest.mark.parametrize("kind", ["tied", "mostly zero", "of any scale"])
+def test_passes_count_what_lies_below_and_up_to_a_rank(kind: str) -> None:
+    """In pieces; the rank after the last is that of infinity, below which all values lie."""
+    deltas_EN = values_of(kind)
+    signs_EN = torch.where(torch.arange(deltas_EN.shape[1]) % 2 == 0, 1.0, -1.0)
+    ranks_EK = torch.tensor([[1, 500, 1000], [2, 900, 1001], [333, 1001, 999]])
+
+    def ranks(size: int, nonzero_E: Tensor) -> Tensor:
+        assert size == 1000
+        assert torch.equal(nonzero_E, (deltas_EN > 0).sum(1))
+        return ranks_EK
+
+    stats: dict[str, Any] = {}
+    for each in (CountHigh(magnitudes_EN, ranks), CountLow(magnitudes_EN)):
+        found = [
+            each.measure(Block("w", 0, (piece.shape[1],), torch.zeros(piece.shape[1]), piece), stats)
+            for piece in (deltas_EN * signs_EN).tensor_split(7, 1)
+        ]
+        stats[each.name] = reduce(each.combine, found)  # type: ignore[arg-type]
+    low = stats[CountLow.name]
+    sorted_EN = torch.cat([deltas_EN.sort(1).values, torch.full((3, 1), torch.inf)], 1)
+    wanted_EK = sorted_EN.gather(1, ranks_EK - 1)
+    assert torch.equal(low.values_RK, wanted_EK)
+    assert torch.equal(low.below_RK, (deltas_EN[:, None] < wanted_EK[..., None]).sum(-1))
+    assert torch.equal(low.up_to_RK, (deltas_EN[:, None] <= wanted_EK[..., None]).sum(-1))
 
 
 def test_values_that_differ_in_their_last_bits_only() -> None:

@@ -32,6 +32,10 @@ def merge(
     ] = None,
     base: Annotated[Path | None, typer.Option(metavar="DIR", help="The model that the experts started from.")] = None,
     expert: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An expert; to be repeated.")] = None,
+    evidence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=DIR", help="What the merger needs of an expert beyond weights; may be repeated."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the merger; may be repeated.")
     ] = None,
@@ -44,16 +48,17 @@ def merge(
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="The result does not depend on it.")] = None,
 ) -> None:
     """Merge experts into one model, in little memory; the folder appears when it is whole, or not at all."""
-    options = {"--method": method, "--base": base, "--expert": expert, "--set": settings, "--preset": preset}
+    models = {"--base": base, "--expert": expert, "--evidence": evidence}
+    options = {"--method": method, **models, "--set": settings, "--preset": preset, "--dtype": dtype}
     if recipe is not None:
-        if said := [name for name, value in {**options, "--dtype": dtype}.items() if value]:
+        if said := [name for name, value in options.items() if value]:
             raise typer.BadParameter(_SAID, param_hint=said[0])
         loaded = _read(recipe)
     else:
         if method is None or not expert:
             missing = "--expert" if method else "--method"
             raise typer.BadParameter("is needed, or a RECIPE", param_hint=missing)
-        loaded = _from_options(_merger(method, preset, settings or ()), base, expert, dtype)
+        loaded = _from_options(_merger(method, preset, settings or ()), base, expert, evidence or (), dtype)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job, too, leaves nothing behind
     try:
         found = _merged(loaded, out, threads)
@@ -79,19 +84,32 @@ def _merger(method: str, preset: str | None, settings: Sequence[str]) -> dict[st
     return {"use": method, **({"preset": preset} if preset else {}), **read(settings)}
 
 
-def _from_options(merger: dict[str, Any], base: Path | None, experts: Sequence[str], dtype: Any) -> Loaded:
+def _from_options(
+    merger: dict[str, Any], base: Path | None, experts: Sequence[str], evidence: Sequence[str], dtype: Any
+) -> Loaded:
     from m2rl_core.merge import Loaded, Recipe
 
+    recipe = Recipe(
+        merger=merger,
+        base=None if base is None else _absolute(base),
+        experts=_named("--expert", experts),
+        evidence=_named("--evidence", evidence),
+        dtype=dtype,
+    )
+    return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+
+
+def _named(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """The folders that an option names, by ``NAME=DIR`` each."""
     folders: dict[str, str] = {}
-    for text in experts:
+    for text in texts:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
-            raise typer.BadParameter(f"'{text}' should read NAME=DIR", param_hint="--expert")
+            raise typer.BadParameter(f"'{text}' should read NAME=DIR", param_hint=option)
         if name in folders:
-            raise typer.BadParameter(f"'{name}' is there twice", param_hint="--expert")
+            raise typer.BadParameter(f"'{name}' is there twice", param_hint=option)
         folders[name] = _absolute(Path(folder))
-    recipe = Recipe(merger=merger, base=None if base is None else _absolute(base), experts=folders, dtype=dtype)
-    return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+    return folders
 
 
 def _absolute(folder: Path) -> str:

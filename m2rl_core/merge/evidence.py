@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.errors import ConfigError, DataError, nearest
 from m2rl_core.interfaces import Merger
 from m2rl_core.merge.checks import Model
 from m2rl_core.merge.inputs import GRAM
@@ -50,11 +50,21 @@ class Evidence:
 
 
 def need_evidence(merger: Merger, experts: Mapping[str, Path], folders: Mapping[str, Path] | None) -> None:
-    """Refuse a merge without the evidence that its merger needs.
+    """Refuse a merge without the evidence that its merger needs, or with evidence that nobody needs.
 
     Raises:
-        ConfigError: naming the merger, what it needs, what is missing, and how to give it.
+        ConfigError: naming the merger, what it needs, what is missing or too much, and how to give it.
     """
+    if folders and not merger.needs:
+        raise ConfigError(
+            f"merger '{merger.name}' looks at weights alone",
+            found=f"evidence of {', '.join(folders)}",
+            then="leave it out",
+        )
+    for name in folders or ():
+        if name not in experts:
+            allowed = ", ".join(experts)
+            raise ConfigError(f"evidence of '{name}', which is no expert.{nearest(name, experts)}", allowed=allowed)
     for kind in sorted(merger.needs):
         without = [name for name in experts if not (folders and name in folders and (folders[name] / kind).is_dir())]
         if without:
@@ -62,7 +72,8 @@ def need_evidence(merger: Merger, experts: Mapping[str, Path], folders: Mapping[
                 f"merger '{merger.name}' needs evidence beyond the weights: '{kind}' of every expert",
                 found=f"none of {', '.join(without)}",
                 then="in a study, set 'evidence' of the merge stage; elsewhere, let "
-                "m2rl_core.merge.gather.gather_evidence make a folder for each expert and hand these in",
+                "m2rl_core.merge.gather.gather_evidence make a folder for each expert, and name these by --evidence "
+                "NAME=DIR or under 'evidence' of a recipe",
             )
 
 
@@ -73,7 +84,7 @@ def opened_evidence(
     """The evidence that a merger needs, open for a while.
 
     Args:
-        folders: expert → folder; those of other experts are ignored.
+        folders: expert → folder.
         experts: open models by name, in order.
         names: tensors that are merged.
 

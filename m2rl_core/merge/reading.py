@@ -43,6 +43,7 @@ def merge_recipe(
         base=None if recipe.base is None else Path(recipe.base),
         experts={name: Path(folder) for name, folder in recipe.experts.items()},
         out=out,
+        evidence={name: Path(folder) for name, folder in recipe.evidence.items()},
         dtype=recipe.dtype,
         parts=[
             Parted(part.tensors, registry.create("merger", part.merger, loaded.owner(("parts", index, "merger"))))

@@ -14,6 +14,9 @@ from m2rl_core.validation import Keys, Problem, dotted, problems
 
 __all__ = ["Loaded", "Part", "Recipe", "folder", "read_recipe"]
 
+_LOAD = "A model of the hub is loaded first."
+_GATHER = "m2rl_core.merge.gather.gather_evidence makes one."
+
 
 class Part(Section):
     """Tensors that are merged otherwise than the rest."""
@@ -31,6 +34,8 @@ class Recipe(Section):
     """Folder of the anchor; its tokenizer and configuration are the result's."""
     experts: Annotated[dict[str, str], Field(min_length=1)]
     """Name → folder."""
+    evidence: dict[str, str] = Field(default_factory=dict)
+    """Expert → folder of what the merger needs beyond its weights."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the result; ``None``: the anchor's."""
     parts: list[Part] = Field(default_factory=list)
@@ -65,17 +70,18 @@ def read_recipe(file: YamlFile) -> Loaded:
     if read.base is not None:
         named = {("base",): read.base, **named}
     folders = {keys: folder(text, keys, file, found) for keys, text in named.items()}
+    evidence = {name: folder(text, ("evidence", name), file, found, _GATHER) for name, text in read.evidence.items()}
     if found:
         raise file.refusal(found)
     experts = {name: folders["experts", name] for name in read.experts}
-    placed = read.model_copy(update={"base": folders.get(("base",)), "experts": experts})
+    placed = read.model_copy(update={"base": folders.get(("base",)), "experts": experts, "evidence": evidence})
     return Loaded(placed, lambda keys: f"{file.path}:{file.line(keys)}: {dotted(keys)}")
 
 
-def folder(text: str, keys: Keys, file: YamlFile, found: list[Problem]) -> str:
+def folder(text: str, keys: Keys, file: YamlFile, found: list[Problem], remedy: str = _LOAD) -> str:
     """The folder that a recipe names ``text``, absolute; where there is none, ``found`` gets a problem."""
     path = (file.path.parent / Path(text).expanduser()).absolute()
     if not path.is_dir():
-        hint = "Folders start from the recipe's own." if text.startswith(".") else "A model of the hub is loaded first."
+        hint = "Folders start from the recipe's own." if text.startswith(".") else remedy
         found.append(Problem(keys, f"there is no folder {path}. {hint}"))
     return str(path)

@@ -36,11 +36,12 @@ class UnmappedError(ValueError):
     Args:
         key: of the parameter.
         text: why not.
+        expert: place of the one whose parameter it is; ``None``: of any.
     """
 
-    def __init__(self, key: str, text: str) -> None:
+    def __init__(self, key: str, text: str, expert: int | None = None) -> None:
         super().__init__(text)
-        self.key = key
+        self.key, self.expert = key, expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +101,21 @@ def _task_arithmetic(at: At) -> Merger:
 
 def _ties(at: At) -> Merger:
     _refuse_rescaling(at)
-    return _elected(at, at.one("density"))
+    return _elected(at, _short(at.each_E["density"]))
 
 
 def _dare(at: At, *, elect: bool) -> Merger:
     then = _elected(at, 1.0) if elect else _task_arithmetic(at)
-    rate = round(1.0 - at.one("density"), 12)  # as a person would write it
+    rate = _short([round(1.0 - density, 12) for density in at.each_E["density"]])  # as a person would write it
     return {"use": "dare", "rate": rate, "rescale": "l1" if at.shared["rescale"] else "none", "then": then}
 
 
-def _elected(at: At, density: float) -> Merger:
+def _elected(at: At, density: float | list[float]) -> Merger:
     """TIES with mergekit's rules; without a division by the weights, what agrees is summed."""
+    for expert, weight in enumerate(at.each_E["weight"]):
+        if weight < 0:
+            text = f"signs are elected by weights, of which none may be negative, found {weight:g}"
+            raise UnmappedError("weight", text, expert)
     return {
         "use": "ties",
         "density": density,
@@ -124,13 +129,13 @@ def _elected(at: At, density: float) -> Merger:
 
 def _breadcrumbs(at: At) -> Merger:
     _refuse_rescaling(at)
-    return {"use": "breadcrumbs", "density": at.one("density"), "top": at.one("gamma"), **at.scaled()}
+    return {"use": "breadcrumbs", "density": _short(at.each_E["density"]), "top": at.one("gamma"), **at.scaled()}
 
 
 def _della(at: At, *, elect: bool) -> Merger:
     if not at.shared["rescale"]:
         raise UnmappedError("rescale", "DELLA rescales what it keeps")
-    own = {"density": at.one("density"), "epsilon": at.one("epsilon"), "rescale": "l1", "elect": elect}
+    own = {"density": _short(at.each_E["density"]), "epsilon": at.one("epsilon"), "rescale": "l1", "elect": elect}
     if not elect:
         return {"use": "della", **own, **at.scaled()}
     if not at.shared["normalize"]:
@@ -154,6 +159,11 @@ def _model_stock(at: At) -> Merger:
     if at.shared["filter_wise"]:
         raise UnmappedError("filter_wise", "model-stock measures the angle of whole tensors")
     return {"use": "model-stock"}
+
+
+def _short(values_E: Sequence[float]) -> float | list[float]:
+    """One number where all experts have the same."""
+    return values_E[0] if len(set(values_E)) == 1 else list(values_E)
 
 
 def _refuse_rescaling(at: At) -> None:

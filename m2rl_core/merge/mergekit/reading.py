@@ -171,7 +171,8 @@ class _Reading:
             return self.method.merger(At(shared, each_E))
         except UnmappedError as error:
             where = f" (at '{tensor}')" if tensor else ""
-            raise self._refusal(error.key, f"{error}{where}.", [each.given for each in self.experts]) from None
+            own = self.experts if error.expert is None else [self.experts[error.expert]]
+            raise self._refusal(error.key, f"{error}{where}.", [each.given for each in own]) from None
 
     def _refusal(self, key: str, text: str, own: Sequence[_Given]) -> ConfigError:
         """Where ``key`` is said, or else could have been."""

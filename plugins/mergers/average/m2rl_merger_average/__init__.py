@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from m2rl_core.each_expert import numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.types import Block, Stats
@@ -58,10 +59,7 @@ class Average(Merger):
         return [total.div_(sum(weights))]
 
     def _weights(self, experts: int) -> Sequence[float]:
-        weights = [1.0] * experts if self.config.weights is None else self.config.weights
-        if len(weights) != experts:
-            raise ValueError(f"{len(weights)} weights for {experts} experts")
-        return weights
+        return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")
 
 
 @hookimpl

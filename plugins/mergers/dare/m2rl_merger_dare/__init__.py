@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.types import Block, Stats
@@ -40,8 +41,9 @@ class Dare(Merger):
     class Config(ComponentConfig):
         then: Mapping[str, Any] = Field({"use": "task-arithmetic"}, validate_default=True)
         """The merger of what is left: a name, or ``{use: NAME, …}``. Table 4 has task arithmetic and TIES."""
-        rate: float = Field(0.8, ge=0.0, lt=1.0)
-        """p, the share of entries that is dropped. The paper's section 3.2; the released code ran 0.2."""
+        rate: Each[Annotated[float, Field(ge=0.0, lt=1.0)]] = 0.8
+        """p, the share of entries that is dropped, or a list of one share per expert, in their order. The paper's
+        section 3.2; the released code ran 0.2."""
         rescale: Literal["expected", "l1", "none"] = "expected"
         """``expected``: by 1/(1−p), as in the method's paper. ``l1``: so that each tensor keeps the L1 norm of its task
         vector, as in mergekit."""
@@ -62,7 +64,8 @@ class Dare(Merger):
         self._dropping = Dropping(config.rate, config.rescale, config.seed)
 
     def check(self, experts: Sequence[str]) -> None:
-        """As the merger behind it."""
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one rate per expert, and as the merger behind it."""
+        numbers_E(self.config.rate, len(experts), "rates")
         self.then.check(experts)
 
     def outputs(self) -> Sequence[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from m2rl_core.each_expert import numbers_E
 from m2rl_core.interfaces import Pass
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
@@ -23,7 +25,8 @@ FIRST, REST = 1 << 8, 1 << 24
 class Dropping:
     """How task vectors are thinned out."""
 
-    rate: float
+    rate: float | Sequence[float]
+    """Of all experts, or of each."""
     rescale: Literal["expected", "l1", "none"]
     seed: int
 
@@ -34,24 +37,29 @@ class Dropping:
         assert block.base is not None
         factors_E = self._factors(len(block.experts_E), stats)
         experts_E = torch.empty_like(block.experts_E)
-        for out, expert, name, factor in zip(experts_E, block.experts_E, block.names_E, factors_E, strict=True):
+        for out, expert, kept, factor in zip(experts_E, block.experts_E, self.kept_E(block), factors_E, strict=True):
             torch.sub(expert, block.base, out=out)
-            np.multiply(out.numpy(), self.kept(block, name), out=out.numpy())  # masks are faster there
+            np.multiply(out.numpy(), kept, out=out.numpy())  # masks are faster there
             out.mul_(factor).add_(block.base)
         return replace(block, experts_E=experts_E)
 
-    def kept(self, block: Block, expert: str) -> Mask:
-        """Which entries survive, of ``block.shape``."""
+    def kept_E(self, block: Block) -> Iterator[Mask]:
+        """Which entries of each expert survive, of ``block.shape``; one expert at a time."""
+        for expert, rate in zip(block.names_E, self._rates(len(block.names_E)), strict=True):
+            yield self.kept(block, expert, rate)
+
+    def kept(self, block: Block, expert: str, rate: float) -> Mask:
+        """Which entries of one expert survive, of ``block.shape``."""
         first, size = block.offset, block.experts_E[0].numel()
-        runs = [self._run(expert, block.name, run) for run in range(first // RUN, -(-(first + size) // RUN))]
+        runs = [self._run(expert, block.name, run, rate) for run in range(first // RUN, -(-(first + size) // RUN))]
         start = first % RUN
         found = runs[0] if len(runs) == 1 else np.concatenate(runs)
         return found[start : start + size].reshape(block.shape)
 
-    def _run(self, expert: str, tensor: str, run: int) -> Mask:
+    def _run(self, expert: str, tensor: str, run: int, rate: float) -> Mask:
         """Of one random stream: an entry survives where its 32 random bits reach the rate."""
         stream = np.random.SFC64(derive(self.seed, "dare", expert, tensor, run))
-        first, rest = divmod(round(self.rate * FIRST * REST), REST)
+        first, rest = divmod(round(rate * FIRST * REST), REST)
         bits = stream.random_raw(RUN // 8).view(np.uint8)
         kept: Mask = bits > first
         close = np.flatnonzero(bits == first)
@@ -63,7 +71,10 @@ class Dropping:
         if self.rescale == "l1":
             sums: list[tuple[float, float]] = stats[Norms.name]
             return [before / after if after else 1.0 for before, after in sums]
-        return [1.0 if self.rescale == "none" else 1.0 / (1.0 - self.rate)] * experts
+        return [1.0 if self.rescale == "none" else 1.0 / (1.0 - rate) for rate in self._rates(experts)]
+
+    def _rates(self, experts: int) -> Sequence[float]:
+        return numbers_E(self.rate, experts, "rates")
 
 
 @dataclass
@@ -78,9 +89,9 @@ class Norms:
         import torch
 
         found = []
-        for delta, name in zip(block.deltas_E.abs_(), block.names_E, strict=True):
+        for delta, kept in zip(block.deltas_E.abs_(), self.dropping.kept_E(block), strict=True):
             before = delta.sum(dtype=torch.float64).item()
-            np.multiply(delta.numpy(), self.dropping.kept(block, name), out=delta.numpy())
+            np.multiply(delta.numpy(), kept, out=delta.numpy())
             found.append((before, delta.sum(dtype=torch.float64).item()))
         return found
 

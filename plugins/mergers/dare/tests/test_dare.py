@@ -41,6 +41,11 @@ class TestDareOfMergekit(MergerContract):
     symmetric = False
 
 
+class TestDareOfEachExpert(MergerContract):
+    merger = dare(rate=[0.2, 0.5, 0.9])
+    symmetric = False
+
+
 # ── golden numbers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -55,7 +60,7 @@ class TestDareOfMergekit(MergerContract):
 def test_golden_numbers_of_dare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rescale: str, expected: list[float]
 ) -> None:
-    def kept(self: Dropping, block: Block, expert: str) -> Mask:
+    def kept(self: Dropping, block: Block, expert: str, rate: float) -> Mask:
         return MASK[block.offset : block.offset + len(block.experts_E[0])].numpy()
 
     monkeypatch.setattr(Dropping, "kept", kept)
@@ -70,7 +75,7 @@ def kept(
     size: int, rate: float = 0.8, seed: int = 0, expert: str = "math", tensor: str = "w", offset: int = 0
 ) -> Tensor:
     block = Block(tensor, offset, (size,), torch.zeros(size), torch.zeros(1, size), (expert,))
-    return torch.from_numpy(Dropping(rate, "expected", seed).kept(block, expert))
+    return torch.from_numpy(Dropping(rate, "expected", seed).kept(block, expert, rate))
 
 
 def test_draws_go_by_place_and_not_by_block() -> None:
@@ -92,6 +97,31 @@ def test_draws_of_others_are_others(other: dict[str, Any]) -> None:
 def test_the_kept_share_is_within_four_sigma(rate: float) -> None:
     size = 1_000_000
     assert kept(size, rate).float().mean().item() == pytest.approx(1 - rate, abs=4 * (rate * (1 - rate) / size) ** 0.5)
+
+
+@pytest.mark.parametrize("rescale", ["expected", "l1", "none"])
+@pytest.mark.parametrize("then", ["task-arithmetic", "ties"])
+def test_a_rate_for_each_thins_each_by_its_own(tmp_path: Path, rescale: str, then: str) -> None:
+    """Each expert alone, with its rate, leaves what it leaves among others; a rate of 0 leaves all."""
+    noise = torch.Generator().manual_seed(2)
+    base, experts = torch.zeros(1000), [torch.randn(1000, generator=noise) for _ in range(3)]
+    rates = [0.5, 0.0, 0.9]
+
+    def summed(label: str, weights: list[float], rate: float | list[float]) -> Tensor:
+        behind = {"use": then, "weights": weights, **({"density": 1.0, "aggregate": "sum"} if then == "ties" else {})}
+        made = dare(behind, rate=rate, rescale=rescale)
+        return merge_tensors(made, tmp_path / label, {"w": base}, [{"w": e} for e in experts], block=300)[0]["w"]
+
+    alone = []
+    for place, rate in enumerate(rates):
+        weights = [float(place == other) for other in range(3)]
+        alone.append(summed(f"own {place}", weights, rates))
+        assert torch.equal(alone[-1], summed(f"one {place}", weights, rate))
+        share = (alone[-1] != 0).float().mean().item()
+        assert share == pytest.approx(1 - rate, abs=4 * (rate * (1 - rate) / 1000) ** 0.5)
+    assert torch.equal(alone[1], experts[1])
+    if then == "task-arithmetic":
+        torch.testing.assert_close(summed("all", [1.0] * 3, rates), sum(alone[1:], alone[0]))
 
 
 def test_neither_threads_nor_blocks_change_a_byte(tmp_path: Path) -> None:
@@ -124,6 +154,13 @@ def test_a_preset_holds_for_the_merger_behind_it() -> None:
     own = dare({"use": "ties", "density": 0.3}, preset="paper", rate=0.5)
     assert own.config.rate == 0.5
     assert own.then.config.density == 0.3  # type: ignore[attr-defined]
+
+
+def test_rates_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 rates for 2 experts"):
+        dare(rate=[0.5]).check(["a", "b"])
+    with pytest.raises(ConfigError, match=r"test\.rate\[1\]: should be less than 1, found 1"):
+        dare(rate=[0.5, 1.0])
 
 
 def test_what_is_wrong_behind_it_is_named() -> None:

@@ -17,10 +17,11 @@ from pydantic import Field
 
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.order_statistics import CountHigh, CountLow, Low
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.calculate import Energies, Measure
 from m2rl_merger_sce.parts import parts
-from m2rl_merger_sce.select import CountHigh, CountLow, Low, selected
+from m2rl_merger_sce.select import Rule, selected, selected_share, variances_RN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,8 +67,9 @@ class Sce(Merger):
         self._masked = config.semantics == "mergekit" and config.tau < 1.0
 
     def passes(self) -> Sequence[Pass]:
-        select: list[Pass] = [CountHigh(self.config.tau), CountLow()] if self.config.tau < 1.0 else []
-        return [*select, Measure()]
+        if self.config.tau == 1.0:
+            return [Measure()]
+        return [CountHigh(variances_RN, Rule(self.config.tau)), CountLow(variances_RN), Measure()]
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one expert after another, so that no weight depends on the block around it."""
@@ -97,7 +99,7 @@ class Sce(Merger):
         shares_E = energies.weights_E(self._faint)
         found = {f"weight/{name}": share for name, share in zip(experts, shares_E, strict=True)}
         low: Low | None = stats.get(CountLow.name)
-        return found if low is None else {**found, "selected": low.share}
+        return found if low is None else {**found, "selected": selected_share(low)}
 
 
 @hookimpl

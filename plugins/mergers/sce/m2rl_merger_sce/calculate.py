@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
+from m2rl_core.order_statistics import CountLow
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.parts import parts
-from m2rl_merger_sce.select import CountLow, selected
+from m2rl_merger_sce.select import selected
 
 if TYPE_CHECKING:
     from torch import Tensor

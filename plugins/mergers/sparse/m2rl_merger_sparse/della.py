@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
@@ -80,8 +81,9 @@ class Della(Merger):
     needs_base = True
 
     class Config(Scaled):
-        density: float = Field(0.5, gt=0.0, lt=1.0)
-        """Mean share of entries that is kept, 1 − p. The paper searches it; the default is ours."""
+        density: Each[Annotated[float, Field(gt=0.0, lt=1.0)]] = 0.5
+        """Mean share of entries that is kept, 1 − p, or a list of one share per expert, in their order. The paper
+        searches it; the default is ours."""
         epsilon: float = Field(0.15, ge=0.0)
         """How far the probabilities of a row's largest and smallest entries lie from ``density``."""
         rescale: Literal["probability", "l1"] = "probability"
@@ -92,17 +94,19 @@ class Della(Merger):
 
         @model_validator(mode="after")
         def _probabilities(self) -> Della.Config:
-            if not 0.0 < self.density - self.epsilon <= self.density + self.epsilon < 1.0:
-                raise ValueError(
-                    f"density ± epsilon must be probabilities between 0 and 1, found {self.density} ± {self.epsilon}"
-                )
+            for density in self.density if isinstance(self.density, list) else [self.density]:
+                if not 0.0 < density - self.epsilon <= density + self.epsilon < 1.0:
+                    raise ValueError(
+                        f"density ± epsilon must be probabilities between 0 and 1, found {density} ± {self.epsilon}"
+                    )
             return self
 
     def __init__(self, config: Config) -> None:
         self.config = config
 
     def check(self, experts: Sequence[str]) -> None:
-        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert."""
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: one factor per expert, and as many densities."""
+        numbers_E(self.config.density, len(experts), "densities")
         self.config.weights_E(len(experts))
 
     def passes(self) -> Sequence[Pass]:
@@ -133,7 +137,8 @@ class Della(Merger):
         width = block.shape[-1] if block.shape else 1
         delta_RN = (block.experts_E[expert] - block.base).view(-1, width)
         share_RN = row_ranks(delta_RN.abs()).div_(width - 1) if width > 1 else torch.full_like(delta_RN, 0.5)
-        chance_RN = share_RN.mul_(2 * self.config.epsilon).add_(self.config.density - self.config.epsilon)
+        density = numbers_E(self.config.density, len(block.experts_E), "densities")[expert]
+        chance_RN = share_RN.mul_(2 * self.config.epsilon).add_(density - self.config.epsilon)
         first = block.offset // width
         uniform_RN = draws(self.config.seed, block.names_E[expert], block.name, first, len(delta_RN), width)
         return delta_RN, uniform_RN < chance_RN, chance_RN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from m2rl_core.each_expert import numbers_E
 from m2rl_core.interfaces import ComponentConfig
 
 
@@ -19,7 +20,4 @@ class Scaled(ComponentConfig):
         Raises:
             ValueError: the settings name another number of them.
         """
-        weights = [1.0] * experts if self.weights is None else self.weights
-        if len(weights) != experts:
-            raise ValueError(f"{len(weights)} weights for {experts} experts")
-        return weights
+        return numbers_E(1.0 if self.weights is None else self.weights, experts, "weights")

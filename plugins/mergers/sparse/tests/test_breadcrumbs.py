@@ -23,6 +23,11 @@ class TestWeightedBreadcrumbs(MergerContract):
     symmetric = False
 
 
+class TestBreadcrumbsOfEachExpert(MergerContract):
+    merger = Breadcrumbs(Breadcrumbs.Config(density=[0.0, 0.3, 1.0], top=0.2))
+    symmetric = False
+
+
 def merged(folder: Path, deltas_E: Tensor, **settings: object) -> Tensor:
     base = torch.zeros(deltas_E.shape[1:])
     merger = Breadcrumbs(Breadcrumbs.Config.model_validate(settings))
@@ -69,6 +74,10 @@ def test_breadcrumbs_equal_their_definition(tmp_path: Path, unmoved: float) -> N
     found = merged(tmp_path, deltas_E, density=0.25, top=0.05, scale=0.3, weights=[1, 2, -1])
     wanted = sum(w * kept(d, 0.25, 0.05) for w, d in zip((1, 2, -1), deltas_E, strict=True))
     torch.testing.assert_close(found, 0.3 * wanted, rtol=1e-6, atol=1e-7)
+    shares = [0.0, 0.3, 0.6]
+    found = merged(tmp_path / "each", deltas_E, density=shares, top=0.05)
+    wanted = sum(kept(delta, share, 0.05) for share, delta in zip(shares, deltas_E, strict=True))
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(("density", "top"), [(0.25, 0.05), (0.9, 0.05), (0.0005, 0.1), (1.0, 0.0)])
@@ -89,6 +98,8 @@ def test_tells_the_density_that_ties_and_zeros_leave(density: float, top: float)
 def test_refuses_settings_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="2 weights for 3 experts"):
         Breadcrumbs(Breadcrumbs.Config(weights=[1, 2])).check(["a", "b", "c"])
+    with pytest.raises(ValueError, match="2 densities for 3 experts"):
+        Breadcrumbs(Breadcrumbs.Config(density=[0.1, 0.2])).check(["a", "b", "c"])
     for density, top in ((1.1, 0.0), (0.5, 1.0), (-0.1, 0.0)):
         with pytest.raises(ValidationError):
             Breadcrumbs.Config(density=density, top=top)

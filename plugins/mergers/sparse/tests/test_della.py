@@ -26,6 +26,11 @@ class TestDellaOfMergekit(MergerContract):
     symmetric = False
 
 
+class TestDellaOfEachExpert(MergerContract):
+    merger = Della(Della.Config(density=[0.3, 0.5, 0.8]))
+    symmetric = False
+
+
 def block_of(deltas_E: Tensor, *, offset: int = 0, name: str = "w", names: tuple[str, ...] = ()) -> Block:
     names = names or tuple(f"expert-{index}" for index in range(len(deltas_E)))
     shape = tuple(deltas_E.shape[1:])
@@ -48,6 +53,9 @@ def test_probabilities_are_linear_in_the_rank() -> None:
     torch.testing.assert_close(chance_RN, torch.tensor([[0.3, 0.7, 0.5]]))
     _, _, single = Della(Della.Config(density=0.5, epsilon=0.2)).drawn(block_of(torch.ones(1, 3, 1)), 0)
     torch.testing.assert_close(single, torch.full((3, 1), 0.5))  # a row of one entry has no ranks
+    each, block = Della(Della.Config(density=[0.5, 0.7], epsilon=0.2)), block_of(torch.tensor([[[0.0, 9, 2]]] * 2))
+    torch.testing.assert_close(each.drawn(block, 0)[2], torch.tensor([[0.3, 0.7, 0.5]]))
+    torch.testing.assert_close(each.drawn(block, 1)[2], torch.tensor([[0.5, 0.9, 0.7]]))
 
 
 def test_keeps_as_many_as_it_should() -> None:
@@ -94,8 +102,10 @@ def test_elects_signs_and_averages_what_agrees() -> None:
 
 
 def test_refuses_what_is_no_probability_and_wrong_weights() -> None:
-    for density, epsilon in ((0.9, 0.15), (0.1, 0.15), (0.5, -0.1)):
+    for density, epsilon in ((0.9, 0.15), (0.1, 0.15), (0.5, -0.1), ([0.5, 0.9], 0.15)):
         with pytest.raises(ValidationError):
             Della.Config(density=density, epsilon=epsilon)
+    with pytest.raises(ValueError, match="1 densities for 2 experts"):
+        Della(Della.Config(density=[0.5])).check(["a", "b"])
     with pytest.raises(ValueError, match="1 weights for 2 experts"):
         Della(Della.Config(weights=[1.0])).check(["a", "b"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from m2rl_core.each_expert import numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.types import Block, Stats
@@ -53,10 +54,7 @@ class TaskArithmetic(Merger):
         return [total.mul_(self.config.scale).add_(block.base)]
 
     def _weights(self, experts: int) -> Sequence[float]:
-        weights = [1.0] * experts if self.config.weights is None else self.config.weights
-        if len(weights) != experts:
-            raise ValueError(f"{len(weights)} weights for {experts} experts")
-        return weights
+        return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")
 
 
 @hookimpl

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
-from m2rl_merger_ties.trim import CountHigh, CountLow, Low, Rule, Scope, Semantics
+from m2rl_merger_ties.trim import Rule, Semantics, below_E, densities_E
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,14 +47,15 @@ class Ties(Merger):
     }
 
     class Config(ComponentConfig):
-        density: float = Field(0.2, gt=0.0, le=1.0)
-        """Share of each task vector's entries that is kept, those with the largest magnitudes. Paper silent; the
-        released code's value, and that of the method's paper."""
+        density: Each[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.2
+        """Share of each task vector's entries that is kept, those with the largest magnitudes; or a list of one share
+        per expert, in their order. Paper silent; the released code's value, and that of the method's paper."""
         scale: float = 1.0
         """λ. Paper silent; the released code's value."""
         weights: list[float] | None = None
-        """A positive factor for each expert, in their order, before signs are elected. Default: 1 each."""
-        scope: Scope = "model"
+        """A factor for each expert, in their order, before signs are elected. Default: 1 each. An expert of factor 0
+        elects nothing and counts nothing; none may be negative."""
+        scope: Literal["model", "tensor"] = "model"
         """What the share is of: ``model``, as in the method's paper, or each ``tensor`` by itself, as in mergekit."""
         semantics: Semantics = "original"
         """Of entries that cancel exactly, and of the rank of the threshold. ``original``: the sign that most weights
@@ -65,18 +68,17 @@ class Ties(Merger):
         self.config = config
 
     def check(self, experts: Sequence[str]) -> None:
-        """As :meth:`~m2rl_core.interfaces.Merger.check`: one positive factor per expert."""
-        weights = self._weights(len(experts))
-        if len(weights) != len(experts):
-            raise ValueError(f"{len(weights)} weights for {len(experts)} experts")
-        if min(weights) <= 0:
-            raise ValueError(f"weights must be positive, and one is {min(weights)}: it would elect the wrong sign")
+        """As :meth:`~m2rl_core.interfaces.Merger.check`: a factor and a density per expert, no factor negative."""
+        numbers_E(self.config.density, len(experts), "densities")
+        if (least := min(self._weights(len(experts)))) < 0:
+            raise ValueError(f"weights cannot be negative, and one is {least}: it would elect the wrong sign")
 
     def passes(self) -> Sequence[Pass]:
         config = self.config
+        rule, scope = Rule(config.density, config.semantics), config.scope
         trim: list[Pass] = []  # nothing to find out where everything is kept
-        if config.density < 1.0:
-            trim = [CountHigh(Rule(config.density, config.semantics), config.scope), CountLow(config.scope)]
+        if not self._keeps_all:
+            trim = [CountHigh(magnitudes_EN, rule, scope), CountLow(magnitudes_EN, scope)]
         return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
@@ -98,13 +100,18 @@ class Ties(Merger):
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``density/EXPERT``: the share of its entries that survived the trim, zeros left out."""
-        if self.config.density == 1.0:
+        if self._keeps_all:
             return {}
-        low: Low = stats[CountLow.name]
-        return {f"density/{name}": found for name, found in zip(experts, low.densities_E, strict=True)}
+        shares_E = densities_E(stats[CountLow.name])
+        return {f"density/{name}": share for name, share in zip(experts, shares_E, strict=True)}
+
+    @property
+    def _keeps_all(self) -> bool:
+        density = self.config.density
+        return density == 1.0 if isinstance(density, float) else set(density) == {1.0}
 
     def _weights(self, experts: int) -> Sequence[float]:
-        return [1.0] * experts if self.config.weights is None else self.config.weights
+        return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")
 
 
 def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Tensor]:
@@ -113,8 +120,8 @@ def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Te
 
     assert block.base is not None
     low: Low | None = stats.get(CountLow.name)
-    below_E = [0.0] * len(block.experts_E) if low is None else low.below_E
-    for expert, below, weight in zip(block.experts_E, below_E, weights, strict=True):
+    floors_E = [0.0] * len(block.experts_E) if low is None else below_E(low)
+    for expert, below, weight in zip(block.experts_E, floors_E, weights, strict=True):
         delta = expert - block.base
         if below > 0.0:
             delta = hardshrink(delta, below)  # keeps what is larger; a tenth of the time of a comparison and a product
@@ -140,7 +147,7 @@ def _elected(total: Tensor, majority: int) -> Tensor:
 class Majority:
     """How many more weights go up than down, of all whose trimmed task vectors do not cancel; a third reading."""
 
-    scope: Scope
+    scope: Literal["model", "tensor"]
     weights: tuple[float, ...]
     name: str = "majority"
 

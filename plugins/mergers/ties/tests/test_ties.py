@@ -40,6 +40,11 @@ class TestTiesSummedPerTensor(MergerContract):
     merger = Ties(Ties.Config(scope="tensor", density=0.4, aggregate="sum"))
 
 
+class TestTiesOfEachExpert(MergerContract):
+    merger = Ties(Ties.Config(density=[0.2, 0.5, 1.0], weights=[1.0, 0.0, 2.0]))
+    symmetric = False
+
+
 def merged(
     folder: Path, base: dict[str, Tensor], deltas: list[dict[str, Tensor]], **settings: Any
 ) -> dict[str, Tensor]:
@@ -53,13 +58,13 @@ def one(folder: Path, base: Tensor, deltas_E: Tensor, **settings: Any) -> Tensor
 
 
 def naive(
-    base: Tensor, deltas_E: Tensor, density: float, weights: list[float] | None = None, scale: float = 1.0
+    base: Tensor, deltas_E: Tensor, density: float | list[float], weights: list[float] | None = None, scale: float = 1.0
 ) -> Tensor:
     """The original's definition, whole and in float64."""
     deltas_E = deltas_E.double().clone()
     factors = torch.tensor(weights or [1.0] * len(deltas_E)).double()[:, None]
-    for delta in deltas_E:
-        floor = delta.abs().kthvalue(max(1, int(delta.numel() * (1.0 - density)))).values
+    for delta, share in zip(deltas_E, np.broadcast_to(density, len(deltas_E)), strict=True):
+        floor = delta.abs().kthvalue(max(1, int(delta.numel() * (1.0 - share)))).values
         delta[delta.abs() < floor] = 0
     deltas_E = deltas_E * factors
     sign = deltas_E.sum(0).sign()
@@ -77,6 +82,15 @@ def naive(
     [
         pytest.param(2, {**MERGEKIT, "density": 0.5}, [4, 4, 1, 1, 1, 4, -3, 3], id="mergekit"),
         pytest.param(2, {"density": 0.5}, [4, 4, 2, 1, 1, 4, -1.5, 3], id="original"),
+        pytest.param(
+            2, {**MERGEKIT, "density": [0.25, 0.75]}, [4, 4, 0, 1.5, 1, 4, -3, 1], id="mergekit, of each its own"
+        ),
+        pytest.param(  # kept: 4, -2, 1, 0, 0, 3, -1, 2 and 2, 3, 0, 0, 0, -3, -4, 0, which counts twice
+            2,
+            {"density": [0.5, 0.3], "weights": [1, 2]},
+            [11 / 3, 4, 2, 1, 1, -2, -2, 3],
+            id="original, of each its own",
+        ),
         pytest.param(3, {"density": 0.5}, [4, 3, -0.5, 1, 1, 4, -1.5, 6], id="released code, mask 0.5"),
         pytest.param(3, {"density": 0.2}, [5, 4, -1, 1, 1, 4, -3, 6], id="released code, mask 0.8"),
     ],
@@ -118,14 +132,37 @@ def test_what_cancels_follows_the_majority_or_is_positive(tmp_path: Path) -> Non
 # ── definition ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 1.0])
-@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0]])
-def test_agrees_with_the_definition(tmp_path: Path, density: float, weights: list[float] | None) -> None:
+@pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 1.0, [0.05, 1.0, 0.3]], ids=str)
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0], [0.5, 2.0, 0.0]], ids=str)
+def test_agrees_with_the_definition(tmp_path: Path, density: float | list[float], weights: list[float] | None) -> None:
     noise = torch.Generator().manual_seed(3)
     base, deltas_E = torch.randn(500, generator=noise), 0.01 * torch.randn(3, 500, generator=noise)
     deltas_E = (base + deltas_E) - base  # what float32 weights can say
     found = one(tmp_path, base, deltas_E, density=density, weights=weights, scale=0.7)
     torch.testing.assert_close(found.double(), naive(base, deltas_E, density, weights, 0.7), rtol=1e-6, atol=1e-7)
+
+
+FORMS: list[dict[str, Any]] = [{}, {"scope": "tensor"}, MERGEKIT, {"aggregate": "sum"}]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_an_expert_of_weight_zero_is_as_if_it_were_not_there(tmp_path: Path, form: dict[str, Any]) -> None:
+    noise = torch.Generator().manual_seed(6)
+    base, deltas_E = torch.randn(300, generator=noise), 0.01 * torch.randn(3, 300, generator=noise)
+    some = {"density": [0.3, 0.9, 0.6], "weights": [1.0, 0.0, 0.5], **form}
+    found = one(tmp_path / "three", base, deltas_E, **some)
+    without = one(tmp_path / "two", base, deltas_E[::2], **{**some, "density": [0.3, 0.6], "weights": [1.0, 0.5]})
+    assert torch.equal(found, without)
+    assert torch.equal(one(tmp_path / "none", base, deltas_E, **{**some, "weights": [0.0] * 3}), base)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_density_for_all_is_the_same_one_for_each(tmp_path: Path, form: dict[str, Any]) -> None:
+    noise = torch.Generator().manual_seed(7)
+    base, deltas_E = torch.randn(300, generator=noise), torch.randn(3, 300, generator=noise)
+    found = [one(tmp_path / str(d), base, deltas_E, density=d, **form) for d in (0.3, [0.3] * 3, [0.3, 0.3, 0.4])]
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("case", ["distinct", "tied", "mostly zero"])
@@ -195,15 +232,20 @@ def test_nothing_is_counted_where_everything_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [([1.0], "1 weights for 2 experts"), ([1.0, -1.0], "must be positive"), ([1.0, 0.0], "positive")],
+    [([1.0], "1 weights for 2 experts"), ([1.0, -1.0], "cannot be negative, and one is -1"), ([], "0 weights for 2")],
 )
-def test_weights_that_elect_nothing_are_refused(weights: list[float], message: str) -> None:
+def test_weights_that_do_not_fit_are_refused(weights: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Ties(Ties.Config(weights=weights)).check(["a", "b"])
 
 
-@pytest.mark.parametrize("density", [0.0, 1.5])
-def test_densities_outside_are_refused(density: float) -> None:
+def test_another_number_of_densities_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 densities for 2 experts"):
+        Ties(Ties.Config(density=[0.1, 0.2, 0.3])).check(["a", "b"])
+
+
+@pytest.mark.parametrize("density", [0.0, 1.5, [0.5, 1.5]], ids=str)
+def test_densities_outside_are_refused(density: float | list[float]) -> None:
     with pytest.raises(ValidationError):
         Ties.Config(density=density)
 
