@@ -30,6 +30,7 @@ FLOORS = (
         "packing",
         "chat",
         "schedule",
+        "blend",
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),

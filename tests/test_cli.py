@@ -137,6 +137,7 @@ def test_options_are_few_and_chosen() -> None:
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
+        "blend": ["--out", "--set", "study"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
         "report": ["--out", "run"],

@@ -206,3 +206,60 @@ def test_rollouts_in_other_tokens_are_refused(
     run.models = {**run.models, "expert": expert}
     with pytest.raises(DataError, match=r"stages.sft.rollouts.parrot: 'expert' has another vocabulary"):
         demonstrations(run, Chat.load(tiny_model))
+
+
+# ── blends ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def blend(tmp_path: Path) -> dict[str, Any]:
+    def talk(i: int, thought: str) -> dict[str, Any]:
+        answer = {"role": "assistant", "content": str(2 * (i % 10)), "reasoning_content": thought}
+        return {"messages": [{"role": "user", "content": str(i % 10)}, answer]}
+
+    many, few = tmp_path / "many.jsonl", tmp_path / "few.jsonl"
+    many.write_text("".join(json.dumps(talk(i, "")) + "\n" for i in range(200)))
+    few.write_text("".join(json.dumps(talk(i, "why " * 20 * i)) + "\n" for i in range(2)) + '{"messages": null}\n')
+    return {"many": {"source": str(many), "sample": 150}, "few": {"source": str(few), "repeat": 5}}
+
+
+def test_a_tiny_model_learns_from_a_blend(make_run: Callable[..., StageRun[Any]], blend: dict[str, Any]) -> None:
+    run = make_run(domains=[], blend=blend, conversations=160, epochs=2)
+    train_sft(run)
+    metrics = list(read_jsonl(run.folder / "metrics.jsonl"))
+    assert [row["conversations"] for row in metrics] == [16] * 20
+    assert [sum(row["cut"] for row in half) for half in (metrics[:10], metrics[10:])] == [5, 5], "one long row, 5 times"
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    seconds = next(read_jsonl(run.folder / "times.jsonl"))["seconds"]
+    assert {"train/many", "train/few"} & seconds.keys()
+
+
+def test_a_resumed_blend_repeats_the_bytes(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(folder: str) -> StageRun[Any]:
+        return make_run(domains=[], blend=blend, conversations=150, batch=16, checkpoint_every=2, folder=folder)
+
+    train_sft(whole := make("whole"))
+    steps, original = count(), Policy.step
+
+    def step(policy: Policy, lr: float) -> None:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        original(policy, lr)
+
+    monkeypatch.setattr(Policy, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(make("killed"))
+    monkeypatch.setattr(Policy, "step", original)
+    train_sft(again := make("killed"))
+    assert (again.folder / "metrics.jsonl").read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
+    files = [run.folder / "checkpoint" / "model.safetensors" for run in (whole, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_blend_with_too_few_conversations_is_an_error(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match=r"the blend of 'sft' has too few conversations\. Found: 160\."):
+        train_sft(make_run(domains=[], blend=blend, conversations=161))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import m2rl_core
+from m2rl_core.cli.blending import blend
 from m2rl_core.cli.errors import Group, warn
 from m2rl_core.cli.verifying import rescore, verify
 
@@ -132,6 +133,7 @@ def plugins(
         raise typer.Exit(2)
 
 
+app.command()(blend)
 app.command()(verify)
 app.command()(rescore)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.config.stages import ModelStage
+from m2rl_core.config.stages import AnyStage, ModelStage, SftStage
 from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, DataError
 from m2rl_core.rows import is_commit, is_hub_id
@@ -16,7 +16,7 @@ __all__ = ["grounded", "is_local", "local_path"]
 
 
 def grounded(study: Study, root: Path) -> Study:
-    """``study`` with absolute paths of its models' folders and of the local files that its domains name.
+    """``study`` with absolute paths of its models' folders and of the local files that its domains and blends name.
 
     Relative ones start from ``root``, the folder of the study's file. What a domain names and is not there stays as it
     is, so that the domain can say so. Grounding twice changes nothing.
@@ -26,12 +26,7 @@ def grounded(study: Study, root: Path) -> Study:
         ConfigError: a hub id without the commit that pins it.
     """
     root = root.resolve()
-    stages = {
-        name: s.model_copy(update={"path": _model(f"stages.{name}.path", s.path, s.revision, root)})
-        if isinstance(s, ModelStage)
-        else s
-        for name, s in study.stages.items()
-    }
+    stages = {name: _stage(name, stage, root) for name, stage in study.stages.items()}
     start = study.model
     if start.base is not None:
         start = start.model_copy(update={"base": _model("model.base", start.base, start.revision, root)})
@@ -40,6 +35,15 @@ def grounded(study: Study, root: Path) -> Study:
         for name, section in study.domains.items()
     }
     return study.model_copy(update={"stages": stages, "model": start, "domains": domains})
+
+
+def _stage(name: str, stage: AnyStage, root: Path) -> AnyStage:
+    if isinstance(stage, ModelStage):
+        return stage.model_copy(update={"path": _model(f"stages.{name}.path", stage.path, stage.revision, root)})
+    if isinstance(stage, SftStage) and stage.blend:
+        blend = {key: each.model_copy(update=_placed(each.model_dump(), root)) for key, each in stage.blend.items()}
+        return stage.model_copy(update={"blend": blend})
+    return stage
 
 
 def is_local(stage: ModelStage) -> bool:

@@ -128,11 +128,13 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         yield from _rl(study, stage)
     if isinstance(stage, SftStage):
         yield from _rollouts(study, stage)
+        unsafe = [name for name in stage.blend if not _SAFE.fullmatch(name)]
+        yield from (Problem(("blend", name), f"cannot name a file. Allowed: {_SAFE_NAMES}.") for name in unsafe)
     for field in ("experts", "models", "domains", "suites"):
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
             yield Problem((field,), "the same name stands here twice.")
-        if names is not None and not names and field != "suites":
+        if names is not None and not names and field != "suites" and not getattr(stage, "blend", None):
             yield Problem((field,), "there are none.")
 
 

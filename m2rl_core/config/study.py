@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,6 +16,8 @@ class Study(Section):
     """A whole experiment."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    reproduces: Literal["paper"] | None = None
+    """Whose experiment this is meant to be: its claims then stand beside the study's values in ``m2rl check``."""
     seed: int = 17
     seeds: list[int] | None = None
     """Several: the whole graph is repeated for each, and the report pools them."""
