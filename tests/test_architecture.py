@@ -17,6 +17,7 @@ FLOORS = (
     ("types", "redaction", "errors", "trust", "seeding", "files", "http"),
     ("interfaces", "hookspecs", "reasoning"),
     (
+        "paper",
         "answers",
         "rows",
         "procedural",
@@ -34,7 +35,7 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "model"),
-    ("study", "report", "verify", "rescore", "estimate"),
+    ("study", "report", "verify", "rescore", "estimate", "drift"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
