@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from m2rl_core.composition import composed
 from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage, SftStage, Study, suite_owners
@@ -102,7 +102,7 @@ def shown(value: Any) -> str:
         case list():
             return ", ".join(map(shown, value)) or "none"
         case None:
-            return "none"
+            return "unset"
         case bool():
             return "yes" if value else "no"
         case int() if value >= 10_000:
@@ -117,17 +117,17 @@ def shown(value: Any) -> str:
 
 def places(study: Study, registry: Registry) -> dict[Role, dict[str, Tree]]:
     """Role → the study, stage or domain of that role → its resolved tree."""
-    found: dict[Role, dict[str, Tree]] = {
-        "study": {}, "sft": {}, "expert": {}, "mixed": {}, "distilled": {}, "merge": {}, "eval": {}, "analyze": {},
-        "domain": {name: _domain(study, registry, name) for name in study.domains},
-    }  # fmt: skip
+    found: dict[Role, dict[str, Tree]] = {role: {} for role in get_args(Role)}
+    found["domain"] = {name: _domain(study, registry, name) for name in study.domains}
+    built = {name: _built(study, registry, name) for name in study.domains}
     for name, stage in study.stages.items():
         if (role := role_of(stage)) is not None:
-            found[role][name] = _stage(study, registry, name, stage)
+            found[role][name] = _stage(built, registry, name, stage)
     mergers = {_label(tree["merger"], registry) for tree in found["merge"].values()}
     experts = {domain for tree in found["expert"].values() for domain in tree["domains"]}
-    whole = {"model": study.model.model_dump(), "experts": sorted(experts), "mergers": sorted(mergers)}
-    return {**found, "study": {study.name: whole}}
+    suites = {suite for tree in found["eval"].values() for suite in tree["k"]}
+    lists = {"experts": sorted(experts), "mergers": sorted(mergers), "suites": sorted(suites)}
+    return {**found, "study": {study.name: {"model": study.model.model_dump(), **lists}}}
 
 
 def role_of(stage: AnyStage) -> Role | None:
@@ -140,7 +140,7 @@ def role_of(stage: AnyStage) -> Role | None:
     return None
 
 
-def _stage(study: Study, registry: Registry, name: str, stage: AnyStage) -> Tree:
+def _stage(domains: Mapping[str, Domain], registry: Registry, name: str, stage: AnyStage) -> Tree:
     tree, owner = stage.model_dump(mode="json"), f"stages.{name}"
     match stage:
         case SftStage():
@@ -153,7 +153,7 @@ def _stage(study: Study, registry: Registry, name: str, stage: AnyStage) -> Tree
         case AnalyzeStage():
             return {**tree, "analyzer": _resolved(registry, "analyzer", stage.analyzer, f"{owner}.analyzer")}
         case EvalStage():
-            return {**tree, **_suites(study, registry, stage, owner)}
+            return {**tree, "k": _k(domains, stage, owner)}
     return tree
 
 
@@ -183,12 +183,11 @@ def _shares(stage: RlStage) -> Any:
     return {name: round(100 * share / sum(shares.values()), 1) for name, share in shares.items()}
 
 
-def _suites(study: Study, registry: Registry, stage: EvalStage, owner: str) -> Tree:
-    built: dict[str, Domain] = {name: _built(study, registry, name) for name in study.domains}
-    owners = suite_owners(built, stage.suites, f"{owner}.suites")
+def _k(domains: Mapping[str, Domain], stage: EvalStage, owner: str) -> dict[str, int]:
+    """Suite → samples of each prompt."""
+    owners = suite_owners(domains, stage.suites, f"{owner}.suites")
     asked = dict(stage.suites) if isinstance(stage.suites, Mapping) else {}
-    names = sorted(stage.suites or owners)
-    return {"suites": names, "k": {name: asked.get(name) or built[owners[name]].suites[name].k for name in names}}
+    return {name: asked.get(name) or domains[owners[name]].suites[name].k for name in sorted(stage.suites or owners)}
 
 
 def _built(study: Study, registry: Registry, name: str) -> Domain:

@@ -162,7 +162,7 @@ _MERGING = (
 )
 
 _MEASURING = (
-    Claim("nine benchmarks", "3.2", "eval", "suites", SUITES),
+    Claim("nine benchmarks", "3.2", "study", "suites", SUITES),
     Claim("Avg@K: samples of each prompt", "3.2", "eval", "k", SILENT),
     Claim("most tokens of an answer", "3.2", "eval", "max_tokens", SILENT),
     Claim("changed by more than η = 1e-3", "3.3", "analyze", "analyzer.eta", 1e-3, ("analyzer.use", "weight-shift")),

@@ -97,7 +97,10 @@ def drifts(found: Iterable[Drift]) -> Table:
     """One row per claim of the paper: what it says, what the study says, and whether that is the same."""
     from m2rl_core.drift import shown
 
-    table = empty("the paper", "section", "says", "this study", "", title="Drift from the paper")
+    found = list(found)
+    counts = [f"{sum(each.verdict == verdict for each in found)} {verdict}" for verdict in _DRIFT]
+    title = f"Drift from the paper: {', '.join(counts)}"
+    table = empty("the paper", "section", "says", "this study", "", title=title)
     for each in found:
         claim, silent = each.claim, each.verdict == "paper silent"
         says = "" if silent else shown(claim.expected)
