@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from m2rl_core import rows
 from m2rl_core.blend import Blend, is_materialised, materialised, permuted
-from m2rl_core.config import BlendSource, Study
-from m2rl_core.errors import DataError
+from m2rl_core.cli import app
+from m2rl_core.config import BlendSource, Study, check_references, grounded, load_study
+from m2rl_core.errors import ConfigError, DataError
+from m2rl_core.plugins import load_plugins
 from m2rl_core.rows import Questions, UnusableError, conversation
+from m2rl_core.seeding import derive
+from m2rl_core.study import plan
 
 
 def talk(number: int, **more: Any) -> dict[str, Any]:
@@ -258,3 +263,99 @@ def test_a_blend_that_contradicts_itself_is_refused(changes: dict[str, Any], say
 def test_methods_are_named_as_in_table_1() -> None:
     methods = [BlendSource(source="x", **how).method for how in ({"sample": 3}, {"repeat": 10}, {"repeat": 1}, {})]
     assert methods == ["random sampling", "repeat 10 times", "use all", "use all"]
+
+
+STUDY = """
+name: tiny
+reproduces: paper
+model: {base: Qwen/Qwen3-4B-Base, revision: 906bfd4b4dc7f14ee4320094d8b41684abff8539}
+stages:
+  sft:
+    kind: sft
+    init: base
+    batch: 8
+    conversations: 108
+    blend:
+      math: {source: ../big.jsonl, sample: 30}
+      science: {source: ../small.jsonl, repeat: 10}
+      code: {source: ../folder/}
+"""
+
+
+@pytest.fixture
+def study(sources: dict[str, BlendSource], tmp_path: Path) -> Path:
+    file = tmp_path / "studies" / "tiny.yaml"
+    file.parent.mkdir()
+    file.write_text(STUDY)
+    return file
+
+
+def m2rl(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_shows_table_1_beside_the_papers(study: Path, tmp_path: Path) -> None:
+    result = m2rl("blend", study, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["math", "random", "sampling", "30", "27.78", "2,950,525", "20.89", "100", "0"] in rows
+    assert ["science", "repeat", "10", "times", "70", "64.81", "2,263,340", "16.04", "7", "0"] in rows
+    assert ["code", "use", "all", "8", "7.41", "3,927,984", "27.81", "13", "5:", "no", "messages"] in rows
+    assert ["total", "108", "100.00", "14,121,873", "100.00", "120"] in rows
+    assert result.stderr == ""
+    kept = [json.loads(line) for line in (tmp_path / "out" / "math.jsonl").read_text().splitlines()]
+    assert len(kept) == 30
+    assert kept[0]["messages"][1]["content"] == kept[0]["messages"][0]["content"].replace("?", "!")
+
+
+def test_the_command_writes_what_the_stage_trains_on(
+    study: Path, sources: dict[str, BlendSource], tmp_path: Path
+) -> None:
+    m2rl("blend", study, "--out", tmp_path / "out")
+    materialised(tmp_path / "stage", sources, seed=derive(17, "sft"))
+    assert (tmp_path / "out" / "math.jsonl").read_bytes() == (tmp_path / "stage" / "math.jsonl").read_bytes()
+    assert is_materialised(tmp_path / "stage", sources, derive(17, "sft"))
+
+
+def test_a_number_of_conversations_that_does_not_fit_is_told(study: Path, tmp_path: Path) -> None:
+    result = m2rl("blend", study, "--out", tmp_path / "out", "--set", "stages.sft.conversations=200")
+    assert "conversations is 200, which is more than there are: the blend has 108." in result.stderr
+
+
+def test_a_study_without_a_blend_is_refused(study: Path, tmp_path: Path) -> None:
+    study.write_text("name: x\nstages: {m: {kind: model, path: ..}}\n")
+    result = m2rl("blend", study, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no stage of 'x' learns from a blend" in result.stderr
+
+
+def sft_key(study: Path, tmp_path: Path, *overrides: str) -> str:
+    loaded = grounded(load_study(study, overrides), study.parent)
+    [node] = [node for node in plan(loaded, load_plugins(), tmp_path / "runs") if node.stage == "sft"]
+    return node.key
+
+
+def test_a_blend_counts_with_its_rows_and_not_with_its_place(study: Path, tmp_path: Path) -> None:
+    before = sft_key(study, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "big.jsonl").rename(tmp_path / "elsewhere" / "big.jsonl")
+    moved = "stages.sft.blend.math.source=../elsewhere/big.jsonl"
+    assert sft_key(study, tmp_path, moved) == before
+    assert sft_key(study, tmp_path, moved, "stages.sft.blend.science.repeat=9") != before
+    with (tmp_path / "small.jsonl").open("a") as file:
+        file.write(json.dumps(talk(1)) + "\n")
+    assert sft_key(study, tmp_path, moved) != before
+
+
+def test_check_says_which_source_is_missing(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.jsonl").unlink()
+    result = m2rl("check", study, "--runs", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "Error: stages.sft.blend.science.source: no rows to read. Found: '../small.jsonl'." in result.stderr
+    assert "Drift from the paper" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", ""])
+def test_a_source_whose_name_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a file"):
+        check_references(study_with(blend={name: {"source": "x.jsonl"}}))

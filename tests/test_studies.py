@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from m2rl_core.cli import app
@@ -66,12 +68,21 @@ def prepared(study: Path, registry: Registry, folder: Path) -> Path:
     return copy
 
 
+def moved(weights: Path, seed: int) -> None:
+    """As if trained on something of its own; a model with its start's weights is no expert."""
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {k: t + 0.01 * torch.randn(t.shape, generator=draw).to(t.dtype) for k, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
 @pytest.fixture
 def make_study(tmp_path: Path, installed: Registry, tiny_model: Path) -> Any:
     def make(name: str) -> Path:
         if name == "bring-your-own-experts":
-            for model in ("start", "math", "coding", "if"):
-                shutil.copytree(tiny_model, tmp_path / "models" / model)
+            for seed, model in enumerate(("start", "math", "coding", "if")):
+                folder = tmp_path / "models" / model
+                shutil.copytree(tiny_model, folder)
+                moved(folder / "model.safetensors", seed)
         return prepared(ROOT / "studies" / f"{name}.yaml", installed, tmp_path / "studies")
 
     return make
@@ -117,6 +128,18 @@ def test_missing_data_is_told_after_everything_else(make_study: Any, tmp_path: P
     assert "unknown" not in result.stdout, "the sizes of the start are known before it is downloaded"
     assert result.stderr.count("train-complete.jsonl") == {"one-gpu": 3}.get(name, 5)
     assert ("paper's GPU hours" in result.stdout) == ("Drift from the paper" in result.stdout) == (name != "one-gpu")
+
+
+@pytest.mark.slow
+def test_models_trained_elsewhere_are_merged_and_measured(make_study: Any, tmp_path: Path) -> None:
+    """Tiny models in the places of the experts, and two prompts of one suite."""
+    few = ["--set", "stages.evals.suites=[math-heldout]", "--set", "stages.evals.limit=2"]
+    result = m2rl("run", make_study("bring-your-own-experts"), "--runs", tmp_path / "runs", *few)
+    assert result.exit_code == 0, result.stderr
+    runs = tmp_path / "runs" / "bring-your-own-experts"
+    assert (runs / "average" / "checkpoint" / "model.safetensors").is_file()
+    assert (runs / "evals" / "average" / "math-heldout" / "DONE").is_file()
+    assert (runs / "report" / "DONE").is_file()
 
 
 # ── drift ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from m2rl_core.blend import materialised
 from m2rl_core.chat import Chat
 from m2rl_core.config import Study
 from m2rl_core.errors import DataError
@@ -21,7 +22,7 @@ from m2rl_core.plugins import Registry
 from m2rl_core.policy import Policy
 from m2rl_core.rollout.records import to_record
 from m2rl_core.run import StageRun
-from m2rl_core.train_sft import counts, demonstrations, order, share_tokens, train_sft
+from m2rl_core.train_sft import _written, counts, demonstrations, order, share_tokens, train_sft
 from m2rl_core.types import Conversation, Prompt, Reward, Sample, Suite, Trajectory
 
 
@@ -263,3 +264,21 @@ def test_a_blend_with_too_few_conversations_is_an_error(
 ) -> None:
     with pytest.raises(DataError, match=r"the blend of 'sft' has too few conversations\. Found: 160\."):
         train_sft(make_run(domains=[], blend=blend, conversations=161))
+
+
+def test_other_ranks_wait_until_the_blend_is_written(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They look for it; a barrier would run out of time over hours."""
+    run = make_run(domains=[], blend=blend, conversations=160)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            materialised(run.folder / "blend", run.stage.blend, run.seed)
+
+    monkeypatch.setattr("m2rl_core.train_sft.team.leads", lambda: False)
+    monkeypatch.setattr("m2rl_core.train_sft.time.sleep", sleep)
+    assert len(_written(run)) == 160
+    assert len(waited) == 2

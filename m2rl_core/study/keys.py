@@ -90,7 +90,7 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         "components": {label: _covered(label, use, registry) for label, use in components.items()},
     }
     if isinstance(stage, SftStage):
-        settings["config"]["blend"] = [(name, _by_content(each.model_dump())) for name, each in stage.blend.items()]
+        settings["config"]["blend"] = [[name, _by_content(each.model_dump())] for name, each in stage.blend.items()]
     if isinstance(stage, TrainStage):
         settings["order"] = list(stage.domains)  # of a mapping too: it decides who is drawn first
     if isinstance(stage, RlStage):
