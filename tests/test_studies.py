@@ -20,6 +20,7 @@ from m2rl_core.cli import app
 from m2rl_core.config import check_components, grounded, load_study, split_reference
 from m2rl_core.drift import Drift, drift
 from m2rl_core.errors import DataError
+from m2rl_core.estimate import Estimate, estimate, machine
 from m2rl_core.paper import GPU_HOURS, TABLE_1
 from m2rl_core.plugins import Registry, load_plugins
 
@@ -140,6 +141,29 @@ def test_models_trained_elsewhere_are_merged_and_measured(make_study: Any, tmp_p
     assert (runs / "average" / "checkpoint" / "model.safetensors").is_file()
     assert (runs / "evals" / "average" / "math-heldout" / "DONE").is_file()
     assert (runs / "report" / "DONE").is_file()
+
+
+def estimates(name: str, registry: Registry, device: str) -> dict[str, Estimate]:
+    """Of the file as it is: an estimate needs no engine."""
+    file = ROOT / "studies" / f"{name}.yaml"
+    found = estimate(grounded(load_study(file), file.parent), registry, machine(device))
+    assert not [each.problems or each.unknown for each in found if each.problems or each.unknown]
+    return {each.stage: each for each in found}
+
+
+def test_the_estimates_are_near_table_2(installed: Registry) -> None:
+    """One estimate for all experts, since it knows no lengths of responses: beside the mean of the paper's five."""
+    hours = {name: each.device_hours or 0 for name, each in estimates("qwen3-4b", installed, "h100x8").items()}
+    experts = [GPU_HOURS[name] for name in ("math", "coding", "science", "if", "agent")]
+    assert hours["math"] == pytest.approx(sum(experts) / 5, rel=0.3)
+    assert hours["multi"] == pytest.approx(GPU_HOURS["mixed"], rel=0.3)
+    assert hours["mt-opd"] == pytest.approx(GPU_HOURS["distilled"], rel=0.3)
+
+
+def test_one_gpu_is_enough_for_its_study(installed: Registry) -> None:
+    found = estimates("one-gpu", installed, "h100x1")
+    assert max(each.memory.total for each in found.values() if each.memory) < 60e9
+    assert sum(each.device_hours or 0 for each in found.values()) < 24
 
 
 # ── drift ────────────────────────────────────────────────────────────────────────────────────────────────────────────
