@@ -1,10 +1,11 @@
-"""``kind: sft`` — supervised fine-tuning on the domains' demonstrations, with the loss on what the assistant says."""
+"""``kind: sft`` — supervised fine-tuning on demonstrations or on a blend, with the loss on what the assistant says."""
 
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import ClassVar
@@ -12,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from m2rl_core.blend import BLEND, Blend, is_materialised, materialised
 from m2rl_core.chat import Chat
 from m2rl_core.config import SftStage
 from m2rl_core.errors import DataError
@@ -21,7 +23,7 @@ from m2rl_core.packing import pieces
 from m2rl_core.policy import check_tokens, open_policy
 from m2rl_core.rollout.diverged import batch_kept
 from m2rl_core.rollout.records import from_record, workload
-from m2rl_core.run import ROLLOUTS, StageRun
+from m2rl_core.run import ROLLOUTS, StageRun, team
 from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
 from m2rl_core.shares import counts
@@ -31,26 +33,78 @@ __all__ = ["NegativeLogLikelihood", "tokenised", "train_sft"]
 
 
 def train_sft(run: StageRun[SftStage]) -> None:
-    """Train ``run.stage.init`` on demonstrations; the result is the stage's checkpoint."""
+    """Train ``run.stage.init`` on conversations; the result is the stage's checkpoint."""
     stage, start = run.stage, run.models[run.stage.init]
     updates = stage.updates
-    run.report(steps=updates, text="tokenising demonstrations")
-    samples = demonstrations(run, Chat.load(start, trust_remote_code=run.study.model.trust_remote_code))
+    chat = Chat.load(start, trust_remote_code=run.study.model.trust_remote_code)
+    draw = _blended(run, chat) if stage.blend else _demonstrated(run, chat)
     policy = open_policy(run, start)
     loss = NegativeLogLikelihood(NegativeLogLikelihood.Config())
     for step in range(run.restore(policy), updates):
         with run.clock("train"):
-            minibatch = [samples[i] for i in order(run.seed, len(samples), step, stage.batch)]
+            minibatch = draw(step)
             share_tokens(minibatch)
             with batch_kept(run, policy, minibatch, step):
                 for batch in policy.pack(minibatch, stage.tokens_per_device):
                     policy.backward(batch, loss)
                 policy.step(lr_at(stage, step, updates))
         tokens = sum(sample.length for sample in minibatch)
-        metrics = {"conversations": len(minibatch), "tokens": tokens, **policy.metrics()}
+        cut = {"cut": sum(sample.finish == "length" for sample in minibatch)} if stage.blend else {}
+        metrics = {"conversations": len(minibatch), "tokens": tokens, **cut, **policy.metrics()}
         run.log(step, metrics, workload=workload([], [], minibatch))
         run.checkpoint(step + 1, policy, every=stage.checkpoint_every)
     run.finish(policy.save)
+
+
+Draw = Callable[[int], list[Sample]]
+"""The minibatch of an update."""
+
+
+def _demonstrated(run: StageRun[SftStage], chat: Chat) -> Draw:
+    """From the domains' demonstrations, all of them tokenised at the start."""
+    run.report(steps=run.stage.updates, text="tokenising demonstrations")
+    samples = demonstrations(run, chat)
+    return lambda step: [samples[i] for i in order(run.seed, len(samples), step, run.stage.batch)]
+
+
+def _blended(run: StageRun[SftStage], chat: Chat) -> Draw:
+    """From the blend, which one process writes and all read.
+
+    Raises:
+        DataError: it has fewer conversations than an epoch should have, or a source cannot be used.
+    """
+    stage, blend = run.stage, _written(run)
+    if len(blend) < stage.conversations:
+        raise DataError(
+            f"the blend of '{run.name}' has too few conversations",
+            found=f"{len(blend):,}",
+            allowed=f"at least stages.{run.name}.conversations = {stage.conversations:,}",
+            then="'m2rl blend STUDY' shows what each source gives",
+        )
+    run.report(steps=stage.updates)
+
+    def draw(step: int) -> list[Sample]:
+        shown = blend.batch(step, stage.batch, stage.conversations)
+        return [_cut(tokenised(each, chat), stage.max_length) for each in shown]
+
+    return draw
+
+
+def _written(run: StageRun[SftStage]) -> Blend:
+    """No barrier: writing takes hours, and collective calls run out of time."""
+    folder, sources = run.folder / BLEND, run.stage.blend
+    while not team.leads() and not is_materialised(folder, sources, run.seed):
+        time.sleep(1.0)
+    return materialised(folder, sources, run.seed, lambda text: run.report(text=text))
+
+
+def _cut(sample: Sample, longest: int) -> Sample:
+    """Its first tokens alone: one long conversation among millions must not stop the training."""
+    if len(sample.ids_L) > longest:
+        sample.finish = "length"
+        for tokens_L in (sample.ids_L, sample.sampled_L, sample.logps_L, sample.versions_L):
+            del tokens_L[longest:]
+    return sample
 
 
 class NegativeLogLikelihood:
@@ -73,7 +127,7 @@ class NegativeLogLikelihood:
 
 def share_tokens(minibatch: Sequence[Sample]) -> None:
     """Every token that an assistant says counts the same: one over their number."""
-    tokens = sum(sample.length for sample in minibatch)
+    tokens = max(1, sum(sample.length for sample in minibatch))  # none, where all were cut before the first answer
     for sample in minibatch:
         sample.coef_L = torch.tensor(sample.sampled_L) / tokens
 

@@ -17,6 +17,7 @@ FLOORS = (
     ("types", "redaction", "errors", "trust", "seeding", "files", "http"),
     ("interfaces", "hookspecs", "reasoning", "findings"),
     (
+        "paper",
         "answers",
         "each_expert",
         "rows",
@@ -35,10 +36,11 @@ FLOORS = (
         "packing",
         "chat",
         "schedule",
+        "blend",
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
-    ("study", "report", "verify", "rescore", "estimate"),
+    ("study", "report", "verify", "rescore", "estimate", "drift"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -139,6 +139,7 @@ def test_options_are_few_and_chosen() -> None:
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
         "merge": ["--base", "--dtype", "--expert", "--method", "--out", "--preset", "--set", "--threads", "recipe"],
+        "blend": ["--out", "--set", "study"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
         "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from m2rl_core.blend import materialised
 from m2rl_core.chat import Chat
 from m2rl_core.config import Study
 from m2rl_core.errors import DataError
@@ -22,7 +23,7 @@ from m2rl_core.policy import Policy
 from m2rl_core.rollout.records import to_record
 from m2rl_core.run import StageRun
 from m2rl_core.shares import counts
-from m2rl_core.train_sft import demonstrations, order, share_tokens, train_sft
+from m2rl_core.train_sft import _written, demonstrations, order, share_tokens, train_sft
 from m2rl_core.types import Conversation, Prompt, Reward, Sample, Suite, Trajectory
 
 
@@ -207,3 +208,78 @@ def test_rollouts_in_other_tokens_are_refused(
     run.models = {**run.models, "expert": expert}
     with pytest.raises(DataError, match=r"stages.sft.rollouts.parrot: 'expert' has another vocabulary"):
         demonstrations(run, Chat.load(tiny_model))
+
+
+# ── blends ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def blend(tmp_path: Path) -> dict[str, Any]:
+    def talk(i: int, thought: str) -> dict[str, Any]:
+        answer = {"role": "assistant", "content": str(2 * (i % 10)), "reasoning_content": thought}
+        return {"messages": [{"role": "user", "content": str(i % 10)}, answer]}
+
+    many, few = tmp_path / "many.jsonl", tmp_path / "few.jsonl"
+    many.write_text("".join(json.dumps(talk(i, "")) + "\n" for i in range(200)))
+    few.write_text("".join(json.dumps(talk(i, "why " * 20 * i)) + "\n" for i in range(2)) + '{"messages": null}\n')
+    return {"many": {"source": str(many), "sample": 150}, "few": {"source": str(few), "repeat": 5}}
+
+
+def test_a_tiny_model_learns_from_a_blend(make_run: Callable[..., StageRun[Any]], blend: dict[str, Any]) -> None:
+    run = make_run(domains=[], blend=blend, conversations=160, epochs=2)
+    train_sft(run)
+    metrics = list(read_jsonl(run.folder / "metrics.jsonl"))
+    assert [row["conversations"] for row in metrics] == [16] * 20
+    assert [sum(row["cut"] for row in half) for half in (metrics[:10], metrics[10:])] == [5, 5], "one long row, 5 times"
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    seconds = next(read_jsonl(run.folder / "times.jsonl"))["seconds"]
+    assert {"train/many", "train/few"} & seconds.keys()
+
+
+def test_a_resumed_blend_repeats_the_bytes(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(folder: str) -> StageRun[Any]:
+        return make_run(domains=[], blend=blend, conversations=150, batch=16, checkpoint_every=2, folder=folder)
+
+    train_sft(whole := make("whole"))
+    steps, original = count(), Policy.step
+
+    def step(policy: Policy, lr: float) -> None:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        original(policy, lr)
+
+    monkeypatch.setattr(Policy, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(make("killed"))
+    monkeypatch.setattr(Policy, "step", original)
+    train_sft(again := make("killed"))
+    assert (again.folder / "metrics.jsonl").read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
+    files = [run.folder / "checkpoint" / "model.safetensors" for run in (whole, again)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_blend_with_too_few_conversations_is_an_error(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match=r"the blend of 'sft' has too few conversations\. Found: 160\."):
+        train_sft(make_run(domains=[], blend=blend, conversations=161))
+
+
+def test_other_ranks_wait_until_the_blend_is_written(
+    make_run: Callable[..., StageRun[Any]], blend: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They look for it; a barrier would run out of time over hours."""
+    run = make_run(domains=[], blend=blend, conversations=160)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            materialised(run.folder / "blend", run.stage.blend, run.seed)
+
+    monkeypatch.setattr("m2rl_core.train_sft.team.leads", lambda: False)
+    monkeypatch.setattr("m2rl_core.train_sft.time.sleep", sleep)
+    assert len(_written(run)) == 160
+    assert len(waited) == 2

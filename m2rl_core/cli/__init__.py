@@ -14,12 +14,14 @@ import typer
 
 import m2rl_core
 from m2rl_core.cli.analyzing import analyze
+from m2rl_core.cli.blending import blend
 from m2rl_core.cli.errors import Group, warn
 from m2rl_core.cli.merging import merge
 from m2rl_core.cli.verifying import rescore, verify
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
+    from m2rl_core.errors import DataError
     from m2rl_core.registry import Registry
 
 __all__ = ["main"]
@@ -99,16 +101,28 @@ def check(
         typer.Option(metavar="NAMExCOUNT", help="What to estimate for, e.g. h200x8; this machine by default."),
     ] = None,
 ) -> None:
-    """Check a study without running it, and show its stages: what is done, what is to be run, memory and time."""
+    """Check a study without running it, and show its stages: what is done, what is to be run, memory and time.
+
+    Where it is meant to be the paper's, also where it differs. Data that is missing or wrong is told last.
+    """
     from m2rl_core.cli.estimates import show_estimates
-    from m2rl_core.cli.tables import show, stages
+    from m2rl_core.cli.tables import drifts, show, stages
+    from m2rl_core.drift import drift, gpu_hours
+    from m2rl_core.errors import DataError, joined
     from m2rl_core.estimate import estimate, machine
     from m2rl_core.study import plan
 
-    loaded, registry = _checked(study, overrides)
-    devices = machine(device)
+    data: list[DataError] = []
+    loaded, registry = _checked(study, overrides, data)
+    devices, is_papers = machine(device), loaded.reproduces == "paper"
     show(stages(loaded, plan(loaded, registry, runs)))
-    show_estimates(estimate(loaded, registry, devices), devices, seeds=len(loaded.seeds or [loaded.seed]))
+    stated = gpu_hours(loaded) if is_papers else {}
+    seeds = len(loaded.seeds or [loaded.seed])
+    show_estimates(estimate(loaded, registry, devices), devices, seeds=seeds, stated=stated)
+    if is_papers:
+        show(drifts(drift(loaded, registry)))
+    if data:
+        raise joined(data, DataError)
 
 
 @app.command()
@@ -135,6 +149,7 @@ def plugins(
 
 
 app.command()(merge)
+app.command()(blend)
 app.command()(verify)
 app.command()(rescore)
 app.command()(analyze)
@@ -166,13 +181,17 @@ def schema() -> None:
     typer.echo(json.dumps(schema(), indent=2))
 
 
-def _checked(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
-    """A study that can be run as far as one can tell without running it, and the plugins."""
+def _checked(file: Path, overrides: list[str] | None, data: list[DataError] | None = None) -> tuple[Study, Registry]:
+    """A study that can be run as far as one can tell without running it, and the plugins.
+
+    Args:
+        data: takes what is wrong with its data, which is an error otherwise.
+    """
     from m2rl_core.config import check_components, grounded, load_study
     from m2rl_core.plugins import load_plugins
 
     study = grounded(load_study(file, overrides or ()), file.absolute().parent)
     registry = load_plugins(study.plugins)
     warn(registry.plugins)
-    check_components(study, registry)
+    check_components(study, registry, data)
     return study, registry

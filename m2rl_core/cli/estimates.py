@@ -20,12 +20,22 @@ SECONDS = ("rollout", "score", "train", "step [s]", "teachers")
 NOTHING = "·"
 
 
-def show_estimates(found: Sequence[Estimate], machine: Machine, *, seeds: int) -> None:
-    """Print a table of memory, one of time, and what is to be said about them; nothing without training stages."""
+def show_estimates(
+    found: Sequence[Estimate], machine: Machine, *, seeds: int, stated: Mapping[str, float] | None = None
+) -> None:
+    """Print a table of memory, one of time, and what is to be said about them; nothing without training stages.
+
+    Args:
+        stated: stage → the GPU hours that the paper states for it.
+    """
     if not found:
         return
     if any(each.memory for each in found):
-        show(memory_table(found, machine), time_table(found, machine, seeds), Text(assumptions(machine) + "\n", "dim"))
+        show(
+            memory_table(found, machine),
+            time_table(found, machine, seeds, stated or {}),
+            Text(assumptions(machine) + "\n", "dim"),
+        )
     show(*remarks(found))
 
 
@@ -44,10 +54,13 @@ def memory_table(found: Sequence[Estimate], machine: Machine) -> Table:
     return _table(title, ("parameters", *MEMORY, "total"), found, rows)
 
 
-def time_table(found: Sequence[Estimate], machine: Machine, seeds: int) -> Table:
-    """Seconds of one step, and what all steps come to."""
+def time_table(found: Sequence[Estimate], machine: Machine, seeds: int, stated: Mapping[str, float]) -> Table:
+    """Seconds of one step, and what all steps come to, beside what the paper states."""
     rows = {each.stage: list(map(Text, _times(each, each.seconds))) for each in found if each.seconds is not None}
-    table = _table(f"Time on {machine}", ("steps", *SECONDS, "all steps", "device-hours"), found, rows)
+    for name, cells in rows.items():
+        cells.insert(-1, Text(f"{stated[name]:,.1f}" if name in stated else NOTHING))
+    columns = ("steps", *SECONDS, "all steps", "paper's GPU hours", "device-hours")
+    table = _table(f"Time on {machine}", columns, found, rows)
     known = sum(each.device_hours or 0 for each in found) * seeds
     name = "together" if seeds == 1 else f"{seeds} seeds"
     table.add_row(name, *[""] * (len(table.columns) - 2), Text(_figure(known), "bold"))

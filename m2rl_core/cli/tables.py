@@ -15,16 +15,18 @@ from m2rl_core.registry import KINDS, Plugin
 
 if TYPE_CHECKING:
     from m2rl_core.config import AnyStage, Study
+    from m2rl_core.drift import Drift
     from m2rl_core.rescore import Flip
     from m2rl_core.study import Node
 
-__all__ = ["claims", "empty", "flips", "plugins", "show", "stages", "table"]
+__all__ = ["claims", "drifts", "empty", "flips", "plugins", "show", "stages", "table"]
 
 PIPE_WIDTH = 160
 """Columns where nobody's window limits them."""
 TEXT_WIDTH = 100
 """Columns of what is read as sentences."""
 _COLOURS = {"loaded": "green", "disabled": "dim", "waiting": "yellow", "incompatible": "red", "failed": "red"}
+_DRIFT = {"same": "green", "different": "bold yellow", "paper silent": "dim"}
 
 
 def show(*parts: Table | Text) -> None:
@@ -90,6 +92,23 @@ def _steps(stage: AnyStage) -> str:
         case SftStage():
             return f"{stage.updates} × {stage.batch}"
     return ""
+
+
+def drifts(found: Iterable[Drift]) -> Table:
+    """One row per claim of the paper: what it says, what the study says, and whether that is the same."""
+    from m2rl_core.drift import shown
+
+    found = list(found)
+    counts = [f"{sum(each.verdict == verdict for each in found)} {verdict}" for verdict in _DRIFT]
+    title = f"Drift from the paper: {', '.join(counts)}"
+    table = empty("the paper", "section", "says", "this study", "", title=title)
+    for each in found:
+        claim, silent = each.claim, each.verdict == "paper silent"
+        says = "" if silent else shown(claim.expected)
+        role = "" if claim.role in ("study", "sft", "domain", "eval") else f" ({claim.role})"
+        cells = (f"{claim.text}{role}", claim.section, says, each.found)
+        table.add_row(*map(Text, cells), Text(each.verdict, _DRIFT[each.verdict]))
+    return table
 
 
 def flips(found: Iterable[Flip]) -> Table:

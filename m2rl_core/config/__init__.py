@@ -1,5 +1,6 @@
 """The study file: its sections as typed data, reading it, and checking what the types alone cannot say."""
 
+from m2rl_core.config.blend import BlendSource
 from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
@@ -35,6 +36,7 @@ from m2rl_core.config.yaml_file import YamlFile
 __all__ = [
     "AnalyzeStage",
     "AnyStage",
+    "BlendSource",
     "DomainSection",
     "EvalStage",
     "EvidenceSection",

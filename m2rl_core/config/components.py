@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from m2rl_core.composition import compose
 from m2rl_core.config.paths import local_path
 from m2rl_core.config.references import anchor, model_names
 from m2rl_core.config.search import candidate, grid_points, need_optuna, part_names
-from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage
+from m2rl_core.config.stages import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage, SftStage
 from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
 from m2rl_core.errors import ConfigError, DataError, M2rlError, UserError, boundary, joined
 from m2rl_core.interfaces import Domain, Merger
 from m2rl_core.plugins import Registry
 from m2rl_core.registry import use_of
+from m2rl_core.rows import local_files
 
 __all__ = ["check_components", "check_experts"]
 
 
-def check_components(study: Study, registry: Registry) -> None:
+def check_components(study: Study, registry: Registry, data: list[DataError] | None = None) -> None:
     """Check that every component of a study exists, takes its configuration, and gets what it needs.
 
     Domains, algorithms and their parts, mergers and analyzers are built; an engine is not. Domains check their data.
@@ -28,6 +30,7 @@ def check_components(study: Study, registry: Registry) -> None:
     Args:
         study: with the paths of its domains' files made absolute (:func:`m2rl_core.config.grounded`), or else they
             start from the working directory.
+        data: takes what is wrong with data, so that the rest of a study can be looked at before its data is there.
 
     Raises:
         ComponentError, ConfigError, DataError: the problem, if there is one.
@@ -46,10 +49,15 @@ def check_components(study: Study, registry: Registry) -> None:
         with _gathered(found):
             registry.configure("domain", use, owner, also=("use", "reasoning"))
             domains[name] = registry.create("domain", use, owner)
-            _checked(domains[name], owner)
+            with _gathered(found if data is None else data, DataError):
+                _checked(domains[name], owner)
     for name, stage in study.stages.items():
         with _gathered(found):
             _components(study, registry, f"stages.{name}", stage, domains)
+        if isinstance(stage, SftStage):
+            for place, source in _sources(f"stages.{name}", stage):
+                with _gathered(found if data is None else data, DataError):
+                    _readable(place, source)
         if isinstance(stage, EvalStage) and len(domains) == len(study.domains):
             with _gathered(found):
                 suite_owners(domains, stage.suites, f"stages.{name}.suites")
@@ -58,11 +66,30 @@ def check_components(study: Study, registry: Registry) -> None:
 
 
 @contextmanager
-def _gathered(found: list[M2rlError]) -> Iterator[None]:
+def _gathered(found: list[Any], kind: type[M2rlError] = M2rlError) -> Iterator[None]:
     try:
         yield
-    except M2rlError as error:
+    except kind as error:
         found.append(error)
+
+
+def _sources(owner: str, stage: SftStage) -> Iterator[tuple[str, str]]:
+    """(dotted path, source) of everything that a blend reads."""
+    for name, each in stage.blend.items():
+        yield f"{owner}.blend.{name}.source", each.source
+        yield from ((f"{owner}.blend.{name}.questions.{key}", source) for key, source in each.questions.items())
+
+
+def _readable(owner: str, source: str) -> None:
+    """See that there is something to read. Nothing is read: a blend may hold more than can be read in a check.
+
+    Raises:
+        DataError: there is not.
+    """
+    try:
+        local_files(source)
+    except DataError as error:
+        raise DataError(f"{owner}: {error}") from error
 
 
 def _checked(domain: Domain, owner: str) -> None:

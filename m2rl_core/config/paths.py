@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.config.stages import AnyStage, MergeStage, ModelStage
+from m2rl_core.config.stages import AnyStage, MergeStage, ModelStage, SftStage
 from m2rl_core.config.study import Study
 from m2rl_core.errors import ConfigError, DataError
 from m2rl_core.rows import is_commit, is_hub_id
@@ -16,7 +16,7 @@ __all__ = ["grounded", "is_local", "local_path"]
 
 
 def grounded(study: Study, root: Path) -> Study:
-    """``study`` with absolute paths of its models' folders and of the local files that its domains and merges name.
+    """``study`` with absolute paths of its models' folders and of the local files that domains, blends and merges name.
 
     Relative ones start from ``root``, the folder of the study's file. What a domain names and is not there stays as it
     is, so that the domain can say so. Grounding twice changes nothing.
@@ -43,6 +43,9 @@ def _stage(name: str, stage: AnyStage, root: Path) -> AnyStage:
     if isinstance(stage, MergeStage) and stage.evidence is not None:
         files = _placed(stage.evidence.conversations, root)
         return stage.model_copy(update={"evidence": stage.evidence.model_copy(update={"conversations": files})})
+    if isinstance(stage, SftStage) and stage.blend:
+        blend = {key: each.model_copy(update=_placed(each.model_dump(), root)) for key, each in stage.blend.items()}
+        return stage.model_copy(update={"blend": blend})
     return stage
 
 

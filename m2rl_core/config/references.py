@@ -129,6 +129,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         yield from _rl(study, stage)
     if isinstance(stage, SftStage):
         yield from _rollouts(study, stage)
+        unsafe = [name for name in stage.blend if not _SAFE.fullmatch(name)]
+        yield from (Problem(("blend", name), f"cannot name a file. Allowed: {_SAFE_NAMES}.") for name in unsafe)
     if isinstance(stage, MergeStage) and stage.evidence is not None:
         yield from _evidence(study, stage, stage.evidence)
     if isinstance(stage, MergeStage) and stage.search:
@@ -137,7 +139,8 @@ def _stage(study: Study, stage: AnyStage) -> Iterator[Problem]:
         names = getattr(stage, field, None)
         if names is not None and len(set(names)) < len(names):
             yield Problem((field,), "the same name stands here twice.")
-        if names is not None and not names and field != "suites" and not isinstance(stage, ModelStage):
+        may_be_empty = field == "suites" or isinstance(stage, ModelStage) or getattr(stage, "blend", None)
+        if names is not None and not names and not may_be_empty:
             yield Problem((field,), "there are none.")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from m2rl_core.config.blend import BlendSource
 from m2rl_core.config.search import SearchSection
 from m2rl_core.config.sections import Counts, EvidenceSection, OptimSection, Schedule, Section, Share, Shares, Use
 
@@ -105,11 +106,16 @@ class TrainStage(Stage):
 
 
 class SftStage(TrainStage):
-    """``kind: sft`` — supervised fine-tuning on the domains' demonstrations, loss on assistant turns."""
+    """``kind: sft`` — supervised fine-tuning on the domains' demonstrations or on a blend, loss on assistant turns."""
 
     kind: Literal["sft"]
+    domains: Shares = Field(default_factory=list)
+    """Names (equal shares), or names with their share of the conversations; none where there is a ``blend``."""
+    blend: dict[str, BlendSource] = Field(default_factory=dict)
+    """Instead of the domains' demonstrations: rows from several sources, each under a name, as in Table 1. They are
+    streamed, and what they come to is written beside the stage once."""
     conversations: PositiveInt
-    """Conversations seen in one epoch."""
+    """Conversations seen in one epoch. Of a larger blend, so many in the order of its shuffling."""
     epochs: PositiveInt = 1
     """Section A: one epoch."""
     batch: PositiveInt = 512
@@ -123,12 +129,20 @@ class SftStage(TrainStage):
     floor: Share = 0.1
     """Final learning rate as a share of the peak. Paper silent; the released code's value."""
     max_length: PositiveInt = 32768
-    """Longer conversations are an error. Paper silent."""
+    """Longer demonstrations are an error; longer conversations of a blend are cut, and counted. Paper silent."""
     rollouts: dict[str, str] = Field(default_factory=dict)
     """Domain → rl stage of the same vocabulary whose right samples, the latest first, are its demonstrations:
     distillation off policy. Other domains show their own demonstrations."""
     optim: OptimSection = OptimSection(beta2=0.95)
     checkpoint_every: PositiveInt = 100
+
+    @model_validator(mode="after")
+    def _learns_from_one_kind(self) -> SftStage:
+        if bool(self.domains) == bool(self.blend):
+            raise ValueError("takes the demonstrations of domains or a blend (allowed: one of domains and blend)")
+        if self.blend and self.rollouts:
+            raise ValueError("rollouts are demonstrations of domains, and a blend has none (allowed: one of both)")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> SftStage:

@@ -15,6 +15,7 @@ from m2rl_core.config import (
     is_local,
     split_reference,
 )
+from m2rl_core.estimate.published import PUBLISHED
 from m2rl_core.estimate.shape import Shape, of_config, of_init
 
 __all__ = ["shape_of"]
@@ -48,8 +49,10 @@ def shape_of(study: Study, model: str) -> Shape | str:
 
 
 def _elsewhere(name: str, stage: ModelStage) -> Shape | str:
-    """Of a model trained elsewhere: from its folder, or from the hub's cache on this machine."""
+    """Of a model trained elsewhere: from its folder, from the hub's cache on this machine, or of the known ones."""
     folder = Path(stage.path) if is_local(stage) else _cached(stage)
+    if folder is None and stage.path in PUBLISHED:
+        return PUBLISHED[stage.path]
     if folder is None:
         return (
             f"{stage.path} is unknown until downloaded: 'm2rl run STUDY --only {name}' fetches it, "

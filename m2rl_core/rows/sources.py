@@ -17,7 +17,7 @@ from typing import Any
 from m2rl_core.errors import DataError
 from m2rl_core.files import numbered_rows
 
-__all__ = ["Numbered", "is_commit", "is_hub_id", "numbered", "on_hub"]
+__all__ = ["Numbered", "is_commit", "is_hub_id", "local_files", "numbered", "on_hub"]
 
 Numbered = tuple[str, int, dict[str, Any]]
 """File or hub id, number of the row in it from 1, the row."""
@@ -58,6 +58,16 @@ def on_hub(source: str) -> bool:
         return isinstance(_resolved(source), _OnHub)
     except DataError:
         return False
+
+
+def local_files(source: str) -> list[Path]:
+    """The files of a local source, in the order in which they are read; none for a data set of the hub.
+
+    Raises:
+        DataError: as :func:`numbered`, at once.
+    """
+    found = _resolved(source)
+    return [] if isinstance(found, _OnHub) else found
 
 
 def numbered(source: str) -> Iterator[Numbered]:

@@ -44,15 +44,16 @@ def modules_behind(module: str) -> list[str]:
     return sorted(found)
 
 
-def core_behind(module: str) -> list[str]:
+@cache
+def core_behind(module: str) -> tuple[str, ...]:
     """The core's modules that the package of a plugin's module imports, e.g. ``m2rl_core.answers``, sorted."""
     root = _file(module.split(".")[0])
     if root is None or module.split(".")[0] == CORE:
-        return []
+        return ()
     files = root.parent.rglob("*.py") if root.name == "__init__.py" else [root]
     trees = (ast.parse(file.read_bytes()) for file in files)
     named = {name for tree in trees for node in _run(tree) for name in _named(node, module)}
-    return sorted(name for name in named if _counts(name, module))
+    return tuple(sorted(name for name in named if _counts(name, module)))
 
 
 def _counts(name: str, root: str) -> bool:

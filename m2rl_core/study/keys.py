@@ -24,6 +24,7 @@ from m2rl_core.config import (
     ModelStage,
     ReportStage,
     RlStage,
+    SftStage,
     Study,
     TrainStage,
     is_local,
@@ -105,6 +106,8 @@ def _settings(node: Node, study: Study, registry: Registry) -> dict[str, Any]:
         "config": stage.model_dump(mode="json", exclude=HARMLESS | {"kind"} | components.keys()),
         "components": {label: _covered(label, use, registry) for label, use in components.items()},
     }
+    if isinstance(stage, SftStage):
+        settings["config"]["blend"] = [[name, _by_content(each.model_dump())] for name, each in stage.blend.items()]
     if isinstance(stage, TrainStage):
         settings["order"] = list(stage.domains)  # of a mapping too: it decides who is drawn first
     if isinstance(stage, RlStage):
@@ -136,6 +139,8 @@ def _described(study: Study) -> dict[str, Any]:
     found = study.model_dump(mode="json", exclude={"plugins": True, "model": {"base"}})
     for stage in found["stages"].values():
         stage.pop("path", None)
+        if stage.get("blend"):
+            stage["blend"] = _by_content(stage["blend"])
     return {**found, "domains": _by_content(found["domains"])}
 
 
