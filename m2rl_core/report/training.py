@@ -150,12 +150,14 @@ def _settings(name: str, stage: SftStage | RlStage | MergeStage, cost: Cost | No
     seconds = cost.device if cost else None
     if isinstance(stage, MergeStage):
         return [name, f"{stage.merger['use']} of {', '.join(stage.experts)}", None, None, None, seconds, None]
+    data = ", ".join(stage.domains)
     if isinstance(stage, RlStage):
         batch, group, steps = stage.prompts, stage.group, stage.steps
     else:
         batch, group, steps = stage.batch, None, stage.updates
+        data = data or f"blend of {', '.join(stage.blend)}"
     each = seconds / steps if seconds is not None and steps else None
-    return [name, ", ".join(stage.domains), batch, group, steps, seconds, each]
+    return [name, data, batch, group, steps, seconds, each]
 
 
 def _overlap(evidence: Evidence) -> str:
