@@ -109,8 +109,14 @@ def trajectories(evidence: Evidence) -> Section | None:
         figures[f"accuracy-{name}"] = Figure(
             f"{name}: accuracy", "lines", [x for x, _ in points], series, "step", "Avg@k, %"
         )
+    if not evidence.rl_stages():
+        return None
     text = "Accuracy of every suite along a stage, from the steps that were kept (Figure 2)."
-    return Section("trajectories", "Accuracy along training", text, {}, figures) if figures else None
+    if not figures:
+        text += (
+            " Missing: no kept step is evaluated; 'keep_every' keeps them, and 'models' of an eval stage names them."
+        )
+    return Section("trajectories", "Accuracy along training", text, {}, figures)
 
 
 def final_models(evidence: Evidence) -> list[str]:
