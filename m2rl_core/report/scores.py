@@ -140,8 +140,9 @@ def _value(evidence: Evidence, model: str, suite: str) -> float | None:
 
 
 def best_marked(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
-    """Cells, the highest value among them marked."""
-    top = max((e.value for e in found if e is not None), default=None)
+    """Cells, the highest value among them marked; none where all are equal."""
+    values = {e.value for e in found if e is not None}
+    top = max(values) if len(values) > 1 else None
     return [measured(e, best=e is not None and e.value == top, href=href) for e, href in zip(found, links, strict=True)]
 
 
