@@ -205,6 +205,11 @@ def test_claims_of_the_report_stand_in_the_papers_list(root: Path) -> None:
     assert "The other domains neither help nor harm the agent's tasks" in {row["finding"] for row in untested}
 
 
+def test_accuracy_along_training_is_missing_where_no_step_was_kept(root: Path) -> None:
+    text = (root / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Missing: no kept step is evaluated" in text
+
+
 # ── tables 1, 3 and 8 ────────────────────────────────────────────────────────────────────────────────────────────────
 
 

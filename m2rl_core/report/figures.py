@@ -18,6 +18,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from m2rl_core.errors import UserError
+from m2rl_core.report.tables import number
 from m2rl_core.types import Figure
 
 if TYPE_CHECKING:
@@ -180,13 +181,14 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
 
     cells = [_floats(values) for values in figure.series.values()]
     largest = max((abs(v) for row in cells for v in row if math.isfinite(v)), default=0.0) or 1.0
+    decimals = min(4, max(0, 2 - math.floor(math.log10(largest))))
     for row, values in enumerate(cells):
         for column, value in enumerate(values):
             known = math.isfinite(value)
             colour = PALETTE[0] if not known or value >= 0 else PALETTE[1]
             shade = 0.08 + 0.62 * abs(value) / largest if known else 0.0
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
-            axes.text(column, row, f"{value:.3g}".replace("-", "−") if known else "—", ha="center", va="center")
+            axes.text(column, row, number(value, decimals), ha="center", va="center")
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     _name_ticks(axes, figure.x)
     axes.set_yticks(range(len(cells)), [clean(name, _NAME) for name in figure.series])
@@ -222,7 +224,7 @@ def _ticks(axes: Axes, x: Sequence[str | float]) -> None:
 
     if any(isinstance(v, str) for v in x):
         _name_ticks(axes, x)
-    elif x and max(_positions(x)) - min(_positions(x)) >= 4:
+    elif x and (all(v == int(v) for v in _positions(x)) or max(_positions(x)) - min(_positions(x)) >= 4):
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 

@@ -14,7 +14,7 @@ class Untested(NamedTuple):
     statement: str
     section: str
     takes: str
-    """What would test it."""
+    """What would test it, or why nothing does."""
 
 
 SCORES = {
@@ -70,9 +70,9 @@ def untested(statements: Collection[str], analyzers: Collection[str], planned: C
         analyzers: with findings.
         planned: analyzers that the study names.
     """
-    yield from (Untested(text, "3.2", takes) for text, takes in SCORES.items() if text not in statements)
+    yield from (Untested(text, "3.2", f"takes {takes}") for text, takes in SCORES.items() if text not in statements)
     yield from (Untested(text, "3.2", why) for text, why in NEVER.items())
     for (analyzer, section), texts in ANALYZERS.items():
         if analyzer not in analyzers:
             state = "not finished" if analyzer in planned else "not in this study"
-            yield from (Untested(text, section, f"analyzer {analyzer}, {state}") for text in texts)
+            yield from (Untested(text, section, f"takes the analyzer {analyzer}, {state}") for text in texts)

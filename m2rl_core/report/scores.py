@@ -109,8 +109,14 @@ def trajectories(evidence: Evidence) -> Section | None:
         figures[f"accuracy-{name}"] = Figure(
             f"{name}: accuracy", "lines", [x for x, _ in points], series, "step", "Avg@k, %"
         )
+    if not evidence.rl_stages():
+        return None
     text = "Accuracy of every suite along a stage, from the steps that were kept (Figure 2)."
-    return Section("trajectories", "Accuracy along training", text, {}, figures) if figures else None
+    if not figures:
+        text += (
+            " Missing: no kept step is evaluated; 'keep_every' keeps them, and 'models' of an eval stage names them."
+        )
+    return Section("trajectories", "Accuracy along training", text, {}, figures)
 
 
 def final_models(evidence: Evidence) -> list[str]:
@@ -134,8 +140,9 @@ def _value(evidence: Evidence, model: str, suite: str) -> float | None:
 
 
 def best_marked(found: Sequence[Estimate | None], links: Sequence[str]) -> list[Measured | None]:
-    """Cells, the highest value among them marked."""
-    top = max((e.value for e in found if e is not None), default=None)
+    """Cells, the highest value among them marked; none where all are equal."""
+    values = {e.value for e in found if e is not None}
+    top = max(values) if len(values) > 1 else None
     return [measured(e, best=e is not None and e.value == top, href=href) for e, href in zip(found, links, strict=True)]
 
 
