@@ -14,11 +14,10 @@ from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
@@ -61,6 +60,7 @@ def count_low(rows: Iterable[Tensor], high_RK: Tensor) -> Tensor:
 
 
 def _count_high(bits_N: Bits) -> Tensor:
+    import numpy as np
     import torch
 
     halves_N = bits_N >> 16
@@ -74,6 +74,7 @@ def _count_high(bits_N: Bits) -> Tensor:
 
 
 def _count_low(bits_N: Bits, high: int) -> Tensor:
+    import numpy as np
     import torch
 
     inside_N, zeros = bits_N >> 16 == high, 0
@@ -109,6 +110,7 @@ def value(high: Tensor, low: Tensor) -> Tensor:
 
 
 def _nonzero_R(values_RN: Tensor) -> Tensor:
+    import numpy as np
     import torch
 
     # of NumPy, and of integers, which is five times as fast as torch's

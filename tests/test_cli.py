@@ -138,7 +138,7 @@ def test_options_are_few_and_chosen() -> None:
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
-        "merge": ["--base", "--dtype", "--expert", "--method", "--out", "--preset", "--set", "--threads", "recipe"],
+        "merge": ["--base", "--dtype", "--evidence", "--expert", "--method", "--out", "--preset", "--set", "--threads", "recipe"],
         "blend": ["--out", "--set", "study"],
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],

@@ -109,7 +109,7 @@ def test_presets_and_what_the_merger_tells(models: Path, install: Callable[..., 
     assert m2rl("--method", "nearly", *GIVEN, "--out", "other").exit_code == 0
     assert "preset `" not in (models / "other" / "README.md").read_text()
     wrong = m2rl("--method", "nearly", "--preset", "papr", *GIVEN, "--out", "third")
-    assert "--method nearly.preset: merger 'nearly' has no such preset. Found: papr. Allowed: paper." in wrong.stderr
+    assert "--method nearly.preset: merger 'nearly' has no such preset. Did you mean 'paper'" in wrong.stderr
 
 
 RECIPE = "merger: average\nbase: base\nexperts: {math: math, science: science}\n"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from m2rl_analyzer_policy_neighborhood import claims, merges, tables
-from m2rl_analyzer_policy_neighborhood.evidence import Subject
-from m2rl_analyzer_policy_neighborhood.measure import Cells, measure
-from m2rl_analyzer_policy_neighborhood.scores import Scores
 from m2rl_core.errors import DataError, nearest
 from m2rl_core.interfaces import Analyzer, ComponentConfig, Lab
 from m2rl_core.seeding import derive
 from m2rl_core.types import Findings, Prompt, Sampling, Way
+
+if TYPE_CHECKING:
+    from m2rl_analyzer_policy_neighborhood.evidence import Subject
+    from m2rl_analyzer_policy_neighborhood.measure import Cells
+    from m2rl_analyzer_policy_neighborhood.scores import Scores
 
 __all__ = ["PolicyNeighborhood"]
 
@@ -56,6 +57,10 @@ class PolicyNeighborhood(Analyzer):
         Raises:
             DataError: no expert, no model that combines domains, or a name that the lab does not know.
         """
+        from m2rl_analyzer_policy_neighborhood import claims, merges, tables  # with NumPy, which start-up does without
+        from m2rl_analyzer_policy_neighborhood.measure import measure
+        from m2rl_analyzer_policy_neighborhood.scores import Scores
+
         scores, tau = Scores(lab), self.config.tau
         self._check(lab)
         models = self._models(lab, scores)
@@ -96,6 +101,8 @@ class PolicyNeighborhood(Analyzer):
 
 
 def _subject(lab: Lab, model: str, cells: Cells, scores: Scores) -> Subject:
+    from m2rl_analyzer_policy_neighborhood.evidence import Subject
+
     changes = {(home, domain): scores.change(model, lab.experts[home], domain) for home, domain in cells}
     return Subject(model, lab.arms.get(model), cells, changes)
 
