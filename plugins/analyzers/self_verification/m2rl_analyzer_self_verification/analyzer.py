@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
-from m2rl_analyzer_self_verification import claims, tables
-from m2rl_analyzer_self_verification.answers import Evaluation, evaluations
-from m2rl_analyzer_self_verification.evidence import Evidence
-from m2rl_analyzer_self_verification.judging import Judged, Mode, judge
 from m2rl_core.errors import DataError, nearest
 from m2rl_core.interfaces import Analyzer, ComponentConfig, Lab
 from m2rl_core.judge_prompts import OUTCOME, PROCESS, fields
 from m2rl_core.seeding import derive
 from m2rl_core.types import Findings, Sampling
+
+if TYPE_CHECKING:
+    from m2rl_analyzer_self_verification.answers import Evaluation
+    from m2rl_analyzer_self_verification.judging import Judged, Mode
 
 __all__ = ["SelfVerification"]
 
@@ -71,6 +71,10 @@ class SelfVerification(Analyzer):
         Raises:
             DataError: a suite that nobody was evaluated on, or nothing to judge.
         """
+        from m2rl_analyzer_self_verification import claims, tables  # with NumPy, which start-up does without
+        from m2rl_analyzer_self_verification.answers import evaluations
+        from m2rl_analyzer_self_verification.evidence import Evidence
+
         limit, each = self.config.limit, self.config.answers
         found = {model: evaluations(lab, model, limit=limit, each=each) for model in lab.models}
         found = {model: by_suite for model, by_suite in found.items() if by_suite}
@@ -108,6 +112,8 @@ class SelfVerification(Analyzer):
     def _judged(
         self, lab: Lab, model: str, found: Mapping[str, Evaluation], suites: Sequence[str]
     ) -> dict[tuple[str, Mode], Judged]:
+        from m2rl_analyzer_self_verification.judging import judge
+
         sampling = Sampling(self.config.max_tokens, self.config.temperature, seed=derive(self.name))
         templates: dict[Mode, str] = {"outcome": self.config.outcome, "process": self.config.process}
         answers = {suite: found[suite].answers for suite in suites}
