@@ -31,6 +31,7 @@ __all__ = [
     "content_hashes",
     "fsync_tree",
     "jsonl_line",
+    "left_over",
     "locked",
     "newest_first",
     "numbered_rows",
@@ -48,6 +49,11 @@ _GULP = 1 << 22
 
 def _temporary(path: Path, use: str = "") -> Path:
     return path.with_name(f".{path.name}{MARK}{use}{os.getpid()}")
+
+
+def left_over(path: Path) -> list[Path]:
+    """What processes that were killed, or are still at work, have beside ``path`` under temporary names."""
+    return sorted(path.parent.glob(f".{path.name}{MARK}*"))
 
 
 def _fsync(path: Path) -> None:

@@ -147,6 +147,7 @@ def test_options_are_few_and_chosen() -> None:
             "--out",
             "--preset",
             "--set",
+            "--sweep",
             "--threads",
             "recipe",
         ],
@@ -239,7 +240,7 @@ def test_check_shows_the_stages(study: Path, tmp_path: Path) -> None:
         "sft sft init 6 × 16 to run",
         "one rl sft 20 × 8 × 4 to run",
         "two rl sft 5 × 8 × 4 to run",
-        "mean merge one, two to run",
+        "mean merge one, two part to run",
         "evals eval all models to run (0 of 8 done)",
     ]
     assert not (tmp_path / "runs").exists()

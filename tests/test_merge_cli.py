@@ -64,6 +64,34 @@ def test_the_model_opens_in_transformers_and_generates(
     assert model.generate(torch.tensor([[5, 6, 7]]), do_sample=False).shape[1] > 3
 
 
+def test_a_sweep_makes_a_model_of_every_combination(models: Path) -> None:
+    swept = ("--sweep", "rate=0.5,0.8", "--sweep", "then.scale=1")
+    result = m2rl("--method", "dare", *GIVEN, "--set", "seed=3", *swept, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert listed(models / "out") == ["rate=0.5,then.scale=1", "rate=0.8,then.scale=1"]
+    assert "Done: out/rate=0.8,then.scale=1\n" in result.stdout
+    single = m2rl("--method", "dare", *GIVEN, "--set", "seed=3", "--set", "rate=0.8", "--out", "single")
+    assert single.exit_code == 0, single.stderr
+    files = (models / "out" / "rate=0.8,then.scale=1" / "model.safetensors", models / "single" / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ("scale", "should read KEY=V1,V2"),
+        ("scale=[", "cannot be read"),
+        ("scal=1,2", "scal"),
+        ("scale=0.5,high", "scale"),
+    ],
+)
+def test_a_sweep_of_what_is_no_setting_is_refused(models: Path, sweep: str, said: str) -> None:
+    result = m2rl("--method", "task-arithmetic", *GIVEN, "--sweep", sweep, "--out", "out")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (models / "out").exists()
+
+
 def test_settings_reach_the_merger(models: Path) -> None:
     assert m2rl("--method", "task-arithmetic", *GIVEN, "--set", "scale=0.5", "--out", "out").exit_code == 0
     merge_models(
@@ -242,6 +270,14 @@ def test_options_that_make_no_merge(models: Path, arguments: list[str], said: st
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.replace("│", " ").split())
     assert not (models / "out").exists()
+
+
+def test_what_a_killed_merge_left_is_named(models: Path) -> None:
+    (models / ".out.part-1").mkdir()
+    result = m2rl("--method", "average", *GIVEN, "--out", "out")
+    assert result.exit_code == 0
+    assert "Note: .out.part-1 is what a merge that was killed has left; remove it" in result.stderr
+    assert (models / ".out.part-1").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(models: Path) -> None:

@@ -39,6 +39,10 @@ def merge(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the merger; may be repeated.")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V1,V2", help="A model for each value, below --out, in one reading; may be repeated."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Settings of the merger under one name, e.g. paper.")
     ] = None,
@@ -49,7 +53,8 @@ def merge(
 ) -> None:
     """Merge experts into one model, in little memory; the folder appears when it is whole, or not at all."""
     models = {"--base": base, "--expert": expert, "--evidence": evidence}
-    options = {"--method": method, **models, "--set": settings, "--preset": preset, "--dtype": dtype}
+    said_of_merger = {"--method": method, "--set": settings, "--sweep": sweep, "--preset": preset}
+    options = {**said_of_merger, **models, "--dtype": dtype}
     if recipe is not None:
         if said := [name for name, value in options.items() if value]:
             raise typer.BadParameter(_SAID, param_hint=said[0])
@@ -58,7 +63,10 @@ def merge(
         if method is None or not expert:
             missing = "--expert" if method else "--method"
             raise typer.BadParameter("is needed, or a RECIPE", param_hint=missing)
-        loaded = _from_options(_merger(method, preset, settings or ()), base, expert, evidence or (), dtype)
+        loaded = _from_options(
+            _merger(method, preset, settings or ()), base, expert, evidence or (), dtype, _values(sweep or ())
+        )
+    _mention_leftovers(out)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job, too, leaves nothing behind
     try:
         found = _merged(loaded, out, threads)
@@ -66,7 +74,17 @@ def merge(
         typer.echo("Interrupted; nothing was left behind.", err=True)
         raise typer.Exit(130) from None
     _show(found)
-    typer.echo(f"Done: {out}")
+    for folder in sorted(out.iterdir()) if loaded.recipe.sweep else [out]:
+        typer.echo(f"Done: {folder}")
+
+
+def _mention_leftovers(out: Path) -> None:
+    """A merge that was killed outright could not clean up; whether another is at work there cannot be told."""
+    from m2rl_core.files import left_over
+
+    for path in left_over(out):
+        note = f"Note: {path} is what a merge that was killed has left; remove it, unless one is still at work there"
+        typer.secho(note, fg="yellow", err=True)
 
 
 def _read(file: Path) -> Loaded:
@@ -85,7 +103,12 @@ def _merger(method: str, preset: str | None, settings: Sequence[str]) -> dict[st
 
 
 def _from_options(
-    merger: dict[str, Any], base: Path | None, experts: Sequence[str], evidence: Sequence[str], dtype: Any
+    merger: dict[str, Any],
+    base: Path | None,
+    experts: Sequence[str],
+    evidence: Sequence[str],
+    dtype: Any,
+    sweep: dict[str, Any],
 ) -> Loaded:
     from m2rl_core.merge import Loaded, Recipe
 
@@ -95,8 +118,25 @@ def _from_options(
         experts=_named("--expert", experts),
         evidence=_named("--evidence", evidence),
         dtype=dtype,
+        sweep=sweep,
     )
     return Loaded(recipe, lambda keys: f"--method {merger['use']}")
+
+
+def _values(texts: Sequence[str]) -> dict[str, Any]:
+    """Setting → values, by ``KEY=V1,V2`` each."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not (name and equals and values):
+            raise typer.BadParameter(f"'{text}' should read KEY=V1,V2", param_hint="--sweep")
+        try:
+            found[name] = yaml.safe_load(f"[{values}]")
+        except yaml.YAMLError:
+            raise typer.BadParameter(f"the values of '{text}' cannot be read", param_hint="--sweep") from None
+    return found
 
 
 def _named(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -84,13 +84,21 @@ def _sources(stage: AnyStage) -> list[str]:
 
 
 def _steps(stage: AnyStage) -> str:
-    from m2rl_core.config import RlStage, SftStage
+    """How much work, and by which method."""
+    from m2rl_core.config import AnalyzeStage, MergeStage, RlStage, SftStage
+    from m2rl_core.registry import use_of
 
     match stage:
         case RlStage():
             return f"{stage.steps} × {stage.prompts} × {stage.group}"
         case SftStage():
             return f"{stage.updates} × {stage.batch}"
+        case MergeStage():
+            name, config = use_of(stage.merger)
+            preset = f", {config['preset']}" if "preset" in config else ""
+            return f"{name}{preset}{f', {stage.search.candidates} candidates' if stage.search else ''}"
+        case AnalyzeStage():
+            return use_of(stage.analyzer)[0]
     return ""
 
 

@@ -8,6 +8,7 @@ from m2rl_core.config.references import anchor, check_references, model_names, r
 from m2rl_core.config.roles import combines, expert_domain, is_cascade, start_model
 from m2rl_core.config.search import (
     SearchSection,
+    Setting,
     candidate,
     grid_points,
     need_optuna,
@@ -49,6 +50,7 @@ __all__ = [
     "RlStage",
     "SearchSection",
     "Section",
+    "Setting",
     "SftStage",
     "Stage",
     "Study",

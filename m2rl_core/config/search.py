@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from itertools import product
+from math import prod
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -14,7 +15,16 @@ from m2rl_core.config.sections import Section
 from m2rl_core.errors import UserError
 from m2rl_core.registry import Kind, Registry, Use, use_of
 
-__all__ = ["SearchSection", "candidate", "grid_points", "need_optuna", "part_names", "settings_label", "with_settings"]
+__all__ = [
+    "SearchSection",
+    "Setting",
+    "candidate",
+    "grid_points",
+    "need_optuna",
+    "part_names",
+    "settings_label",
+    "with_settings",
+]
 
 Setting = bool | int | float | str | None | list[int | float]
 Settings = Mapping[str, Any]
@@ -42,6 +52,11 @@ class SearchSection(Section):
     """Training prompts per expert and domain, the last that it drew, a stored sample of each."""
     tokens_per_device: PositiveInt = 36864
     """Most packed tokens, filling included, of one forward pass."""
+
+    @property
+    def candidates(self) -> int:
+        """Settings that are tried at most, the stage's own included."""
+        return 1 + prod(len(values) for values in self.grid.values()) + self.rounds * self.batch
 
 
 def grid_points(grid: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from m2rl_core.config import Section, Use, YamlFile
+from m2rl_core.config import Section, Setting, Use, YamlFile
 from m2rl_core.validation import Keys, Problem, dotted, problems
 
 __all__ = ["Loaded", "Part", "Recipe", "folder", "read_recipe"]
@@ -40,6 +40,8 @@ class Recipe(Section):
     """Of the result; ``None``: the anchor's."""
     parts: list[Part] = Field(default_factory=list)
     """A tensor belongs to the first part that names it, and to ``merger`` where none does."""
+    sweep: dict[str, Annotated[list[Setting], Field(min_length=1)]] = Field(default_factory=dict)
+    """Setting of the merger → values: a model of every combination, in one reading of the inputs."""
 
 
 @dataclass(frozen=True, slots=True)
