@@ -132,10 +132,18 @@ def samplers(parent: int) -> list[int]:
     """Process ids of the samplers among the children of ``parent``."""
     found = []
     for thread in Path(f"/proc/{parent}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            if "sampler_worker" in Path(f"/proc/{child}/cmdline").read_text():
+        for child in _read(thread / "children").split():
+            if "sampler_worker" in _read(Path(f"/proc/{child}/cmdline")):
                 found.append(int(child))
     return found
+
+
+def _read(file: Path) -> str:
+    """Nothing of a thread or a process that has ended since its name was read."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def lines(run: StageRun[Any]) -> list[dict[str, Any]]:

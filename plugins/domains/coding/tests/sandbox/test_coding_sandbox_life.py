@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,10 @@ def children(of: int | None = None) -> list[int]:
     found, left = [], [of or os.getpid()]
     while left:
         for task in Path(f"/proc/{left.pop()}/task").glob("*/children"):
-            below = list(map(int, task.read_text().split()))
-            found += below
-            left += below
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+                below = list(map(int, task.read_text().split()))
+                found += below
+                left += below
     return found
 
 
