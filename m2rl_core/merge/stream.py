@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,7 +22,7 @@ from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.survey import Survey, survey
 from m2rl_core.types import Block, Stats
-from m2rl_core.weights import Fingerprint, leaves
+from m2rl_core.weights import Fingerprint, in_order, leaves, torch_threads
 
 Write = Callable[[Piece, list[Tensor]], None]
 """Takes the outputs of one block; called from several threads."""
@@ -139,7 +137,7 @@ class Stream:
         """
         whole = self._inputs.granularity == "tensor"
         readings = list(_readings(self._merger.passes()))
-        with _torch_threads(self._threads if whole else 1), ThreadPoolExecutor(1 if whole else self._threads) as pool:
+        with torch_threads(self._threads if whole else 1), ThreadPoolExecutor(1 if whole else self._threads) as pool:
             for index, reading in enumerate(readings):
                 tasks = self._tasks(pool, reading, first=index == 0, keep=index < len(readings) - 1)
                 if reading.last is None:
@@ -184,7 +182,7 @@ class Stream:
             block, seen = self._load(task)
             return task.piece, seen, work(block, task)
 
-        for piece, seen, result in _in_order(pool, visit, tasks, ahead=2 * self._threads):
+        for piece, seen, result in in_order(pool, visit, tasks, ahead=2 * self._threads):
             if seen is not None:
                 self._survey = seen.survey if self._survey is None else self._survey + seen.survey
                 for found, new in zip(self._fingerprints, seen.leaves, strict=True):
@@ -251,29 +249,3 @@ def _readings(passes: Sequence[Pass]) -> Iterator[_Reading]:
         else:
             local.append(each)
     yield _Reading(local, None)
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[_A], _B], items: Iterable[_A], *, ahead: int) -> Iterator[_B]:
-    """``map`` over a pool, lazily: at most ``ahead`` results wait for their turn."""
-    waiting: deque[Future[_B]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """torch's own threads, for a while: with several blocks at once they would only get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from m2rl_core import paper
 from m2rl_core.config import MergeStage
 from m2rl_core.report.arms import expert_of, mean_score, start_of, way_of
 from m2rl_core.report.evidence import FILES, Evidence
@@ -34,9 +35,8 @@ SCORES = {
     "distil": (80.52, 74.53, 63.26, 57.14, 7.37, 53.66, 90.20, 56.46, 60.98),
 }
 """Who a model is in the paper → its scores in the order of :data:`SUITES`."""
-GPU_HOURS = {
-    "math": 4782.3, "coding": 6404.4, "science": 1140.8, "if": 1180.0, "agent": 2271.0, "mix": 10050.6, "distil": 967.9,
-}  # fmt: skip
+_WAYS = {"mixed": "mix", "distilled": "distil"}
+GPU_HOURS = {_WAYS.get(role, role): hours for role, hours in paper.GPU_HOURS.items()}
 """Who a stage is in the paper → hours of GPUs that it does not name."""
 
 
@@ -75,12 +75,12 @@ def _merger(stage: MergeStage) -> str:
 
 
 def _scored(evidence: Evidence, model: str, who: str, suites: list[str]) -> Iterator[list[Cell]]:
-    grids, paper = evidence.grids.get(model, {}), dict(zip(SUITES, SCORES[who], strict=True))
+    grids, theirs = evidence.grids.get(model, {}), dict(zip(SUITES, SCORES[who], strict=True))
     found: list[Cell] = [
         measured(estimate([grids[s]]), href=evidence.score_link(model, s)) if s in grids else None for s in suites
     ]
     yield [model, "this study", *found, measured(mean_score(evidence, model), href=FILES)]
-    yield [model, "the paper", *(paper.get(suite) for suite in suites), sum(paper.values()) / len(paper)]
+    yield [model, "the paper", *(theirs.get(suite) for suite in suites), sum(theirs.values()) / len(theirs)]
 
 
 def _hours(evidence: Evidence, stages: list[str]) -> float | None:

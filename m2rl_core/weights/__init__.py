@@ -10,6 +10,7 @@ from m2rl_core.weights.checkpoint import DTYPES, Checkpoint, Stored, stream_name
 from m2rl_core.weights.companions import copy_companions
 from m2rl_core.weights.fingerprints import LEAF, Fingerprint, fingerprint, leaves
 from m2rl_core.weights.shared import Place, SharedWeights
+from m2rl_core.weights.threads import in_order, torch_threads
 from m2rl_core.weights.writer import Layout, Writer
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "Writer",
     "copy_companions",
     "fingerprint",
+    "in_order",
     "leaves",
     "stream_named",
+    "torch_threads",
 ]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +17,7 @@ from m2rl_analyzer_weight_shift.names import Place, places
 from m2rl_analyzer_weight_shift.sketch import BLOCK, Projection
 from m2rl_analyzer_weight_shift.tally import BINS, Floats, Tally
 from m2rl_core.errors import DataError
+from m2rl_core.weights import in_order, torch_threads
 
 SPAN = 4 * BLOCK
 """Weights that one task reads at once."""
@@ -48,6 +47,7 @@ class _Span:
 
 @dataclass(slots=True)
 class _Found:
+    place: Place | None
     tally: Tally
     changes: list[tuple[float, Floats]] = field(default_factory=list)
     """Histograms of blocks, each with the factor that makes it stand for the blocks left out."""
@@ -70,9 +70,9 @@ def survey(models: Models, *, eta: float, seed: int, threads: int, span: int = S
     number = len(models.models)
     found: dict[Place | None, Tally] = {}
     histogram_EB = np.zeros((number, BINS))
-    with _one_torch_thread(), ThreadPoolExecutor(threads) as pool:
-        for piece, one in _in_order(pool, reader.measure, _spans(models, where, span), ahead=2 * threads):
-            found.setdefault(piece.place, Tally.zero(number)).add(one.tally)
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        for one in in_order(pool, reader.measure, _spans(models, where, span), ahead=2 * threads):
+            found.setdefault(one.place, Tally.zero(number)).add(one.tally)
             for factor, changes_EB in one.changes:
                 histogram_EB += factor * changes_EB
     return Survey(found, histogram_EB)
@@ -95,7 +95,7 @@ class _Reader:
     def measure(self, piece: _Span) -> _Found:
         kernel, raw = self._buffers()
         sources = [self._read(index, piece, buffer) for index, buffer in zip(range(len(raw)), raw, strict=True)]
-        found = _Found(Tally.zero(len(sources) - 1))
+        found = _Found(piece.place, Tally.zero(len(sources) - 1))
         for offset in range(0, piece.count, BLOCK):
             kernel.load([source[offset : offset + BLOCK] for source in sources])
             if not kernel.finite:
@@ -135,33 +135,3 @@ class _Reader:
             self._local.buffers = Kernel(number, self._eta, self._projection), raw
         buffers: tuple[Kernel, Tensor] = self._local.buffers
         return buffers
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[_Span], _Found], items: Iterable[_Span], *, ahead: int
-) -> Iterator[tuple[_Span, _Found]]:
-    """``map`` over a pool, lazily: at most ``ahead`` results wait for their turn."""
-    waiting: deque[tuple[_Span, Future[_Found]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > ahead:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """With several spans at once, torch's own threads would only get in each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
