@@ -36,9 +36,10 @@ format: $(STAMP)
 install: $(STAMP)
 
 # The build backends are installed first, so that one pip call then resolves the core and all plugins together from this tree.
+# From 70.1 on setuptools builds wheels by itself: a dependency that comes as source only (langdetect) needs that here.
 $(STAMP): pyproject.toml constraints.txt $(addsuffix pyproject.toml,$(PLUGINS))
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables setuptools
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables 'setuptools>=70.1'
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
 		--editable '.[dev]' $(addprefix --editable ./,$(PLUGINS))
 	touch $@
@@ -48,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix pyproject.toml,$(PLUGINS))
 $(VLLM_STAMP): pyproject.toml constraints.txt plugins/engines/vllm/pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt hatchling editables \
-		setuptools
+		'setuptools>=70.1'
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation \
 		--editable . --editable './plugins/engines/vllm[cpu]' pytest
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
