@@ -79,6 +79,9 @@ class Component(Protocol):
 
     A mixture, an advantage, an importance rule or a loss that remembers something from step to step has two methods
     more, ``save_state(folder)`` and ``load_state(folder)``: what it writes there is part of the stage's checkpoints.
+    One that needs more of a machine than packages has a class method ``diagnose() -> Iterable[Diagnosis]``, which tries
+    it for ``m2rl doctor`` and leaves nothing behind.
+
     Draws of its own come from :func:`m2rl_core.seeding.derive`, or from the generators of Python, NumPy or torch.
     """
 

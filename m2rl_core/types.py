@@ -31,11 +31,13 @@ __all__ = [
     "Composition",
     "Conversation",
     "Correction",
+    "Diagnosis",
     "Divergence",
     "Figure",
     "Findings",
     "Finish",
     "Group",
+    "Health",
     "Message",
     "Piece",
     "Prompt",
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 Verdict = Literal["right", "wrong", "failed"]
+Health = Literal["ok", "note", "broken"]
 Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
@@ -407,3 +410,15 @@ class Findings:
     tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     claims: Sequence[Claim] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing that is needed of a machine, as it was when it was tried: a row of ``m2rl doctor``."""
+
+    what: str
+    health: Health
+    """``note``: something is missing that is not needed, or works within limits."""
+    found: str
+    then: str = ""
+    """What to do about it, best a command."""

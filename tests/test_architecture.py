@@ -40,7 +40,7 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
-    ("study", "report", "verify", "rescore", "estimate", "drift"),
+    ("study", "report", "verify", "rescore", "estimate", "drift", "doctor"),
     ("progress", "cli", "scaffold", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

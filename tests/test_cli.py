@@ -156,6 +156,7 @@ def test_options_are_few_and_chosen() -> None:
         "rescore": ["--out", "--stage", "run"],
         "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],
         "report": ["--out", "run"],
+        "doctor": ["--json", "--runs"],
         "schema": [],
     }
 

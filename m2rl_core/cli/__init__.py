@@ -15,6 +15,7 @@ import typer
 import m2rl_core
 from m2rl_core.cli.analyzing import analyze
 from m2rl_core.cli.blending import blend
+from m2rl_core.cli.doctoring import doctor
 from m2rl_core.cli.errors import Group, warn
 from m2rl_core.cli.merging import merge
 from m2rl_core.cli.verifying import rescore, verify
@@ -153,6 +154,7 @@ app.command()(blend)
 app.command()(verify)
 app.command()(rescore)
 app.command()(analyze)
+app.command()(doctor)
 
 
 @app.command()

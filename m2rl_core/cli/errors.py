@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 from typer.core import TyperGroup
 
+from m2rl_core.cli.output import print_json_error
 from m2rl_core.errors import M2rlError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Group(TyperGroup):
             return super().invoke(cast("typer.Context", ctx))
         except M2rlError as error:
             typer.secho(f"Error: {error}", fg="red", err=True)
+            print_json_error(cast("typer.Context", ctx), error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Run the same command again to resume.", err=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
+from m2rl_core.types import Diagnosis
 from m2rl_domain_coding.sandbox.backend import Backend, Limits, Outcome, Program, SandboxError, Status
 from m2rl_domain_coding.sandbox.namespace import Namespace
 from m2rl_domain_coding.sandbox.selftest import examine
 from m2rl_domain_coding.sandbox.spawned import Bwrap, Rlimit
 
-__all__ = ["Backend", "Limits", "Name", "Outcome", "Program", "SandboxError", "Status", "open_backend"]
+__all__ = ["Backend", "Limits", "Name", "Outcome", "Program", "SandboxError", "Status", "diagnose", "open_backend"]
 
 Name = Literal["auto", "namespace", "bwrap", "rlimit"]
 
@@ -48,6 +49,25 @@ def open_backend(name: Name, *, allow_weak_isolation: bool) -> Backend:
         except (SandboxError, OSError) as error:
             faults.append(f"{key}: {error}.")
     raise SandboxError(f"no sandbox works on this machine. {' '.join(faults)} {_HELP}")
+
+
+def diagnose() -> Iterator[Diagnosis]:
+    """Every backend, with its self-test run; one that isolates must work, or a SandboxFusion server is needed."""
+    faults: dict[str, str] = {}
+    for name, maker in {**_ISOLATED, "rlimit": Rlimit}.items():
+        isolates = name in _ISOLATED
+        try:
+            _tested(maker, isolates).close()
+        except (SandboxError, OSError) as error:
+            faults[name] = str(error)
+            yield Diagnosis(f"sandbox {name}", "note", faults[name])
+        else:
+            weak = "" if isolates else "; it isolates nothing, so it needs allow_weak_isolation: true"
+            yield Diagnosis(f"sandbox {name}", "ok", f"passed its self-test{weak}")
+    if faults.keys() >= _ISOLATED.keys():
+        yield Diagnosis(
+            "sandbox", "broken", "none that isolates programs works on this machine", _HELP.removeprefix("Next: ")
+        )
 
 
 def _tested(maker: Callable[[], Backend], isolated: bool) -> Backend:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from m2rl_domain_coding import Coding
 from m2rl_domain_coding.sandbox import Limits, Outcome, Program, SandboxError, open_backend
 from m2rl_domain_coding.sandbox.namespace import Namespace
 from m2rl_domain_coding.sandbox.selftest import examine
@@ -314,6 +315,18 @@ def test_without_an_interpreter_the_message_says_so(monkeypatch: pytest.MonkeyPa
         SandboxError, match=r"no sandbox works .*namespace: .*the zygote died.*bwrap: .*Next: allow user"
     ):
         open_backend("auto", allow_weak_isolation=False)
+
+
+def test_the_doctor_runs_the_self_test_of_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = {row.what: row for row in Coding.diagnose()}
+    assert list(healthy) == ["sandbox namespace", "sandbox bwrap", "sandbox rlimit"]
+    assert healthy["sandbox namespace"].health == "ok"
+    assert "allow_weak_isolation" in healthy["sandbox rlimit"].found
+    monkeypatch.setattr(sys, "_base_executable", "/bin/false")
+    sick = {row.what: row for row in Coding.diagnose()}
+    assert "the zygote died" in sick["sandbox namespace"].found
+    assert sick["sandbox"].health == "broken"
+    assert "user.max_user_namespaces" in sick["sandbox"].then
 
 
 def test_soft_limits_of_this_process_are_kept(namespace: Namespace) -> None:
