@@ -1,7 +1,7 @@
 """From a YAML file and ``--set`` overrides to a :class:`Study`, with every complaint at its line.
 
 YAML merge keys and top-level ``x-*`` blocks are the only means of sharing. Duplicate keys, which YAML parsers accept
-silently, are refused.
+silently, are refused. A scale (:mod:`.scales`) is chosen before anything else is read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from m2rl_core.config.references import reference_problems
+from m2rl_core.config.scales import SCALE, Scale, scaled
 from m2rl_core.config.study import Study
 from m2rl_core.config.yaml_file import Tree, YamlFile
 from m2rl_core.errors import ConfigError, nearest
@@ -29,20 +30,26 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
 
     Args:
         path: of the YAML file; its local ``plugins`` are found relative to it and made absolute.
-        overrides: ``KEY.KEY=VALUE`` with a YAML value, applied in order.
+        overrides: ``KEY.KEY=VALUE`` with a YAML value, applied in order, and after the changes of a scale.
 
     Raises:
         ConfigError: one line per problem, each with its place.
     """
     path = Path(path)
     file = YamlFile(path, "study", keys="'name' and 'stages'")
-    tree, given = _overridden({key: v for key, v in file.tree.items() if not str(key).startswith("x-")}, overrides)
+    whole, chosen = _overridden(
+        {key: value for key, value in file.tree.items() if not str(key).startswith("x-")},
+        [text for text in overrides if _chooses_scale(text)],
+    )
+    tree, scale = scaled(whole, f"--set {chosen[-1].text}" if chosen else f"{path}:{file.line([SCALE])}")
+    tree, given = _overridden(tree, [text for text in overrides if not _chooses_scale(text)])
+    origins = _Origins(file, scale, given)
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(problems(error, Study, tree), file, given) from None
+        raise origins.refusal(problems(error, Study, tree)) from None
     if found := reference_problems(study):
-        raise _refusal(found, file, given)
+        raise origins.refusal(found)
     return study.model_copy(update={"plugins": [str((path.parent / name).resolve()) for name in study.plugins]})
 
 
@@ -124,13 +131,26 @@ def _updated(tree: Tree, override: _Override) -> Tree:
     return result
 
 
-def _refusal(found: Sequence[Problem], file: YamlFile, overrides: Sequence[_Override]) -> ConfigError:
-    """All problems, each after its place; those of a block that several stages merge stand together."""
-    return file.refusal(found, lambda problem: _place(problem, file, overrides))
+def _chooses_scale(override: str) -> bool:
+    return override.partition("=")[0].strip() == SCALE
 
 
-def _place(problem: Problem, file: YamlFile, overrides: Sequence[_Override]) -> str:
-    for override in reversed(overrides):
-        if problem.path[: len(override.keys)] == override.keys:
-            return f"--set {override.text}"
-    return file.place(problem)
+@dataclass(frozen=True, slots=True)
+class _Origins:
+    """What a study was made of: its values stand in the file, in a scale of it, or on the command line."""
+
+    file: YamlFile
+    scale: Scale | None
+    overrides: Sequence[_Override]
+
+    def refusal(self, found: Sequence[Problem]) -> ConfigError:
+        """All problems, each after its place; those of a block that several stages merge stand together."""
+        return self.file.refusal(found, self._place)
+
+    def _place(self, problem: Problem) -> str:
+        for override in reversed(self.overrides):
+            if problem.path[: len(override.keys)] == override.keys:
+                return f"--set {override.text}"
+        if self.scale is not None and self.scale.changes(problem.path):
+            return f"{self.file.path}:{self.file.line((*self.scale.place, *problem.path))}"
+        return self.file.place(problem)

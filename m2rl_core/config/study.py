@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from m2rl_core.config.scales import SCALE, SCALES
 from m2rl_core.config.sections import DomainSection, ModelSection, Section, Use
 from m2rl_core.config.stages import AnyStage
 
@@ -37,13 +38,17 @@ class Study(Section):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a study file, as a user writes it: with shorthands and ``x-*`` blocks."""
+    """The JSON Schema of a study file, as a user writes it: with shorthands, scales and ``x-*`` blocks."""
     found = Study.model_json_schema()
     domain = found["$defs"]["DomainSection"]
     del domain["properties"]["config"]
     domain["additionalProperties"] = True
     found["properties"]["domains"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DomainSection"}]
+    }
+    found["properties"] |= {
+        SCALE: {"type": "string", "description": "Which of the scales to run the study at."},
+        SCALES: {"type": "object", "additionalProperties": {"type": "object"}, "description": "Named sets of changes."},
     }
     found["patternProperties"] = {"^x-": {}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
