@@ -1,9 +1,9 @@
 """Finding plugins and loading them so that a broken one harms nobody who does not use it.
 
-A plugin is a distribution with an entry point in the group ``m2rl``, or a local file or folder that a study lists. A
-plugin that cannot be loaded stays in :attr:`Registry.plugins` with its problem; it becomes an error when a study uses
-what it should have offered. ``pluggy.load_setuptools_entrypoints`` does not do: one plugin that raises would take the
-command line down.
+A plugin is a distribution with an entry point in the group ``m2rl``, or a local file or folder that a study lists; a
+local one may be a mere reward function (:mod:`m2rl_core.rewards`). A plugin that cannot be loaded stays in
+:attr:`Registry.plugins` with its problem; it becomes an error when a study uses what it should have offered.
+``pluggy.load_setuptools_entrypoints`` does not do: one plugin that raises would take the command line down.
 
 A distribution that offers the extras ``cpu`` and ``cuda`` needs the packages of one of them, which of the two depends
 on the machine. Without either its plugin waits: that is no defect, but it cannot be used.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pluggy
 from packaging.requirements import Requirement
@@ -33,6 +34,7 @@ from packaging.utils import canonicalize_name
 import m2rl_core
 import m2rl_core.registry
 from m2rl_core.errors import ComponentError, M2rlError
+from m2rl_core.hookspecs import hookimpl
 from m2rl_core.registry import Entry, Kind, Observer, Plugin, Registry, use_of
 
 __all__ = ["Entry", "Kind", "Observer", "Plugin", "Registry", "discover", "load_plugins", "use_of"]
@@ -174,13 +176,22 @@ def _load(registry: Registry, plugin: Plugin, load: Callable[[], object]) -> Plu
 
 
 def _load_local(registry: Registry, path: Path) -> Plugin:
-    plugin = _load(registry, Plugin(path.stem, str(path), str(path)), lambda: _import(path))
+    plugin = _load(registry, Plugin(path.stem, str(path), str(path)), lambda: _offer(path))
     if plugin.broken:
         raise ComponentError(f"plugins: {path} did not load: {plugin.problem}")
     return plugin
 
 
-def _import(path: Path) -> object:
+def _offer(path: Path) -> object:
+    """The module with its hooks, or what stands for it where it has a reward function instead."""
+    from m2rl_core.rewards import reward_domain  # pydantic need not be there to list plugins
+
+    module = _import(path)
+    made = reward_domain(module, path)
+    return module if made is None else SimpleNamespace(m2rl_domains=hookimpl(lambda: [made]))
+
+
+def _import(path: Path) -> ModuleType:
     """The module in a file, or the package in a folder with ``__init__.py``, under a name that shadows no other."""
     path = path.resolve()
     file = path / "__init__.py" if path.is_dir() else path

@@ -97,9 +97,11 @@ class Registry:
         for entry in entries:
             first = taken.setdefault((entry.kind, entry.name), entry)
             if first is not entry:
+                local = not entry.version  # a file, which cannot be disabled
+                then = f"disable one of the two, e.g. M2RL_DISABLE_PLUGINS={(first if local else entry).distribution}"
                 raise ComponentError(
                     f"{entry} is refused, because there is already the {first}",
-                    then=f"disable one of the two, e.g. M2RL_DISABLE_PLUGINS={entry.distribution}",
+                    then=f"rename the file, or {then}" if local else then,
                 )
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ from m2rl_core.config import (
     split_reference,
 )
 from m2rl_core.files import content_hash
-from m2rl_core.registry import KINDS, Kind, Registry, use_of
+from m2rl_core.registry import KINDS, Entry, Kind, Registry, use_of
 from m2rl_core.study.code import code_hash, core_behind
 from m2rl_core.study.graph import Node
 
@@ -170,9 +170,16 @@ def _covered(label: str, use: Mapping[str, Any], registry: Registry) -> dict[str
     if kind == "algorithm":
         names |= set(_composed(use, registry, label))
     code = {f"{each} {name}": registry.content_hash(each, name) for each, name in sorted(names)}
-    behind = {module for each, name in names for module in core_behind(registry.lookup(each, name).module)}
+    entries = [registry.lookup(each, name) for each, name in names]
+    behind = {module for entry in entries for module in (*core_behind(entry.module), *_made_by(entry))}
     code |= {module: code_hash(module) for module in sorted(behind)}
     return {"use": use_of(use)[0], "config": _by_content(config), "code": code}
+
+
+def _made_by(entry: Entry) -> Iterator[str]:
+    """The core's modules that hold a class's bases: one that was made of a function imports them nowhere."""
+    bases = () if isinstance(entry.target, str) else entry.target.__bases__
+    yield from (base.__module__ for base in bases if base.__module__.startswith("m2rl_core."))
 
 
 def _composed(use: Mapping[str, Any], registry: Registry, label: str) -> Iterator[tuple[Kind, str]]:
