@@ -165,10 +165,6 @@ def test_version() -> None:
     assert m2rl("--version").stdout == f"m2rl {m2rl_core.__version__}\n"
 
 
-def test_schema_is_json() -> None:
-    assert json.loads(m2rl("schema").stdout)["title"] == "Study"
-
-
 # ── plugins ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

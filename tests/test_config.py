@@ -22,7 +22,6 @@ from m2rl_core.config import (
     local_path,
     model_names,
     references,
-    schema,
     split_reference,
 )
 from m2rl_core.errors import ComponentError, ConfigError, DataError, StageError
@@ -676,21 +675,3 @@ def test_a_domains_files_start_from_the_studys_folder(tmp_path: Path) -> None:
         "nested": {"files": [str(tmp_path / "data/more.jsonl"), str(tmp_path / "data"), 3, None]},
     }
     assert grounded(found, tmp_path / "data") == found
-
-
-# ── schema ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_schema_knows_shorthands_and_blocks() -> None:
-    found = schema()
-    assert found["$schema"].startswith("https://json-schema.org/")
-    assert found["patternProperties"] == {"^x-": {}}
-    assert found["additionalProperties"] is False
-    domain = found["$defs"]["DomainSection"]
-    assert domain["additionalProperties"] is True
-    assert set(domain["properties"]) == {"use", "reasoning"}
-    algorithm = found["$defs"]["RlStage"]["properties"]["algorithm"]
-    assert {"type": "string"} in algorithm["anyOf"]
-    assert "description" in found["$defs"]["RlStage"]["properties"]["group"]
-    discriminator = found["properties"]["stages"]["additionalProperties"]["discriminator"]
-    assert set(discriminator["mapping"]) == {"model", "init", "sft", "rl", "merge", "eval", "analyze", "report"}

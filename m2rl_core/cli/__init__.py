@@ -177,10 +177,17 @@ def report(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of study files, for editors."""
-    from m2rl_core.config import schema
+    """Print the JSON Schema of study files, installed plugins' settings included, by which editors complete them.
 
-    typer.echo(json.dumps(schema(), indent=2))
+    Write it to study.schema.json and begin a study with "# yaml-language-server: $schema=study.schema.json".
+    """
+    from m2rl_core.cli.output import print_json
+    from m2rl_core.config import schema
+    from m2rl_core.plugins import load_plugins
+
+    registry = load_plugins()
+    warn(registry.plugins)
+    print_json(schema(registry))
 
 
 def _checked(file: Path, overrides: list[str] | None, data: list[DataError] | None = None) -> tuple[Study, Registry]:

@@ -6,6 +6,7 @@ from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
 from m2rl_core.config.roles import combines, expert_domain, is_cascade, start_model
+from m2rl_core.config.schema import schema
 from m2rl_core.config.search import (
     SearchSection,
     Setting,
@@ -30,7 +31,7 @@ from m2rl_core.config.stages import (
     Stage,
     TrainStage,
 )
-from m2rl_core.config.study import Study, schema
+from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
 from m2rl_core.config.yaml_file import YamlFile
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from m2rl_core.config.scales import SCALE, SCALES
 from m2rl_core.config.sections import DomainSection, ModelSection, Section, Use
 from m2rl_core.config.stages import AnyStage
 
-__all__ = ["Study", "schema"]
+__all__ = ["Study"]
 
 
 class Study(Section):
@@ -35,20 +34,3 @@ class Study(Section):
         if seeds is not None and (not seeds or len(set(seeds)) < len(seeds)):
             raise ValueError("should name at least one seed, and none twice")
         return seeds
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a study file, as a user writes it: with shorthands, scales and ``x-*`` blocks."""
-    found = Study.model_json_schema()
-    domain = found["$defs"]["DomainSection"]
-    del domain["properties"]["config"]
-    domain["additionalProperties"] = True
-    found["properties"]["domains"]["additionalProperties"] = {
-        "anyOf": [{"type": "string"}, {"$ref": "#/$defs/DomainSection"}]
-    }
-    found["properties"] |= {
-        SCALE: {"type": "string", "description": "Which of the scales to run the study at."},
-        SCALES: {"type": "object", "additionalProperties": {"type": "object"}, "description": "Named sets of changes."},
-    }
-    found["patternProperties"] = {"^x-": {}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
