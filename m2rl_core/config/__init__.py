@@ -33,11 +33,13 @@ from m2rl_core.config.stages import (
 )
 from m2rl_core.config.study import Study
 from m2rl_core.config.suites import suite_owners
+from m2rl_core.config.trackers import AnyTracker, TrackioSection, WandbSection, check_trackers
 from m2rl_core.config.yaml_file import YamlFile
 
 __all__ = [
     "AnalyzeStage",
     "AnyStage",
+    "AnyTracker",
     "BlendSource",
     "DomainSection",
     "EvalStage",
@@ -55,14 +57,17 @@ __all__ = [
     "SftStage",
     "Stage",
     "Study",
+    "TrackioSection",
     "TrainStage",
     "Use",
+    "WandbSection",
     "YamlFile",
     "anchor",
     "candidate",
     "check_components",
     "check_experts",
     "check_references",
+    "check_trackers",
     "combines",
     "expert_domain",
     "grid_points",

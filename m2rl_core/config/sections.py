@@ -35,11 +35,16 @@ __all__ = [
     "Share",
     "Shares",
     "Use",
+    "spelled_out",
 ]
 
 
-def _spelled_out(value: object) -> object:
-    """``NAME`` as ``{use: NAME}``."""
+def spelled_out(value: object) -> object:
+    """``NAME`` as ``{use: NAME}``.
+
+    Raises:
+        ValueError: a mapping that names nothing.
+    """
     value = {"use": value} if isinstance(value, str) else value
     if isinstance(value, Mapping) and not isinstance(value.get("use"), str):
         raise ValueError("needs a component's name, as in '{use: NAME}'")
@@ -52,7 +57,7 @@ def _shape(value: object) -> str:
 
 Use = Annotated[
     dict[str, Any],
-    BeforeValidator(_spelled_out),
+    BeforeValidator(spelled_out),
     WithJsonSchema(
         {
             "anyOf": [

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from m2rl_core.config.sections import DomainSection, ModelSection, Section, Use
 from m2rl_core.config.stages import AnyStage
+from m2rl_core.config.trackers import AnyTracker
 
 __all__ = ["Study"]
 
@@ -27,6 +28,8 @@ class Study(Section):
     stages: dict[str, AnyStage]
     plugins: list[str] = Field(default_factory=list)
     """Local files or folders that offer components, e.g. ``./my_domain.py``."""
+    trackers: list[AnyTracker] = Field(default_factory=list)
+    """Where to show the numbers of every step, beside TensorBoard: ``trackio``, ``wandb``."""
 
     @field_validator("seeds")
     @classmethod

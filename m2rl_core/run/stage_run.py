@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 from typing_extensions import TypeVar
 
@@ -20,6 +20,7 @@ from m2rl_core.run.journal import Journal
 from m2rl_core.run.memory import DOING, remedies, shortage
 from m2rl_core.run.randomness import Randomness
 from m2rl_core.run.states import Part, States
+from m2rl_core.run.trackers import Tracked, Tracker, tracker
 from m2rl_core.seeding import derive
 from m2rl_core.types import Prompt
 
@@ -95,10 +96,24 @@ class StageRun(Generic[S]):
         self._journal = Journal(folder)
         self._randomness = Randomness()
         self._states = States(folder / "state", self._unusable, self.note)
-        self._observers = list(registry.observers) if team.leads() else []
+        self._trackers = self._tracked_by() if team.leads() else []
+        self._observers = [*registry.observers, *(each.observer for each in self._trackers)] if team.leads() else []
         self._domains: dict[str, Domain] = {}
         self._begun = False
         folder.mkdir(parents=True, exist_ok=True)
+
+    def _tracked_by(self) -> list[Tracker]:
+        settings: dict[str, Any] = cast("Any", self.stage).model_dump(mode="json")
+        tracked = Tracked(
+            study=self.study.name,
+            stage=f"{self.name}-{self.suite}" if self.suite else self.name,
+            kind=settings["kind"],
+            key=self.key,
+            seed=self.study.seed,
+            settings=settings,
+            folder=self.folder,
+        )
+        return [tracker(section, tracked) for section in self.study.trackers]
 
     # ── components ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -262,3 +277,8 @@ class StageRun(Generic[S]):
         if not self._begun:
             self.restore()
         self._journal.end()
+        for each in self._trackers:
+            try:
+                each.close()
+            except StageError as error:
+                self.note(str(error))

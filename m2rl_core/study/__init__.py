@@ -11,7 +11,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from m2rl_core.config import EvalStage, Study, TrainStage, check_references, grounded, suite_owners
+from m2rl_core.config import (
+    EvalStage,
+    Study,
+    TrainStage,
+    check_references,
+    check_trackers,
+    grounded,
+    suite_owners,
+)
 from m2rl_core.errors import ConfigError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
@@ -50,11 +58,13 @@ def plan(study: Study, registry: Registry, runs: Path) -> list[Node]:
         runs: where studies keep what they made.
 
     Raises:
-        ConfigError: names that do not fit each other, or a kind of stage that this version cannot run.
+        ConfigError: names that do not fit each other, a kind of stage that this version cannot run, or a tracker whose
+            package is missing.
         ComponentError: a component that is not there.
         DataError: a model that is not there.
     """
     check_references(study)
+    check_trackers(study.trackers)
     for name, stage in study.stages.items():
         if stage.kind not in STAGES:
             raise ConfigError(

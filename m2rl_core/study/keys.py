@@ -135,8 +135,10 @@ def _affecting(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(study: Study) -> dict[str, Any]:
-    """The study without the places of local models and files; the models' contents are in the keys of their nodes."""
-    found = study.model_dump(mode="json", exclude={"plugins": True, "model": {"base"}})
+    """The study without its trackers and the places of local models and files.
+
+    The models' contents are in the keys of their nodes."""
+    found = study.model_dump(mode="json", exclude={"plugins": True, "trackers": True, "model": {"base"}})
     for stage in found["stages"].values():
         stage.pop("path", None)
         if stage.get("blend"):
