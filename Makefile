@@ -10,7 +10,9 @@ export OMP_NUM_THREADS = 1
 VLLM_VENV  ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: study test test-fast test-vllm check format install clean
+DIST       ?= dist
+
+.PHONY: study test test-fast test-vllm check format install dist clean
 
 study: $(STAMP)  ## train, merge, evaluate and report the miniature study
 	$(BIN)/m2rl run studies/miniature.yaml
@@ -35,6 +37,9 @@ format: $(STAMP)
 
 install: $(STAMP)
 
+dist: $(STAMP)  ## a wheel of the core and of every plugin, in dist/
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) . $(addprefix ./,$(PLUGINS))
+
 # The build backends are installed first, so that one pip call then resolves the core and all plugins together from this tree.
 # From 70.1 on setuptools builds wheels by itself: a dependency that comes as source only (langdetect) needs that here.
 $(STAMP): pyproject.toml constraints.txt $(addsuffix pyproject.toml,$(PLUGINS))
@@ -56,4 +61,4 @@ $(VLLM_STAMP): pyproject.toml constraints.txt plugins/engines/vllm/pyproject.tom
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) runs
+	rm -rf $(VENV) $(VLLM_VENV) $(DIST) runs

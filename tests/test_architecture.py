@@ -31,6 +31,7 @@ FLOORS = (
         "validation",
         "registry",
         "plugins",
+        "describe",
         "composition",
         "config",
         "ops",
@@ -42,7 +43,7 @@ FLOORS = (
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
     ("study", "report", "verify", "rescore", "estimate", "drift", "doctor"),
-    ("progress", "cli", "scaffold", "testing"),
+    ("progress", "scaffold", "cli", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 PUBLIC = {

@@ -138,6 +138,7 @@ def test_options_are_few_and_chosen() -> None:
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
+        "new": ["--like", "--out", "kind", "name"],
         "merge": [
             "--base",
             "--dtype",
@@ -200,6 +201,52 @@ def test_plugins_for_programs(install: Install) -> None:
         "components": [],
     }
     assert rows["engine-embedded"]["components"] == ["engine embedded"]
+
+
+def test_a_broken_plugin_is_told_with_what_to_do(install: Install) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    install("merger-old", "", requires="m2rl-core<0.1")
+    install("merger-a", PLUGIN)
+    install("merger-b", PLUGIN)
+    told = [line for line in m2rl("plugins", "--check").stderr.splitlines() if "is waiting" not in line]
+    assert told == [
+        "Warning: m2rl-merger-b 1.2 is installed but failed: advantage 'part' of m2rl-merger-b 1.2 is refused, because "
+        "there is already the advantage 'part' of m2rl-merger-a 1.2. Next: disable one of the two, e.g. "
+        "M2RL_DISABLE_PLUGINS=m2rl-merger-b",
+        "Warning: m2rl-merger-exits 1.2 is installed but failed: SystemExit: 3 (site-packages/m2rl_merger_exits.py:1). "
+        "Next: mend it (pip install --upgrade m2rl-merger-exits), or leave it out: M2RL_DISABLE_PLUGINS=merger-exits",
+        "Warning: m2rl-merger-old 1.2 does not fit: it requires m2rl-core <0.1, but "
+        f"{m2rl_core.__version__} is running. "
+        "Next: bring it to a version that fits (pip install --upgrade m2rl-merger-old), or leave it out: "
+        "M2RL_DISABLE_PLUGINS=merger-old",
+    ]
+
+
+def test_a_plugin_is_shown_by_any_of_its_names(install: Install) -> None:
+    install("domain-quiz", PLUGIN)
+    for name in ("quiz", "domain-quiz", "m2rl-domain-quiz"):
+        shown = m2rl("plugins", "show", name)
+        assert shown.exit_code == 0, shown.stderr
+        assert "domain quiz of m2rl-domain-quiz 1.2" in shown.stdout
+        assert "Reference: a test" in shown.stdout
+        assert ["level", "integer", "1"] in [line.split() for line in shown.stdout.splitlines()]
+    [found] = json.loads(m2rl("plugins", "show", "quiz", "--json").stdout)
+    assert [setting["name"] for setting in found["settings"]] == ["level", "source"]
+
+
+def test_a_local_plugin_is_shown_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def reward(response): return 1.0")
+    shown = m2rl("plugins", "show", "mine", "--plugin", tmp_path / "mine.py").stdout
+    assert "the function 'reward' in mine.py" in shown
+    assert "seconds" in shown
+
+
+def test_what_cannot_be_shown_is_told_with_its_cause(install: Install) -> None:
+    install("merger-exits", "raise SystemExit(3)")
+    broken, unknown = m2rl("plugins", "show", "exits"), m2rl("plugins", "show", "embeded")
+    assert (broken.exit_code, unknown.exit_code) == (2, 2)
+    assert "Error: there is no component 'exits'. m2rl-merger-exits 1.2 is installed but failed: Sys" in broken.stderr
+    assert "Error: there is no component 'embeded'. Did you mean 'embedded'? Allowed: " in unknown.stderr
 
 
 def test_a_broken_plugin_does_not_stop_a_study_that_does_not_use_it(install: Install, study: Path) -> None:

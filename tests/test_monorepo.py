@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from m2rl_core.scaffold import core_range
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -51,6 +55,22 @@ def test_versions_agree_and_the_core_is_pinned(folder: Path) -> None:
     assert f"m2rl-core>={major}.{minor},<{major}.{int(minor) + 1}" in data["project"]["dependencies"]
     assert not [d for d in data["project"]["dependencies"] if re.match(r"m2rl-(?!core)", d)], "plugins stand alone"
     assert data["project"]["requires-python"] == CORE["project"]["requires-python"]
+    assert data["project"]["classifiers"] == CORE["project"]["classifiers"]
+
+
+def test_the_paper_extra_is_bound_to_the_same_versions() -> None:
+    version = CORE["project"]["version"]
+    wanted = core_range(version)
+    named = [Requirement(each) for each in CORE["project"]["optional-dependencies"]["paper"]]
+    assert all(each.specifier == SpecifierSet(wanted) for each in named if each.name != "m2rl-core")
+    assert version in SpecifierSet(wanted)
+
+
+def test_the_pythons_that_are_declared_are_allowed() -> None:
+    project = CORE["project"]
+    declared = [each.rpartition(" ")[2] for each in project["classifiers"]]
+    assert declared == ["3.11", "3.12", "3.13"]
+    assert all(version in SpecifierSet(project["requires-python"]) for version in declared)
 
 
 def test_the_code_says_the_same_version() -> None:

@@ -6,7 +6,6 @@ Importing this module must stay cheap: what a command needs is imported when it 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,9 @@ from m2rl_core.cli.analyzing import analyze
 from m2rl_core.cli.blending import blend
 from m2rl_core.cli.doctoring import doctor
 from m2rl_core.cli.errors import Group, warn
+from m2rl_core.cli.listing import plugins
 from m2rl_core.cli.merging import merge
+from m2rl_core.cli.scaffolding import new
 from m2rl_core.cli.verifying import rescore, verify
 
 if TYPE_CHECKING:
@@ -126,29 +127,8 @@ def check(
         raise joined(data, DataError)
 
 
-@app.command()
-def plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Load them, too; exit code 2 if one is broken.")] = False,
-) -> None:
-    """List the installed plugins, broken ones included."""
-    from m2rl_core.plugins import discover, load_plugins
-
-    found = load_plugins(strict=False).plugins if check else discover()
-    if as_json:
-        from dataclasses import asdict
-
-        typer.echo(json.dumps([asdict(plugin) for plugin in found], indent=2))
-    else:
-        from m2rl_core.cli.tables import plugins as table
-        from m2rl_core.cli.tables import show
-
-        show(table(found))
-        warn(found, waiting=True)
-    if check and any(plugin.broken for plugin in found):
-        raise typer.Exit(2)
-
-
+app.add_typer(plugins, name="plugins")
+app.command()(new)
 app.command()(merge)
 app.command()(blend)
 app.command()(verify)

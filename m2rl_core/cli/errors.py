@@ -37,4 +37,5 @@ def warn(plugins: Iterable[Plugin], *, waiting: bool = False) -> None:
     """One line for each broken plugin, and if ``waiting`` for each that waits."""
     for plugin in plugins:
         if plugin.broken or (waiting and plugin.status == "waiting"):
-            typer.secho(f"Warning: {plugin}", fg="yellow", err=True)
+            advice = f". Next: {plugin.remedy}" if plugin.remedy else ""
+            typer.secho(f"Warning: {str(plugin).rstrip('.')}{advice}", fg="yellow", err=True)

@@ -56,6 +56,14 @@ class Plugin:
         """True where the plugin should be there and is not."""
         return self.status in {"incompatible", "failed"}
 
+    @property
+    def remedy(self) -> str:
+        """What to do about a broken plugin; empty where its problem says so already."""
+        if not self.broken or "Next: " in self.problem:
+            return ""
+        why = "bring it to a version that fits" if self.status == "incompatible" else "mend it"
+        return f"{why} (pip install --upgrade {self.distribution}), or leave it out: M2RL_DISABLE_PLUGINS={self.name}"
+
     def __str__(self) -> str:
         state = {"disabled": " is disabled", "incompatible": " does not fit", "failed": " is installed but failed"}
         whose = f"{self.distribution} {self.version}".strip()

@@ -110,6 +110,10 @@ class Registry:
         """Names of the components of a kind, sorted."""
         return sorted(name for each, name in self._entries if each == kind)
 
+    def entries(self) -> list[Entry]:
+        """All components, in the order of their kinds and names."""
+        return sorted(self._entries.values(), key=lambda entry: (KINDS.index(entry.kind), entry.name))
+
     def lookup(self, kind: Kind, name: str, owner: str = "") -> Entry:
         """The component called ``name``.
 

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m2rl_core.testing.algorithm import AlgorithmContract
-    from m2rl_core.testing.analyzer import AnalyzerContract
+    from m2rl_core.testing.analyzer import AnalyzerContract, bare_lab
     from m2rl_core.testing.domain import DomainContract
     from m2rl_core.testing.merger import MergerContract, merge_tensors
 
-__all__ = ["AlgorithmContract", "AnalyzerContract", "DomainContract", "MergerContract", "merge_tensors"]
+__all__ = ["AlgorithmContract", "AnalyzerContract", "DomainContract", "MergerContract", "bare_lab", "merge_tensors"]
 
 _HOMES = {
     "AlgorithmContract": "algorithm",
     "AnalyzerContract": "analyzer",
     "DomainContract": "domain",
     "MergerContract": "merger",
+    "bare_lab": "analyzer",
     "merge_tensors": "merger",
 }
 """Public name → module of this package that defines it."""

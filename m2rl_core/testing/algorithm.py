@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.types import Prompt, Reward, Sample, Trajectory
@@ -19,11 +20,14 @@ class AlgorithmContract:
         class TestMine(AlgorithmContract):
             advantage = MyAdvantage(MyAdvantage.Config())
             loss = MyLoss(MyLoss.Config())
+            by_hand = {(1.0, 0.0): (0.5, -0.5)}
     """
 
     advantage: Advantage
     loss: Loss
     importance: Importance | None = None
+    by_hand: ClassVar[Mapping[tuple[float, ...], tuple[float, ...]]] = {}
+    """Rewards of a group → the advantage of each sample's first drawn token, worked out without the code."""
 
     @staticmethod
     def samples(rewards: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0, 0.0)) -> list[Sample]:
@@ -94,6 +98,12 @@ class AlgorithmContract:
     def test_a_group_of_one_is_finite(self) -> None:
         [value] = self.advantage(self.samples((1.0,)))
         assert bool(value.isfinite().all())
+
+    def test_advantages_are_those_worked_out_by_hand(self) -> None:
+        for rewards, wanted in self.by_hand.items():
+            samples = self.samples(rewards)
+            found = [a[s.sampled_L.index(True)].item() for a, s in zip(self.advantage(samples), samples, strict=True)]
+            assert all(abs(one - other) < 1e-5 for one, other in zip(found, wanted, strict=True)), (rewards, found)
 
     def test_losses_are_one_per_token_with_a_true_gradient(self) -> None:
         """Against central differences in float64."""

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from m2rl_core.findings import plain, read_findings, write_findings
 from m2rl_core.interfaces import Analyzer, Lab
 from m2rl_core.types import Findings
 
 
 class AnalyzerContract:
-    """Checks of an analyzer on a lab that the subclass provides.
+    """Checks of an analyzer, on the models of :func:`bare_lab` or on a lab that the subclass provides.
 
     ::
 
         class TestMine(AnalyzerContract):
             analyzer = MyAnalyzer(MyAnalyzer.Config())
-            def lab(self) -> Lab: ...
     """
 
     analyzer: Analyzer
 
+    @pytest.fixture(autouse=True)
+    def _somewhere(self, tmp_path: Path) -> None:
+        self._models_folder = tmp_path / "bare-lab"
+
     def lab(self) -> Lab:
-        """A small study to analyse."""
-        raise TypeError(f"{type(self).__name__} must say which lab to analyse")
+        """A small study to analyse; asked for once per look. By default there is none, only models."""
+        return bare_lab(self._models_folder)
 
     def findings(self) -> Findings:
         return self.analyzer.run(self.lab())
@@ -52,3 +57,32 @@ class AnalyzerContract:
 
     def test_the_same_study_gives_the_same_findings(self) -> None:
         assert self.findings() == self.findings()
+
+
+def bare_lab(folder: Path) -> Lab:
+    """The core's own laboratory over a random small model and two experts near it, ``math`` and ``science``.
+
+    It has weights, log-probs and plain samples; what needs a study raises a ``DataError``.
+
+    Args:
+        folder: where the models are, or will be.
+    """
+    from m2rl_core.analyze import Laboratory
+    from m2rl_core.config import AnalyzeStage, Study
+    from m2rl_core.plugins import load_plugins
+    from m2rl_core.run import StageRun
+    from m2rl_core.testing.family import family
+
+    place = folder / "models"
+    models = {path.name: path for path in sorted(place.iterdir())} if place.is_dir() else family(place, 2)
+    stage = AnalyzeStage(kind="analyze", analyzer={"use": "none"})
+    run = StageRun(
+        name="look",
+        stage=stage,
+        study=Study(name="look", stages={"look": stage}),
+        seed=1,
+        folder=folder,
+        models=models,
+        registry=load_plugins(),
+    )
+    return Laboratory(run, experts={name: name for name in ("math", "science")}, start="base")

@@ -42,6 +42,7 @@ class Judge(ComponentConfig):
     url: Address
     """Of the endpoint, up to its version, e.g. ``http://localhost:8000/v1``. Redirects are not followed."""
     model: str = Field(min_length=1)
+    """Name by which the endpoint knows the judge."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds the key, if one is needed. The key itself stands in no file."""
     prompt: str = Field(PROMPT, min_length=1)

@@ -91,6 +91,7 @@ class Della(Merger):
         elect: bool = True
         """Elect signs and average those that agree; False sums all, as mergekit's ``della_linear``."""
         seed: int = 0
+        """Of the draws, as for ``dare``."""
 
         @model_validator(mode="after")
         def _probabilities(self) -> Della.Config:
