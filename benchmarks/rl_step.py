@@ -75,18 +75,20 @@ class Side:
     peer: bool
     dtype: str
     staleness: int = 0
+    masked: bool = False
+    """With masked importance sampling, as all that is overlapped."""
 
     @property
     def name(self) -> str:
-        overlapped = ", overlapped" if self.staleness else ""
-        return f"{'TRL' if self.peer else 'm2rl'} {self.dtype}{overlapped}"
+        how = ", overlapped" if self.staleness else ", mis" if self.masked else ""
+        return f"{'TRL' if self.peer else 'm2rl'} {self.dtype}{how}"
 
 
 BASE = Side(True, "float32")
 SIDES = [BASE, Side(False, "float32"), Side(False, "bfloat16")]
 if "staleness" in RlStage.model_fields:
     SIDES += [Side(False, "float32", 1), Side(False, "bfloat16", 1)]
-EXTRA = [Side(True, "bfloat16")]
+EXTRA = [Side(True, "bfloat16"), Side(False, "float32", masked=True), Side(False, "bfloat16", masked=True)]
 
 
 @dataclass
@@ -396,8 +398,8 @@ def _study(job: Job, plugin: str) -> Study:
         "prompts": PROMPTS, "group": GROUP, "max_tokens": job.max_tokens, "lr": 1e-6, "tokens_per_device": 8192,
         "checkpoint_every": CHECKPOINT,
     }  # fmt: skip
-    if job.side.staleness:
-        stage |= {"staleness": 1, "algorithm": {"use": "grpo", "importance": "mis"}}
+    if job.side.staleness or job.side.masked:
+        stage |= {"staleness": job.side.staleness, "algorithm": {"use": "grpo", "importance": "mis"}}
     return Study.model_validate(
         {
             "name": "rl-step",

@@ -1,13 +1,14 @@
 """What each part of an algorithm does to a step.
 
 ``assemble`` builds the parts; then, in the order of a step: :func:`score` (the log-probs that somebody needs),
-:func:`credit` (advantages), :func:`correct` (importance weights and denominators, before the first backward).
+:func:`credit` (advantages), :func:`correct` (importance weights and denominators, before the first backward), and
+:func:`settle` (what a rule has to say that weighed within the backward passes).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,10 +19,10 @@ from m2rl_core.errors import boundary
 from m2rl_core.interfaces import Advantage, Importance, Loss
 from m2rl_core.packing import ALIGN, pack, unpack
 from m2rl_core.plugins import Registry
-from m2rl_core.policy import Frozen, Policy, sharding
-from m2rl_core.types import Batch, Group, Sample
+from m2rl_core.policy import Frozen, Policy, Weigh, sharding
+from m2rl_core.types import Batch, Correction, Group, Sample
 
-__all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", "score", "share"]
+__all__ = ["Parts", "assemble", "batches", "contributing", "correct", "credit", "score", "settle", "share"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Parts(Components):
     """Log-probs to be computed for every sample before the update: ``old_logps`` and the like."""
     max_tokens: int
     """Denominator per sample of the ``constant`` reduction."""
+
+    @property
+    def weigh(self) -> Weigh | None:
+        """The importance rule for the backward pass, where it waits for the log-probs that this pass finds."""
+        rule = self.importance
+        if rule is None or "old_logps" not in rule.needs - self.scored:
+            return None
+        return lambda batch: _ask(rule, batch).weight_T
 
 
 def assemble(registry: Registry, stage: RlStage, owner: str) -> Parts:
@@ -52,8 +61,7 @@ def score(
     """
 
     def fill(scorer: Policy, theirs: Sequence[Sample], name: str) -> None:
-        for batch in scorer.pack(theirs, tokens_per_device):
-            unpack(batch, scorer.logps(batch), theirs, f"{name}_L")
+        _fill(scorer, theirs, f"{name}_L", tokens_per_device)
         share(theirs, f"{name}_L")
 
     if "old_logps" in parts.scored:
@@ -71,15 +79,19 @@ def score(
 def batches(
     policy: Policy, frozen: Frozen, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int
 ) -> Iterator[Batch]:
-    """The samples that can have a gradient, packed; teacher by teacher where the loss needs their hidden states."""
+    """The samples that can have a gradient, packed; teacher by teacher where the loss needs their hidden states.
+
+    What a backward pass has found for an importance rule is taken over into its samples when the next batch is asked
+    for.
+    """
     moving_S = contributing(samples_S, parts.loss)
-    if parts.loss.divergence is None:
-        yield from policy.pack(moving_S, tokens_per_device)
-        return
-    for teacher, theirs in frozen.by_teacher(moving_S):
+    lessons = [(None, moving_S)] if parts.loss.divergence is None else frozen.by_teacher(moving_S)
+    for teacher, theirs in lessons:
         for batch in policy.pack(theirs, tokens_per_device):
             batch.teacher = teacher
             yield batch
+            if parts.weigh and batch.old_logps_T is not None:
+                unpack(batch, batch.old_logps_T, theirs, "old_logps_L")
 
 
 def credit(groups_P: Sequence[Group], advantage: Advantage) -> None:
@@ -98,12 +110,30 @@ def correct(samples_S: Sequence[Sample], parts: Parts) -> dict[str, float]:
     Denominators count kept tokens over the whole minibatch: per sample and over samples (``sequence``, the released
     code), over tokens (``token``, DAPO), or ``max_tokens`` per sample (``constant``, Dr. GRPO).
 
+    Where the rule weighs within the backward pass, weights are 1 until :func:`settle`.
+
     Returns:
-        The importance rule's metrics, averaged over tokens.
+        The importance rule's metrics, averaged over tokens; none where the rule is still to come.
     """
     if parts.importance is None:
         _uncorrected(samples_S, parts)
         return {}
+    return _corrected(samples_S, parts, parts.importance, waits=parts.weigh is not None)
+
+
+def settle(policy: Policy, samples_S: Sequence[Sample], parts: Parts, tokens_per_device: int) -> dict[str, float]:
+    """After the backward passes of a minibatch, before its update: what :func:`correct` could not yet tell. Collective.
+
+    Samples without a gradient, which no backward pass has seen, are scored for it.
+
+    Returns:
+        The metrics of a rule that weighed within the backward passes, and the final coefficients in the samples.
+    """
+    if parts.weigh is None or parts.importance is None:
+        return {}
+    moving = {id(sample) for sample in contributing(samples_S, parts.loss)}
+    _fill(policy, [sample for sample in samples_S if id(sample) not in moving], "old_logps_L", tokens_per_device)
+    share(samples_S, "old_logps_L")
     return _corrected(samples_S, parts, parts.importance)
 
 
@@ -142,18 +172,33 @@ def _uncorrected(samples_S: Sequence[Sample], parts: Parts) -> None:
         sample.coef_L = torch.tensor(sample.sampled_L).float() / denominator
 
 
-def _corrected(samples_S: Sequence[Sample], parts: Parts, rule: Importance) -> dict[str, float]:
-    """Coefficients from a rule that sees the whole minibatch as one batch of trained tokens; returns its metrics."""
+def _fill(scorer: Policy, samples_S: Sequence[Sample], field: str, tokens_per_device: int) -> None:
+    """Log-probs of this rank's share of the samples."""
+    for batch in scorer.pack(samples_S, tokens_per_device):
+        unpack(batch, scorer.logps(batch), samples_S, field)
+
+
+def _ask(rule: Importance, batch: Batch) -> Correction:
+    with boundary(f"importance rule '{rule.name}'", "weighting a minibatch"):
+        return rule(batch)
+
+
+def _corrected(samples_S: Sequence[Sample], parts: Parts, rule: Importance, *, waits: bool = False) -> dict[str, float]:
+    """Coefficients from a rule that sees the whole minibatch as one batch of trained tokens; returns its metrics.
+
+    Where it waits for the trainer's log-probs, it is asked what it keeps, with the sampler's in their place.
+    """
     [batch] = pack(samples_S, sum(len(s.ids_L) for s in samples_S) + ALIGN, torch.device("cpu"), dense=False)
     trained = torch.nonzero(batch.trained_T)[:, 0]
-    with boundary(f"importance rule '{rule.name}'", "weighting a minibatch"):
-        correction = rule(batch.take(trained))
+    view = batch.take(trained)
+    correction = _ask(rule, replace(view, old_logps_T=view.sampler_logps_T) if waits else view)
     owner_T = torch.tensor([p.sample for p in batch.pieces_N])[batch.sequence_T[trained]]
     kept_S = torch.zeros(len(samples_S)).index_add_(0, owner_T, correction.keep_T.float())
     coef_T = torch.zeros(len(batch.ids_T))
-    coef_T[trained] = correction.weight_T * correction.keep_T / _denominators(kept_S, parts)[owner_T]
+    weight_T = torch.ones_like(correction.weight_T) if waits else correction.weight_T
+    coef_T[trained] = weight_T * correction.keep_T / _denominators(kept_S, parts)[owner_T]
     unpack(batch, coef_T, samples_S, "coef_L")
-    return dict(correction.metrics)
+    return {} if waits else dict(correction.metrics)
 
 
 def _denominators(kept_S: Tensor, parts: Parts) -> Tensor:

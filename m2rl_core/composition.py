@@ -58,10 +58,12 @@ class Components:
 
     def scores(self, updates: int) -> frozenset[str]:
         """Log-probs to be computed for every sample of a step with so many updates, before the first."""
-        needs = self.advantage.needs | (self.importance.needs if self.importance else frozenset())
+        rule = self.importance
+        first, later = self.advantage.needs, self.loss.needs
+        if rule is not None:
+            first, later = (first, later | rule.needs) if rule.separable else (first | rule.needs, later)
         # With one update per step the policy that is updated is still the one before the update: backward fills it in.
-        needs |= self.loss.needs if updates > 1 else self.loss.needs - {"old_logps"}
-        return needs - {"entropy"}
+        return (first | (later if updates > 1 else later - {"old_logps"})) - {"entropy"}
 
 
 class SumAdvantage:

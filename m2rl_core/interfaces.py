@@ -258,9 +258,16 @@ class Importance(Component, Protocol):
     """Corrects for tokens that another distribution than the trained policy's has drawn."""
 
     needs: frozenset[str]
+    separable: bool = False
+    """True: a token's weight depends on nothing but that token, and whether it is kept not on finite ``old_logps``.
+
+    With one update per step it is then asked for weights within the backward pass, which finds ``old_logps``, and no
+    pass is made for them before."""
 
     def __call__(self, batch: Batch) -> Correction:
-        """Weights and keeps for ``batch``, all of whose tokens are trained; runs before the first backward."""
+        """Weights and keeps for ``batch``, all of whose tokens are trained; runs before the first backward.
+
+        ``batch`` is a whole minibatch; for a ``separable`` rule also a part, within a backward pass."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from m2rl_core.algorithm import assemble, batches, contributing, correct, credit, score
+from m2rl_core.algorithm import assemble, batches, contributing, correct, credit, score, settle
 from m2rl_core.config import RlStage
 from m2rl_core.policy import open_frozen, open_policy
 from m2rl_core.rollout.ahead import open_rollouts
@@ -46,7 +46,8 @@ def train_rl(run: StageRun[RlStage]) -> None:
                     corrections.append(correct(minibatch, parts))
                     with batch_kept(run, policy, minibatch, step):
                         for batch in batches(policy, frozen, minibatch, parts, stage.tokens_per_device):
-                            policy.backward(batch, parts.loss, frozen.lecture(batch))
+                            policy.backward(batch, parts.loss, frozen.lecture(batch), parts.weigh)
+                        corrections.append(settle(policy, minibatch, parts, stage.tokens_per_device))
                         policy.step(lr_at(stage, step, stage.steps))
             source.observe(groups_P)
             metrics = alarms.watch(summarise(groups_P, step)) | source.metrics(step)

@@ -111,6 +111,7 @@ class Halve:
     name: ClassVar[str] = "halve"
     reference: ClassVar[str] = "test"
     needs: ClassVar[frozenset[str]] = frozenset({"old_logps"})
+    separable: ClassVar[bool] = False
     Config: ClassVar[type[ComponentConfig]] = ComponentConfig
 
     def __init__(self, config: ComponentConfig) -> None: ...

@@ -62,7 +62,7 @@ class Reinforce(Centred):
         return -logps * batch.advantage_T
 
 class Bounded(Centred):
-    name, needs = "bounded", frozenset({"old_logps"})
+    name, needs, separable = "bounded", frozenset({"old_logps"}), True
     def __call__(self, batch):
         ratio = (batch.old_logps_T - batch.sampler_logps_T).exp()
         apart = (ratio - 1).abs().max().item()

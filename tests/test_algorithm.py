@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m2rl_core.algorithm import Parts, batches, contributing, correct, credit, score
+from m2rl_core.algorithm import Parts, batches, contributing, correct, credit, score, settle
 from m2rl_core.errors import StageError
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import unpack
@@ -185,3 +185,109 @@ def test_dropped_groups_get_no_credit(make_sample: Make) -> None:
     sample.reward = Reward(1.0)
     credit([Group(sample.prompt, [sample], dropped=True)], Ones())
     assert sample.advantage_L is None
+
+
+class Bounded:
+    """The trainer's over the sampler's probability where that is between a half and 2, else 0; token by token."""
+
+    name, reference, needs, separable = "bounded", "test", frozenset({"old_logps"}), True
+    Config = ComponentConfig
+
+    def __call__(self, batch: Batch) -> Correction:
+        assert batch.old_logps_T is not None
+        log_T = batch.old_logps_T - batch.sampler_logps_T
+        ratio_T = log_T.exp()
+        weight_T = ratio_T.where((ratio_T >= 0.5) & (ratio_T <= 2.0), 0.0)
+        return Correction(weight_T, log_T.isfinite(), {"masked": (weight_T == 0).float().mean().item()})
+
+
+class Credited(NegativeLogLikelihood):
+    """Log-probs times advantages: nothing without an advantage."""
+
+    vanishes = True
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        assert batch.advantage_T is not None
+        return -logps * batch.advantage_T
+
+
+class Sequences(Credited):
+    """Probability ratios of whole sequences, as in GSPO."""
+
+    separable = False
+    needs = frozenset({"old_logps"})
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        assert batch.advantage_T is not None
+        assert batch.old_logps_T is not None
+        sums_N = torch.zeros(len(batch.pieces_N)).index_add(0, batch.sequence_T, logps - batch.old_logps_T)
+        return -sums_N.exp()[batch.sequence_T] * batch.advantage_T
+
+
+class Apart(Credited):
+    """Beside it a divergence from teachers."""
+
+    vanishes = False
+    divergence = Divergence("reverse")
+
+    def __call__(self, logps: Tensor, batch: Batch) -> Tensor:
+        assert batch.divergence_T is not None
+        return super().__call__(logps, batch) + batch.divergence_T
+
+
+def sampled_elsewhere(policy: Policy, make_sample: Make) -> list[Sample]:
+    """Samples whose sampler had other log-probs, one of them not finite; the third has no advantage."""
+    samples, noise = [make_sample(16 + i, 6 + i, i) for i in range(7)], torch.Generator().manual_seed(3)
+    for batch in policy.pack(samples, 64):
+        unpack(batch, policy.logps(batch), samples, "reference_logps_L")
+    for i, sample in enumerate(samples):
+        assert sample.reference_logps_L is not None
+        sampled_L = torch.tensor(sample.sampled_L)
+        sample.logps_L = (sample.reference_logps_L + torch.randn(16 + i, generator=noise) * sampled_L).tolist()
+        sample.prompt = replace(sample.prompt, domain="coding" if i % 3 else "math")
+        sample.advantage_L = torch.full((16 + i,), 0.0 if i == 2 else (-1.0) ** i)
+    samples[3].logps_L[-2] = -torch.inf
+    return samples
+
+
+def updated(policy: Policy, frozen: Frozen, samples: list[Sample], using: Parts) -> tuple[dict[str, float | None], int]:
+    """One update, as ``train_rl`` makes it: its metrics, and how many passes were made without a gradient."""
+    passes, logps = [], policy.logps
+
+    def counted(batch: Batch) -> Tensor:
+        passes.append(len(batch.pieces_N))
+        return logps(batch)
+
+    policy.logps = counted  # type: ignore[method-assign]
+    score(policy, frozen, samples, using, 64)
+    metrics = correct(samples, using)
+    for batch in batches(policy, frozen, samples, using, 64):
+        policy.backward(batch, using.loss, frozen.lecture(batch), using.weigh)
+    metrics |= settle(policy, samples, using, 64)
+    policy.step(0.0)
+    return metrics | policy.metrics(), sum(passes)
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+@pytest.mark.parametrize(("loss", "unseen"), [(Credited, 1), (Sequences, 1), (Apart, 0)])
+def test_a_rule_within_the_backward_passes_changes_nothing(
+    tiny_policy: Policy,
+    frozen: Frozen,
+    make_sample: Make,
+    loss: type[NegativeLogLikelihood],
+    unseen: int,
+    reduction: Reduction,
+) -> None:
+    """The old log-probs that it finds are those of a pass before, so all numbers are the same up to rounding."""
+    before = Parts(Ones(), Bounded(), loss(ComponentConfig()), reduction, frozenset({"old_logps"}), 10)
+    within = replace(before, scored=frozenset())
+    assert (before.weigh, within.weigh is None) == (None, False)
+    ahead, samples = (sampled_elsewhere(tiny_policy, make_sample) for _ in range(2))
+    expected, all_of_them = updated(tiny_policy, frozen, ahead, before)
+    found, few = updated(tiny_policy, frozen, samples, within)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert (all_of_them, few) == (len(samples), unseen)
+    assert 0.1 < expected["masked"] < 0.9, "otherwise nothing is tested"
+    for one, other in zip(samples, ahead, strict=True):
+        torch.testing.assert_close(one.old_logps_L, other.old_logps_L, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(one.coef_L, other.coef_L, rtol=1e-5, atol=1e-7)

@@ -86,7 +86,7 @@ class Apart(Reinforce):
         return batch.divergence_T
 
 class Halve(Centred):
-    name, needs = "halve", frozenset({"old_logps"})
+    name, needs, separable = "halve", frozenset({"old_logps"}), False
     def __call__(self, batch):
         ratio = (batch.old_logps_T - batch.sampler_logps_T).exp()
         return Correction(ratio / 2, ratio > 0.5, {"ratio": ratio.mean().item()})

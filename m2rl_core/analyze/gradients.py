@@ -69,7 +69,7 @@ def _backward(
     credit(groups_P, parts.advantage)
     correct(samples_S, parts)
     for batch in batches(policy, frozen, samples_S, parts, tokens):
-        policy.backward(batch, parts.loss, frozen.lecture(batch))
+        policy.backward(batch, parts.loss, frozen.lecture(batch), parts.weigh)
     return policy
 
 

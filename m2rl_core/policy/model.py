@@ -40,6 +40,10 @@ Work = Callable[..., R]
 keywords are ``temperature`` and ``dtype``."""
 
 
+Weigh = Callable[[Batch], Tensor]
+"""An importance rule's weight [T] of each trained token of a batch whose ``old_logps_T`` are there."""
+
+
 def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
     """The one place of the one-position shift: (indices of trained tokens, indices of the tokens that predict them)."""
     trained = torch.nonzero(batch.trained_T)[:, 0]
@@ -59,13 +63,19 @@ def _whole(folder: Path, **trust: bool) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **held, **trust)
 
 
-def weighted(view: Batch, loss: Loss, part: slice, scores: Scores) -> Tensor:
-    """coef · loss of the tokens ``part`` of ``view``, which holds trained tokens only."""
+def weighted(view: Batch, loss: Loss, part: slice, scores: Scores, weigh: Weigh | None = None) -> Tensor:
+    """coef · loss of the tokens ``part`` of ``view``, which holds trained tokens only.
+
+    ``weigh`` changes the view's coefficients: by the weights that follow from these scores.
+    """
     here = view.take(part)
     here.entropy_T, here.divergence_T = scores.entropy_N, scores.divergence_N
     if here.old_logps_T is None:
         here.old_logps_T = scores.logps_N.detach()  # the first update after sampling: π_old is the policy itself
     assert here.coef_T is not None, "fix the coefficients before the first backward pass"
+    if weigh is not None:
+        known = (here.coef_T != 0) & here.old_logps_T.isfinite()
+        here.coef_T[known] *= weigh(here.take(known))
     return here.coef_T * loss(scores.logps_N, here)
 
 
@@ -201,17 +211,22 @@ class Policy:
         """Log-probs [nats] as float32 [T]; 0 at tokens that are not trained."""
         at = predictors(batch)
         logps, _ = self.run(batch, token_logps, at)
-        return torch.zeros(len(batch.ids_T), device=self.device).index_copy_(0, at[0], logps)
+        return self._placed(logps, batch, at)
 
-    def backward(self, batch: Batch, loss: Loss, lecture: Lecture | None = None) -> None:
+    def _placed(self, values_N: Tensor, batch: Batch, at: tuple[Tensor, Tensor]) -> Tensor:
+        """Values of trained tokens as [T], 0 elsewhere."""
+        return torch.zeros(len(batch.ids_T), device=self.device).index_copy_(0, at[0], values_N)
+
+    def backward(self, batch: Batch, loss: Loss, lecture: Lecture | None = None, weigh: Weigh | None = None) -> None:
         """Add the gradient of Σ coef · loss over this batch's trained tokens.
 
         Args:
             lecture: the teacher's view of these tokens, for a loss with a divergence from it.
+            weigh: an importance rule that waits for the log-probs; the batch then gets them as ``old_logps_T``.
         """
         at = predictors(batch)
         view = batch.take(at[0])
-        token_loss = partial(weighted, view, loss)
+        token_loss = partial(weighted, view, loss, weigh=weigh)
         if loss.separable:
             fused = partial(fused_loss, token_loss=token_loss, lecture=lecture, divergence=loss.divergence)
             total, scores = self.run(batch, fused, at)
@@ -220,6 +235,8 @@ class Policy:
             scores = Scores(logps, entropy, None)
             total = token_loss(slice(None), scores).sum()
         torch.autograd.backward(total)
+        if weigh is not None:
+            batch.old_logps_T = self._placed(scores.logps_N.detach(), batch, at)
         self._watch(view, total, scores)
 
     def _watch(self, view: Batch, total: Tensor, scores: Scores) -> None:

@@ -21,13 +21,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from m2rl_core.algorithm import Parts, batches, score
+from m2rl_core.algorithm import Parts, batches, correct, score, settle
 from m2rl_core.config import OptimSection
-from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.interfaces import ComponentConfig, Importance
 from m2rl_core.policy import Frozen, Policy
 from m2rl_core.policy.sharding import whole
 from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
-from m2rl_core.types import Batch, Divergence, Prompt, Sample, Trajectory
+from m2rl_core.types import Batch, Correction, Divergence, Prompt, Sample, Trajectory
 
 TOKENS, LR = 64, 0.01
 
@@ -55,9 +55,21 @@ class Taught(NegativeLogLikelihood):
         return batch.divergence_T - 0.1 * logps
 
 
+class Bounded(Importance):
+    """The ratio of probabilities, between a half and 2, within the backward pass."""
+
+    name, reference, needs, separable = "bounded", "test", frozenset({"old_logps"}), True
+
+    def __call__(self, batch: Batch) -> Correction:
+        assert batch.old_logps_T is not None
+        weight_T = (batch.old_logps_T - batch.sampler_logps_T).exp().clamp(0.5, 2.0)
+        return Correction(weight_T, torch.ones_like(batch.trained_T), {"weight": weight_T.mean().item()})
+
+
 @dataclass(frozen=True)
 class Case:
     loss: type[NegativeLogLikelihood] = NegativeLogLikelihood
+    rule: Importance | None = None
     count: int = 9
     dtype: str = "float32"
     checkpointing: bool = False
@@ -73,6 +85,7 @@ CASES: Mapping[str, Case] = {
     "taught": Case(Taught, taught=True),
     "recomputed": Case(checkpointing=True),
     "lone": Case(count=1),
+    "weighed": Case(rule=Bounded()),
     "bfloat16": Case(dtype="bfloat16", steps=1),
 }
 
@@ -110,20 +123,24 @@ def steps(
 ) -> None:
     """Train; ``found`` gets the first step's gradients and every step's metrics."""
     loss = case.loss(ComponentConfig())
-    parts = Parts(None, None, loss, "token", frozenset({"old_logps", "teacher_logps"}), 0)  # type: ignore[arg-type]
+    scored = {"teacher_logps"} if case.rule else {"old_logps", "teacher_logps"}
+    parts = Parts(None, case.rule, loss, "token", frozenset(scored), 0)  # type: ignore[arg-type]
     for _ in range(count):
         if "scores" not in found:
             score(policy, frozen, samples_S, parts, TOKENS)
             found["scores"] = [[s.old_logps_L for s in samples_S], [s.teacher_logps_L for s in samples_S]]
         number = 0
+        if case.rule:
+            correct(samples_S, parts)
         for batch in batches(policy, frozen, samples_S, parts, TOKENS):
-            policy.backward(batch, loss, frozen.lecture(batch))
+            policy.backward(batch, loss, frozen.lecture(batch), parts.weigh)
             number += 1
+        settled = settle(policy, samples_S, parts, TOKENS)
         found.setdefault("batches", number)
         if "gradients" not in found:
             found["gradients"] = {n: whole(p.grad).clone() for n, p in policy._parameters().items()}
         policy.step(LR)
-        found.setdefault("metrics", []).append(policy.metrics())
+        found.setdefault("metrics", []).append(policy.metrics() | settled)
 
 
 def work_on(name: str, models: Mapping[str, Path], work: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Mis:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.separable = _by_token(config) and not config.shrink
 
     def __call__(self, batch: Batch) -> Correction:
         """Weights, keeps and metrics for all trained tokens of a minibatch.
@@ -93,6 +94,7 @@ class Tis:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.separable = _by_token(config)
 
     def __call__(self, batch: Batch) -> Correction:
         """Weights, keeps and metrics for all trained tokens of a minibatch.
@@ -108,6 +110,11 @@ class Tis:
             keep_T=ratios.accepted_T,
             metrics=report(batch, ratios, {"ratio_truncated": truncated_T} | _vetoed(ratios, self.config)),
         )
+
+
+def _by_token(config: Bounds) -> bool:
+    """Whether no token's fate depends on its sample's other tokens."""
+    return config.level == "token" and config.veto is None
 
 
 def _vetoed(ratios: Ratios, config: Bounds) -> dict[str, Tensor]:

@@ -227,3 +227,28 @@ def test_sequence_ratios_degrade_with_length(sample_of: Make, weigh: Weigh) -> N
         assert masked[0] == masked[2] == 0.0
         shares.append(masked[1])
     assert all(short < long for short, long in pairwise(shares))
+
+
+@pytest.mark.parametrize(
+    ("rule", "separable"),
+    [
+        (mis(), True),
+        (tis(), True),
+        (tis(low=0.5), True),
+        (mis(shrink=True), False),
+        (mis(veto=1e-3), False),
+        (tis(level="sequence"), False),
+        (mis(level="geometric"), False),
+    ],
+)
+def test_token_rules_say_what_they_keep_before_the_trainer_speaks(
+    rule: Mis | Tis, separable: bool, sample_of: Make, weigh: Weigh
+) -> None:
+    """By its own ratio alone, and kept whatever that is: what ``separable`` promises, and no other rule does."""
+    assert rule.separable == separable
+    drawn = [sample_of([0.1, 1.0, 5.0, 1.5]), sample_of([1e-5, 0.7], seed=1)]
+    agreed = [sample_of([1.0] * 4), sample_of([1.0] * 2, seed=1)]
+    together = weigh(rule, drawn)
+    kept = flat(together.keeps) == flat(weigh(rule, agreed).keeps)
+    [[first]] = weigh(rule, [sample_of([0.1])]).weights
+    assert (kept and together.weights[0][0] == pytest.approx(first, rel=1e-5)) == separable
