@@ -136,7 +136,7 @@ def test_options_are_few_and_chosen() -> None:
     assert options == {
         # processes and machines change no result, so they are the command's business and not the study's
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
-        "check": ["--device", "--runs", "--set", "study"],
+        "check": ["--device", "--nnodes", "--nproc", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
         "new": ["--like", "--out", "kind", "name"],
         "merge": [
@@ -318,6 +318,17 @@ def test_check_estimates_memory_and_time(study: Path) -> None:
     assert hours[-1] == pytest.approx(2 * sum(hours[:-1]), rel=0.02)
     assert said[0].startswith("Taken for granted: prompts of 512 tokens")
     assert max(len(line) for block in (memory, rows, time, days, said) for line in block) <= 100
+
+
+def test_check_estimates_for_so_many_processes(study: Path) -> None:
+    """What ``m2rl run --nproc 4 --nnodes 2`` would take, which is what eight such devices take."""
+    eight = m2rl("check", study, "--device", "h100x8")
+    asked = m2rl("check", study, "--device", "h100", "--nproc", "4", "--nnodes", "2")
+    assert (asked.exit_code, asked.stdout) == (0, eight.stdout), asked.stderr
+    assert "h100x8" in asked.stdout
+    twice = m2rl("check", study, "--device", "h100x8", "--nproc", "4")
+    assert twice.exit_code == 2
+    assert "said twice. Found: h100x8, --nproc 4, --nnodes 1. Next: say --device h100" in " ".join(twice.stderr.split())
 
 
 def test_check_says_what_would_not_work(study: Path) -> None:

@@ -312,7 +312,7 @@ def test_a_frozen_model_is_read_where_another_was_before() -> None:
 
 def test_rollout_by_hand() -> None:
     """8 samples of up to 100 tokens, 4 rows on each of 2 devices: the longest row alone takes 100 steps."""
-    device = Device("toy", 1e9, 1e9, 1e9, bandwidth=1e6, reading=1e6, mfu=0.5, mbu=0.5, eager=0)
+    device = Device("toy", 1e9, 1e9, 1e9, bandwidth=1e6, reading=1e6, link=1e6, mfu=0.5, mbu=0.5, eager=0)
     sizes = Shape(hidden=5, layers=2, heads=1, kv_heads=1, head_dim=10, ffn=0, vocab=10, context=999)
     engine = Engine("bfloat16", 1000, 2, rows=4, stays=False, cache=0, eager=0.01)
     lengths = Lengths(0, 100)
@@ -373,6 +373,18 @@ def test_devices_by_name(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "information").write_text("Model: \t NVIDIA H200\nIRQ: 17\n")
     assert str(machine(None, tmp_path)) == "h200x2"
+    assert str(machine(None, tmp_path, nnodes=2)) == "h200x4"
+    assert str(machine(None, tmp_path, nproc=1, nnodes=2)) == "h200x2"
+
+
+def test_processes_and_machines_are_devices() -> None:
+    assert machine("h100", nproc=8, nnodes=2) == machine("h100x16")
+    assert machine("h100", nnodes=2).count == 2
+    alone, four = machine("cpu"), machine("cpu", nproc=4, nnodes=2)
+    assert (four.count, four.device.memory) == (8, alone.device.memory / 4), "the processes of a machine share memory"
+    assert machine("cpux4").device.memory == four.device.memory
+    with pytest.raises(ConfigError, match=r"said twice. Found: h100x8, --nproc 1, --nnodes 2. Next: say --device h100"):
+        machine("h100x8", nnodes=2)
 
 
 @pytest.mark.parametrize("text", ["a100", "h200x", "h200x0", "h200xx8", "8xh200", ""])
@@ -402,8 +414,26 @@ def test_32k_tokens_on_a_4b_model_fit_80_gb_on_eight_devices(paper: Open) -> Non
 
 def test_one_device_is_too_few_and_says_what_would_do(paper: Open) -> None:
     found = estimates(paper(), "h100")["math"]
-    assert found.problems == ("88.7 GB on each device, which has 80.0 GB. It fits (49.4 GB) with --device h100x2",)
+    assert found.problems == (
+        "88.7 GB on each device, which has 80.0 GB. It fits (54.2 GB) with tokens_per_device=32768, "
+        "model.optimizer_offload=true",
+    )
     assert estimates(paper(), "h200")["math"].problems == ()
+
+
+def test_offloaded_moments_leave_room_for_32k_tokens_on_one_device(paper: Open) -> None:
+    """A 4B model on 80 GB: its moments, 32.2 GB, are in host memory but for a piece, and travel there and back."""
+    here, there = estimates(paper(), "h100")["math"], estimates(paper("model.optimizer_offload=true"), "h100")["math"]
+    assert here.memory is not None
+    assert there.memory is not None
+    assert here.seconds is not None
+    assert there.seconds is not None
+    assert (here.memory.optimizer, there.memory.optimizer) == (8 * 4_022_468_096, 8 << 24)
+    assert replace(there.memory, optimizer=0) == replace(here.memory, optimizer=0)
+    assert (there.memory.total < 80e9 < here.memory.total, there.problems) == (True, ())
+    assert there.seconds.train - here.seconds.train == pytest.approx(16 * 4_022_468_096 / 25e9)
+    on_cpu = [estimates(paper(*set_), "cpu")["math"] for set_ in ((), ("model.optimizer_offload=true",))]
+    assert on_cpu[0].memory == on_cpu[1].memory, "the host's memory is the device's"
 
 
 def test_advice_takes_as_few_changes_as_it_can() -> None:
@@ -415,7 +445,9 @@ def test_advice_takes_as_few_changes_as_it_can() -> None:
     assert peak(two).total > 80e9
     assert advice(two, 32768, machine("h100x2"), embedded=True).endswith("with engine.dtype=bfloat16")
     assert advice(two, 32768, machine("h100x2"), embedded=False).endswith("with tokens_per_device=32768")
-    assert advice(two, 36864, machine("h100x2"), embedded=False).endswith("with --device h100x4")
+    assert advice(two, 36864, machine("h100x2"), embedded=False).endswith("with model.optimizer_offload=true")
+    away = replace(two, offload=True, engine=40e9)
+    assert advice(away, 36864, machine("h100x2"), embedded=False).endswith("with --device h100x4")
     huge = replace(load, engine=1e12)
     assert advice(huge, 32768, eight, embedded=False).endswith("and no setting makes it fit")
 

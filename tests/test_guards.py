@@ -324,7 +324,7 @@ def test_other_errors_pass_as_they_are(start: Any) -> None:
 
 
 def test_remedies_have_the_values_found() -> None:
-    model = ModelSection(activation_checkpointing=True)
+    model = ModelSection(activation_checkpointing=True, optimizer_offload=True)
     algorithm: dict[str, Any] = {"use": "a"}
     rl = RlStage(kind="rl", init="i", domains=["d"], algorithm=algorithm, max_tokens=512, tokens_per_device=512)
     assert remedies("train", "a", rl, model, {}) == (
@@ -337,7 +337,13 @@ def test_remedies_have_the_values_found() -> None:
         "change engine.gpu_memory (0.9) to less, or stages.e.max_tokens (32768) to less"
     )
     everything = remedies("", "a", rl, ModelSection(), {"cache_gib": 2.0})
-    for setting in ("activation_checkpointing", "max_tokens", "engine.cache_gib (2.0)", "prompts (128) or group (16)"):
+    for setting in (
+        "activation_checkpointing",
+        "optimizer_offload",
+        "max_tokens",
+        "engine.cache_gib (2.0)",
+        "prompts (128) or group (16)",
+    ):
         assert setting in everything
     assert remedies("", "m", object(), model, {}) == "take a smaller model or a larger device"
 

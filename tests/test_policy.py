@@ -14,7 +14,7 @@ from m2rl_core.config import OptimSection
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.packing import pack
-from m2rl_core.policy import Frozen, Policy
+from m2rl_core.policy import Frozen, Policy, optimizer
 from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
 from m2rl_core.types import Batch, Divergence, Sample
 
@@ -106,6 +106,38 @@ def test_a_saved_state_continues_bit_for_bit(tiny_model: Path, tmp_path: Path, m
     train(second, range(3, 6))
     for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_offloaded_moments_change_no_bit(
+    tiny_model: Path, tmp_path: Path, make_sample: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it matter whether a state was saved with or without; pieces are smaller here than every matrix."""
+    monkeypatch.setattr(optimizer, "PIECE", 64)
+
+    def fresh(offload: bool) -> Policy:
+        return Policy.load(tiny_model, dtype="float32", optim=OptimSection(clip=0.01), offload=offload)
+
+    def train(policy: Policy, steps: range) -> None:
+        for step in steps:
+            samples = [make_sample(24, 9, i + 10 * step) for i in range(4)]
+            share_tokens(samples)
+            for batch in policy.pack(samples, 64):
+                policy.backward(batch, LOSS)
+            policy.step(1e-2)
+
+    policies = [fresh(False), fresh(True)]
+    for policy, folder in zip(policies, (tmp_path / "device", tmp_path / "host"), strict=True):
+        train(policy, range(2))
+        folder.mkdir()
+        policy.save_state(folder)
+    crossed = [fresh(False), fresh(True)]
+    for policy, folder in zip(crossed, (tmp_path / "host", tmp_path / "device"), strict=True):
+        policy.load_state(folder)
+    for policy in (*policies, *crossed):
+        train(policy, range(2, 4))
+    for other in (policies[1], *crossed):
+        for (name, expected), (_, found) in zip(policies[0].named_tensors(), other.named_tensors(), strict=True):
+            assert torch.equal(found, expected), name
 
 
 def test_a_saved_model_opens_in_transformers(tiny_policy: Policy, tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def test_four_processes_train_as_one(four: list[Found], alone: Found, case: str)
         same(found[case], alone[case])
 
 
+def test_offloaded_moments_change_no_bit_on_two_processes(two: list[Found]) -> None:
+    for found in two:
+        assert found["offloaded"]["metrics"] == found["separable"]["metrics"]
+        for name, parameter in found["separable"]["weights"].items():
+            assert torch.equal(found["offloaded"]["weights"][name], parameter), name
+
+
 def test_what_all_ranks_tell_is_the_same_to_the_bit(two: list[Found], four: list[Found]) -> None:
     for ranks in (two, four):
         for case in CASES.keys() & ranks[0].keys():

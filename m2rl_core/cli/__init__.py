@@ -102,6 +102,10 @@ def check(
         str | None,
         typer.Option(metavar="NAMExCOUNT", help="What to estimate for, e.g. h200x8; this machine by default."),
     ] = None,
+    nproc: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Estimate for so many processes, a device for each.")
+    ] = None,
+    nnodes: Annotated[int, typer.Option(min=1, metavar="N", help="On each of so many machines.")] = 1,
 ) -> None:
     """Check a study without running it, and show its stages: what is done, what is to be run, memory and time.
 
@@ -116,7 +120,7 @@ def check(
 
     data: list[DataError] = []
     loaded, registry = _checked(study, overrides, data)
-    devices, is_papers = machine(device), loaded.reproduces == "paper"
+    devices, is_papers = machine(device, nproc=nproc, nnodes=nnodes), loaded.reproduces == "paper"
     show(stages(loaded, plan(loaded, registry, runs)))
     stated = gpu_hours(loaded) if is_papers else {}
     seeds = len(loaded.seeds or [loaded.seed])

@@ -101,6 +101,8 @@ class ModelSection(Section):
     """Type of the matrix products; master weights and optimizer are always float32."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    optimizer_offload: bool = False
+    """Keep AdamW's moments in host memory: 8 bytes per parameter less on the GPUs together, the same numbers."""
     trust_remote_code: bool = False
     """Run the code that a model's folder brings along. Only for models whose code you have read."""
 

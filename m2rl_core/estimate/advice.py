@@ -56,6 +56,8 @@ def _remedies(load: Load, longest: int, embedded: bool) -> Iterator[tuple[str, L
         yield "engine.dtype=bfloat16", load
     load = replace(load, tokens=min(load.tokens, longest))
     yield f"tokens_per_device={longest}", load
+    if not load.cpu:
+        yield "model.optimizer_offload=true", replace(load, offload=True)
 
 
 def _gb(count: float) -> str:

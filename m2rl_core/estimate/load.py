@@ -25,6 +25,8 @@ class Load:
     dtype: str = "bfloat16"
     """Of the products."""
     checkpointing: bool = False
+    offload: bool = False
+    """AdamW's moments are elsewhere but for a piece of one parameter."""
     row: int = 0
     """Columns of a row where attention is dense over it; 0 where sequences keep to themselves without a mask."""
     separable: bool = True

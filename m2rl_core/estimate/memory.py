@@ -16,6 +16,9 @@ from m2rl_core.estimate.load import FLOAT32, Load
 
 __all__ = ["Memory", "peak"]
 
+PIECE = 1 << 24
+"""Elements whose moments are on the device at a time: that of ``m2rl_core.policy.optimizer``, which imports torch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -56,7 +59,7 @@ class _Moment:
         return Memory(
             weights=shard + self.copies,
             gradients=0 if self.without_gradients else shard + self.gradients,
-            optimizer=2 * shard,
+            optimizer=2 * (min(shard, FLOAT32 * PIECE) if load.offload else shard),
             activations=self.activations,
             head=self.head,
             engine=load.engine,

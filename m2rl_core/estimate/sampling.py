@@ -9,6 +9,7 @@ from typing import Any
 from m2rl_core.config import Study
 from m2rl_core.estimate.device import Device, Machine
 from m2rl_core.estimate.lengths import Lengths
+from m2rl_core.estimate.load import FLOAT32
 from m2rl_core.estimate.shape import Shape
 
 __all__ = ["Engine", "engine_of", "prefill_flops", "rollout_seconds"]
@@ -74,7 +75,8 @@ def _paged(study: Study, machine: Machine, shape: Shape, lengths: Lengths, sampl
     dtype = study.model.dtype
     size = 4 if dtype == "float32" else 2
     weights = size * shape.parameters
-    room = SHARE * machine.device.memory - 12 * shape.parameters / machine.count - weights
+    held = (1 if study.model.optimizer_offload else 3) * FLOAT32 * shape.parameters / machine.count
+    room = SHARE * machine.device.memory - held - weights
     row = lengths.context * shape.cached * size
     rows = max(1, min(ROWS, int(samples), int(room // row)))
     problem = "" if room > row else f"{machine} leaves no room for an engine beside the trainer: take more devices"

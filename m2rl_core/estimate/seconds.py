@@ -23,6 +23,8 @@ class Seconds:
 
     update: float
     """Forward and backward passes of the policy."""
+    moving: float = 0
+    """The optimizer's moments from host memory and back, where they are offloaded."""
     rollout: float = 0
     old: float = 0
     """Log-probs of the policy before the update."""
@@ -40,7 +42,7 @@ class Seconds:
     @property
     def train(self) -> float:
         """What a run's clock calls ``train``."""
-        return self.update
+        return self.update + self.moving
 
     @property
     def total(self) -> float:

@@ -10,7 +10,7 @@ from m2rl_core.config import RlStage, SftStage, Study
 from m2rl_core.estimate.advice import advice
 from m2rl_core.estimate.device import Machine
 from m2rl_core.estimate.lengths import PROMPT, Lengths
-from m2rl_core.estimate.load import Load
+from m2rl_core.estimate.load import FLOAT32, Load
 from m2rl_core.estimate.memory import Memory, peak
 from m2rl_core.estimate.models import shape_of
 from m2rl_core.estimate.sampling import Engine, engine_of, rollout_seconds
@@ -79,7 +79,7 @@ def _sft(study: Study, machine: Machine, name: str, stage: SftStage) -> Estimate
         return Estimate(name, stage.updates, machine.count, shape)
     load = _load(study, machine, shape, lengths, stage.tokens_per_device, stage.batch)
     work = stage.batch * training_flops(shape, lengths, checkpointing=load.checkpointing)
-    seconds = Seconds(update=work / _rate(study, machine))
+    seconds = Seconds(work / _rate(study, machine), _moving_seconds(study, machine, shape))
     problems = _problems(advice(load, lengths.row, machine, embedded=False))
     return Estimate(name, stage.updates, machine.count, "", shape.parameters, peak(load), seconds, problems)
 
@@ -146,6 +146,7 @@ def _rl_seconds(
     update = training_flops(shape, lengths, checkpointing=checkpointing, separable=parts.loss.separable)
     return Seconds(
         update=each * update,
+        moving=stage.updates * _moving_seconds(study, machine, shape),
         rollout=rollout_seconds(shape, lengths, engine, machine, stage.prompts, samples),
         old=scored if "old_logps" in needs else 0.0,
         reference=scored if "reference_logps" in needs else 0.0,
@@ -173,6 +174,7 @@ def _load(study: Study, machine: Machine, shape: Shape, lengths: Lengths, most: 
         cpu=machine.device.dense,
         dtype=held.dtype,
         checkpointing=held.activation_checkpointing,
+        offload=_offloads(study, machine),
         row=min(most, longest) if dense else 0,
     )
 
@@ -180,6 +182,18 @@ def _load(study: Study, machine: Machine, shape: Shape, lengths: Lengths, most: 
 def _rate(study: Study, machine: Machine) -> float:
     """What all devices together achieve [FLOP/s]."""
     return machine.count * machine.device.flops(study.model.dtype)
+
+
+def _offloads(study: Study, machine: Machine) -> bool:
+    """On a CPU the host's memory is the device's, and nothing is gained."""
+    return study.model.optimizer_offload and not machine.device.dense
+
+
+def _moving_seconds(study: Study, machine: Machine, shape: Shape) -> float:
+    """Both moments of every parameter from host memory and back, each device its share."""
+    if not _offloads(study, machine):
+        return 0.0
+    return 2 * 2 * FLOAT32 * shape.parameters / machine.count / machine.device.link
 
 
 def _problems(*texts: str) -> tuple[str, ...]:

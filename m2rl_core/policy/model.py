@@ -26,6 +26,7 @@ from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding, storage
 from m2rl_core.policy.meta import give_memory, outline
+from m2rl_core.policy.optimizer import open_optimizer
 from m2rl_core.run import StageRun
 from m2rl_core.trust import own_code
 from m2rl_core.types import Batch, Sample
@@ -112,6 +113,7 @@ class Policy:
         dtype: of matrix products.
         optim: AdamW's settings; ``None`` for a policy that is only scored with.
         temperature: of the log-probs, the same as the sampler's.
+        offload: AdamW's moments rest in host memory.
         device: of a model that has no memory yet, because it is to be sharded.
     """
 
@@ -125,6 +127,7 @@ class Policy:
         dtype: str,
         optim: OptimSection | None,
         temperature: float = 1.0,
+        offload: bool = False,
         device: torch.device | None = None,
     ) -> None:
         self.model = model
@@ -137,12 +140,7 @@ class Policy:
             if any(parameter.is_meta for parameter in model.parameters()):
                 give_memory(self.scorer, self.device)
         if optim is not None:
-            betas = (optim.beta1, optim.beta2)
-            parameters = [
-                {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": optim.weight_decay},
-                {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-            ]
-            self.optimizer = torch.optim.AdamW(parameters, betas=betas, eps=optim.eps, fused=True)
+            self.optimizer = open_optimizer(model, optim, offload=offload)
         self.source: Path | None = None
         """The folder it was opened from."""
         self._metrics: dict[str, float] = {}
@@ -159,6 +157,7 @@ class Policy:
         optim: OptimSection | None = None,
         temperature: float = 1.0,
         checkpointing: bool = False,
+        offload: bool = False,
         trust_remote_code: bool = False,
     ) -> Policy:
         """Open a Hugging Face folder; ``checkpointing`` recomputes activations in the backward pass.
@@ -178,7 +177,7 @@ class Policy:
         model = outline(folder, attention.NAME, **trust) if many else _whole(folder, **trust).to(device)
         if checkpointing:
             _checkpoint_activations(model)
-        policy = cls(model.train(), dtype=dtype, optim=optim, temperature=temperature, device=device)
+        policy = cls(model.train(), dtype=dtype, optim=optim, temperature=temperature, offload=offload, device=device)
         if many:
             policy.read(folder)
         policy.source = folder
@@ -341,5 +340,6 @@ def open_policy(run: StageRun[SftStage] | StageRun[RlStage], folder: Path, *, te
         optim=run.stage.optim,
         temperature=temperature,
         checkpointing=held.activation_checkpointing,
+        offload=held.optimizer_offload,
         trust_remote_code=held.trust_remote_code,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from m2rl_core.errors import DataError
 from m2rl_core.policy import sharding
+from m2rl_core.policy.optimizer import moments
 from m2rl_core.run import team
 from m2rl_core.weights import Checkpoint, Writer, copy_companions
 
@@ -131,15 +132,5 @@ def _state(parameters: Parameters, optimizer: torch.optim.Optimizer) -> dict[str
     found: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         found[f"parameter.{name}"] = parameter.detach()
-        found |= {f"{kind}.{name}": value for kind, value in _moments(optimizer, parameter).items()}
+        found |= {f"{kind}.{name}": value for kind, value in moments(optimizer, parameter).items()}
     return found
-
-
-def _moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """AdamW's state of one parameter; before its first step, what AdamW would begin with."""
-    state: dict[str, Tensor] = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-    return state

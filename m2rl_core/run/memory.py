@@ -53,6 +53,8 @@ def _remedies(kind: str, owner: str, stage: object, model: ModelSection, engine:
     if isinstance(stage, RlStage | SftStage) and (anywhere or kind in ("train", "score")):
         if kind != "score" and not model.activation_checkpointing:
             yield "model.activation_checkpointing (false) to true, after which the stage goes on where it is"
+        if kind != "score" and not model.optimizer_offload:
+            yield "on a GPU model.optimizer_offload (false) to true, after which it goes on, too"
         longest, value = _longest(stage)
         if stage.tokens_per_device > value:
             yield f"{owner}.tokens_per_device ({stage.tokens_per_device}) to less, at least {longest} = {value}"

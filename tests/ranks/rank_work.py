@@ -73,6 +73,7 @@ class Case:
     count: int = 9
     dtype: str = "float32"
     checkpointing: bool = False
+    offload: bool = False
     taught: bool = False
     clip: float = 1.0
     steps: int = 3
@@ -84,6 +85,7 @@ CASES: Mapping[str, Case] = {
     "sequences": Case(Sequences),
     "taught": Case(Taught, taught=True),
     "recomputed": Case(checkpointing=True),
+    "offloaded": Case(offload=True),
     "lone": Case(count=1),
     "weighed": Case(rule=Bounded()),
     "bfloat16": Case(dtype="bfloat16", steps=1),
@@ -147,7 +149,8 @@ def work_on(name: str, models: Mapping[str, Path], work: Path) -> dict[str, Any]
     """All that is found of one case; the state after two steps and the model at the end are kept in ``work``."""
     case, found = CASES[name], dict[str, Any]()
     optim = OptimSection(clip=case.clip)
-    policy = Policy.load(models["start"], dtype=case.dtype, optim=optim, checkpointing=case.checkpointing)
+    held = {"checkpointing": case.checkpointing, "offload": case.offload}
+    policy = Policy.load(models["start"], dtype=case.dtype, optim=optim, **held)
     frozen, samples_S = teachers(case, models), samples(case.count)
     steps(case, policy, frozen, samples_S, found, min(2, case.steps))
     (work / f"state-{name}").mkdir(exist_ok=True)
