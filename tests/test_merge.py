@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,12 +16,12 @@ import torch
 from torch import Tensor
 
 from m2rl_core.config import MergeStage, Study
-from m2rl_core.errors import ConfigError, StageError
+from m2rl_core.errors import ConfigError, DataError, StageError
 from m2rl_core.files import read_jsonl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass
 from m2rl_core.merge import merge, merge_models
 from m2rl_core.plugins import load_plugins
-from m2rl_core.run import StageRun
+from m2rl_core.run import NodeView, StageRun
 from m2rl_core.testing import merge_tensors
 from m2rl_core.testing.family import family
 from m2rl_core.types import Block, Stats
@@ -391,6 +392,36 @@ def test_the_stage_writes_a_checkpoint_and_one_line_of_metrics(tmp_path: Path) -
     (row,) = read_jsonl(run.folder / "metrics.jsonl")
     assert row["step"] == 0
     assert 0 < row["norm/math"] < 1
+
+
+def trained(run: StageRun[MergeStage], kind: str) -> None:
+    """Say of both experts that a stage of the study has made them."""
+    run.nodes = [NodeView(name, name, kind, run.models[name].parent, 1, (), name) for name in ("math", "science")]
+
+
+def test_experts_whose_training_moved_nothing_are_merged_and_told_of(tmp_path: Path) -> None:
+    """Where no group of a short training has a signal, that is a result: the task vector is zero."""
+    run = stage_run(tmp_path, {"use": "task-arithmetic", "scale": 1.0})
+    trained(run, "rl")
+    for name in ("math", "science"):
+        shutil.copy(run.models["base"] / "model.safetensors", run.models[name] / "model.safetensors")
+    merge(run)
+    run.close()
+    base, merged = (dict(stream_named(folder)) for folder in (run.models["base"], run.folder / "checkpoint"))
+    assert all(torch.equal(tensor, merged[name]) for name, tensor in base.items())
+    (row,) = read_jsonl(run.folder / "metrics.jsonl")
+    assert (row["norm/math"], row["changed/math"], row["cosine/math/science"]) == (0, 0, 0)
+    card = (run.folder / "checkpoint" / "README.md").read_text()
+    for name in ("math", "science"):
+        assert card.count(f"Training moved no weight: expert '{name}' equals the base.") == 1
+
+
+def test_an_imported_expert_that_is_the_base_is_refused_in_a_study_too(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, "average")
+    trained(run, "model")
+    shutil.copy(run.models["base"] / "model.safetensors", run.models["math"] / "model.safetensors")
+    with pytest.raises(DataError, match="expert 'math' has the same weights as the base"):
+        merge(run)
 
 
 def test_the_stage_refuses_a_sweep(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -90,19 +90,35 @@ def agree(anchor: Model, models: Sequence[Model]) -> None:
         _same_tokens(anchor, model)
 
 
-def distinct(models: Sequence[Model]) -> None:
+def distinct(models: Sequence[Model], trained: Collection[str] = ()) -> list[str]:
     """Refuse two models with the same weights, as an expert beside its own anchor; stops reading where they differ.
+
+    Args:
+        trained: labels of experts whose training is known. That it moved nothing, as where no group had a signal, is a
+            result and no mistake: such an expert is told of, and its task vector is zero.
+
+    Returns:
+        A sentence for each expert that is told of.
 
     Raises:
         DataError: naming both.
     """
+    told: dict[str, str] = {}
     for left, right in combinations(models, 2):
-        if all(_equal(left.checkpoint, name, right.checkpoint, name) for name in left.names):
+        if left.label in told or not _same_weights(left, right):
+            continue
+        if right.label not in trained or (left is not models[0] and left.label not in trained):
             raise DataError(
                 f"{right.label} has the same weights as {left.label}: it would count twice, or for nothing",
                 found=f"{right.checkpoint.folder} and {left.checkpoint.folder}",
                 then="name another checkpoint, or leave it out",
             )
+        told[right.label] = f"Training moved no weight: {right.label} equals {left.label}."
+    return list(told.values())
+
+
+def _same_weights(left: Model, right: Model) -> bool:
+    return all(_equal(left.checkpoint, name, right.checkpoint, name) for name in left.names)
 
 
 # ── function ─────────────────────────────────────────────────────────────────────────────────────────────────────────

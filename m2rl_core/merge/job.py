@@ -42,6 +42,8 @@ class Job:
     threads: int
     report: Report | None
     evidence: Evidence
+    unmoved: Sequence[str]
+    """A sentence for each expert that its training has not moved."""
 
     @property
     def merger(self) -> Merger:
@@ -83,7 +85,7 @@ class Job:
                 stream.run()
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
         means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
-        said = remarks(self.anchor, self.models[1:])
+        said = [*self.unmoved, *remarks(self.anchor, self.models[1:])]
         found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, said)
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():

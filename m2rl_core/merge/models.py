@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -100,8 +100,13 @@ def prepared(
     report: Report | None,
     evidence: Mapping[str, Path] | None = None,
     parts: Sequence[Parted] = (),
+    trained: Collection[str] = (),
 ) -> Iterator[Job]:
-    """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models."""
+    """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models.
+
+    Args:
+        trained: experts whose training is known, and which may have been moved by nothing.
+    """
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
     if base is not None and "base" in experts:
@@ -113,11 +118,11 @@ def prepared(
     folders = {f"expert '{name}'": folder for name, folder in experts.items()}
     with checks.opened(folders if base is None else {"the base": base, **folders}) as models:
         checks.agree(models[0], models[1:])
-        checks.distinct(models)
+        unmoved = checks.distinct(models, [f"expert '{name}'" for name in trained])
         kind = None if dtype is None else getattr(torch, dtype)
         named = dict(zip(experts, models[-len(experts) :], strict=True))
         with opened_evidence(merger, evidence, named, models[0].names) as seen:
-            yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report, seen)
+            yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report, seen, unmoved)
 
 
 def _check(merger: Merger, base: Path | None, experts: Sequence[str]) -> None:

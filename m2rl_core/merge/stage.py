@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from m2rl_core.config import MergeStage
+from m2rl_core.config import MergeStage, split_reference
 from m2rl_core.errors import ConfigError
 from m2rl_core.interfaces import Merger
 from m2rl_core.merge.job import Job
@@ -62,8 +62,16 @@ def prepared_job(run: StageRun[MergeStage], merger: Merger) -> Iterator[Job]:
     def report(done: int, total: int) -> None:
         run.report(step=done >> 20, steps=total >> 20, text=f"{total / 2**20:.0f} MiB of weights")
 
-    with prepared(merger, base, experts, stage.dtype, usual_threads(), report, evidence) as job:
+    with prepared(merger, base, experts, stage.dtype, usual_threads(), report, evidence, trained=_trained(run)) as job:
+        for sentence in job.unmoved:
+            run.note(sentence)
         yield job
+
+
+def _trained(run: StageRun[MergeStage]) -> list[str]:
+    """Experts that the study itself has trained."""
+    kinds = {node.stage: node.kind for node in run.nodes}
+    return [name for name in run.stage.experts if kinds.get(split_reference(name)[0]) in ("sft", "rl")]
 
 
 def _evidence(run: StageRun[MergeStage], kinds: frozenset[str]) -> dict[str, Path] | None:
