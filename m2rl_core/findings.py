@@ -103,7 +103,8 @@ def _claim(claim: Claim) -> Claim:
     where = f"claim '{claim.statement}'"
     low, high = (_number(edge, where) for edge in claim.interval or (None, None))
     interval = None if low is None or high is None else (low, high)
-    return replace(claim, statistic=_number(claim.statistic, where), interval=interval)
+    expected = claim.expected and (claim.expected[0], _known(claim.expected[1], where))
+    return replace(claim, statistic=_number(claim.statistic, where), interval=interval, expected=expected)
 
 
 def _named(kind: str, name: str) -> str:

@@ -36,6 +36,7 @@ __all__ = [
     "grid",
     "pair",
     "pass_at_k",
+    "pooled",
     "share",
     "summarise",
 ]
@@ -156,6 +157,29 @@ def share(part: Sequence[Grid], whole: Sequence[Grid]) -> Estimate:
     value = np.mean([g.score for g in part]) / np.mean([g.score for g in whole])
     with np.errstate(divide="ignore", invalid="ignore"):
         return summarise(float(value), draws(part) / draws(whole))
+
+
+def pooled(found: Sequence[Estimate]) -> Estimate:
+    """The mean of one estimate per seed, with an interval over seeds and items.
+
+    For estimates whose items are not known any more. Seeds are resampled as in :func:`draws`; within a seed, the items
+    move its value as far as its own interval says, to either side, and all seeds at once, since they see the same
+    items. Where intervals are unknown, the result's covers the choice of seeds alone. A single estimate stays as it is.
+    """
+    if len(found) == 1:
+        return found[0]
+    normal = np.random.default_rng(derive("bootstrap", "estimates")).standard_normal(RESAMPLES)
+    below, above = _reaches(found)
+    values = np.array([e.value for e in found])
+    moved = values + np.where(normal[:, None] < 0, below, above) * normal[:, None]
+    return summarise(float(values.mean()), _ratio(moved, _resample("seeds", len(found))))
+
+
+def _reaches(found: Sequence[Estimate]) -> Array:
+    """[2, estimates]: standard deviations below and above, from the intervals; 0 where there is none."""
+    sides = np.array([[e.value - e.low for e in found], [e.high - e.value for e in found]])
+    known: Array = np.nan_to_num(sides / NormalDist().inv_cdf(0.975))
+    return known
 
 
 def summarise(value: float, drawn: Array) -> Estimate:

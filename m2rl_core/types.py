@@ -33,6 +33,7 @@ __all__ = [
     "Correction",
     "Diagnosis",
     "Divergence",
+    "Expected",
     "Figure",
     "Findings",
     "Finish",
@@ -61,6 +62,8 @@ Reasoning = Literal["required", "optional", "off"]
 Finish = Literal["stop", "length", "abort"]
 Reduction = Literal["sequence", "token", "constant"]
 ClaimVerdict = Literal["holds", "fails", "undecided", "not measurable"]
+Expected = tuple[Literal["above", "below"], float]
+"""On which side of a limit a statistic should lie."""
 Way = Literal["mix", "merge", "distil"]
 """How a model comes to combine several domains."""
 
@@ -401,6 +404,9 @@ class Claim:
     interval: tuple[float, float] | None
     verdict: ClaimVerdict
     note: str = ""
+    expected: Expected | None = None
+    """Where the statistic's whole interval has to lie for the claim to hold; on the other side it fails. ``None`` where
+    more than the statistic decides."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def test_options_are_few_and_chosen() -> None:
         "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--out", "--stage", "run"],
         "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],
-        "report": ["--out", "run"],
+        "report": ["--out", "runs"],
         "doctor": ["--json", "--runs"],
         "schema": [],
     }
@@ -518,5 +518,8 @@ def test_a_report_of_an_unfinished_study(study: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"Done: {folder / 'report-now' / 'index.html'}\n"
     assert "mean" in (folder / "report-now" / "report.md").read_text()
-    assert m2rl("report", folder, "--out", tmp_path / "out").exit_code == 0
-    assert (tmp_path / "out" / "index.html").is_file()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "study.yaml").write_text(yaml.safe_dump(load_study(study, ["seed=18"]).model_dump(mode="json")))
+    assert m2rl("report", folder, other, "--out", tmp_path / "out").exit_code == 0
+    assert " · 2 seeds · " in (tmp_path / "out" / "index.html").read_text()

@@ -30,7 +30,7 @@ def found() -> Findings:
             "line": Figure("Line", "lines", range(2), {"a": [0.1, 0.2]}),
         },
         [
-            Claim("One", "3.3", 0.5, (0.25, 0.75), "holds", "note"),
+            Claim("One", "3.3", 0.5, (0.25, 0.75), "holds", "note", expected=("above", np.float64(0.1))),
             Claim("Two", "3.4", math.nan, (math.nan, 1.0), "not measurable"),
             Claim("Three", "3.5", None, None, "undecided"),
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from m2rl_core.config import Study
 from m2rl_core.errors import DataError
 from m2rl_core.findings import plain, write_findings
 from m2rl_core.report import write_report
+from m2rl_core.report.pooling import pooled_figure, pooled_table, with_intervals
+from m2rl_core.report.tables import Measured
 from m2rl_core.types import Claim, Figure, Findings, Table
 
 pytest.importorskip("matplotlib")
@@ -54,7 +56,7 @@ def shift(seed: int) -> Findings:
         "cosine": Figure("Cosine", "scatter", [0.1, 0.2], {"attention": [0.05 * seed, 0.1]}, "x", "y"),
     }
     claims = [
-        Claim("Overlap exceeds chance", "3.3", 0.512345, (0.5, 0.52), "holds", "of 30% masks"),
+        Claim("Overlap exceeds chance", "3.3", 0.512345, (0.5, 0.52), "holds", "of 30% masks", ("above", 0.0)),
         Claim(EVIL, "3.10", -0.0012, None, "fails", EVIL),
         Claim("Updates are sparse", "3.3", None, None, "not measurable", "float32"),
     ]
@@ -63,9 +65,12 @@ def shift(seed: int) -> Findings:
 
 
 def near(seed: int) -> Findings:
-    return Findings(
-        claims=[Claim("Neighbours help", "3.4", 12.3456, (1.0, 25.0), "holds" if seed == 2 else "undecided")]
-    )
+    """A table with intervals whose numbers grow with the seed, and a text that differs."""
+    value, says = 10.0 * seed, "yes" if seed < 3 else "no"
+    table = Table("KL", ["model", "KL", "KL, low", "KL, high", "near", "n"], [["math", value, value, value, says, 7]])
+    claim = Claim("Neighbours help", "3.4", 12.3456, (1.0, 25.0), "holds" if seed == 2 else "undecided")
+    sides = Claim("It grows", "3.4", seed - 0.5, None, "undecided", f"of seed {seed}", ("above", 0.0))
+    return Findings({"kl": table}, {}, [claim, *([sides] if seed > 1 else [])])
 
 
 def written(root: Path, seeds: Sequence[int] = (1,), *, done: Sequence[str] = ("shift", "near")) -> Path:
@@ -163,20 +168,71 @@ def test_what_analyzers_say_is_text(tmp_path: Path) -> None:
     assert "<script" not in (out / "report.md").read_text(encoding="utf-8").replace("\\<script", "")
 
 
-def test_seeds_stand_side_by_side(tmp_path: Path) -> None:
+def test_statistics_of_seeds_are_pooled(tmp_path: Path) -> None:
     out = written(tmp_path, (1, 2))
     head, *found = rows(out, "claims")
     assert head == [
-        "finding", "in this study", "all seeds", "seed 1", "seed 1 low", "seed 1 high", "seed 2", "seed 2 low",
-        "seed 2 high", "section", "tested by",
+        "finding", "in this study", "statistic", "statistic low", "statistic high", "section", "tested by",
     ]  # fmt: skip
     by_name = {row[0]: row for row in found}
-    assert by_name["Overlap exceeds chance"][1:9] == ["holds", "", *["0.512345", "0.5", "0.52"] * 2]
-    assert by_name["Neighbours help"][1] == "seeds differ: holds 1, undecided 1"
+    assert by_name["Overlap exceeds chance"][1:3] == ["holds", "0.512345"]
+    low, high = map(float, by_name["Overlap exceeds chance"][3:5])
+    assert 0.49 < low < 0.505 < 0.515 < high < 0.53
+    assert by_name["Neighbours help"][1] == "undecided; seeds differ: holds 1, undecided 1"
     page = Page((out / "index.html").read_text(encoding="utf-8"))
-    assert "1 holds, 1 fails, 1 is undecided, 1 is not measurable" in page.text
-    assert {"shift.cosine.seed-1.svg", "shift.cosine.seed-2.svg"} < {p.name for p in (out / "figures").iterdir()}
-    assert "Changed weights, seed 2" in page.text
+    assert "1 holds, 1 fails, 2 are undecided, 1 is not measurable" in page.text
+    head, *found = rows(out, "shift.claims")
+    assert [name for name in head if name.startswith("seed") and " l" not in name and " h" not in name] == [
+        "seed 1",
+        "seed 2",
+    ]
+
+
+def test_where_a_side_is_expected_the_pooled_interval_decides(tmp_path: Path) -> None:
+    """By hand: 1.5 and 2.5, each undecided by itself; resamples of one seed of two are one or the other."""
+    [row] = [row for row in rows(written(tmp_path, (2, 3)), "claims") if row[0] == "It grows"]
+    assert row[1:5] == ["holds", "2", "1.5", "2.5"]
+
+
+def test_tables_and_figures_of_seeds_become_one(tmp_path: Path) -> None:
+    """By hand: 10, 20 and 30 have the mean 20; resamples of two of three reach from 10 to 30."""
+    out = written(tmp_path, (1, 2, 3))
+    assert rows(out, "near.kl") == [
+        ["model", "KL", "KL low", "KL high", "near", "n"],
+        ["math", "20", "10.0", "30.0", "yes (2) / no (1)", "7"],
+    ]
+    assert rows(out, "shift.changed")[1] == ["math", "0.31"]
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert "Means of 3 seeds with 95% intervals." in page.text
+    drawn = {path.name for path in (out / "figures").glob("shift.*")}
+    assert drawn == {"shift.overlap.svg", "shift.cosine.svg"}
+
+
+def test_what_does_not_fit_together_stands_side_by_side() -> None:
+    one, other = (Table("t", ["model", "n"], [[name, 1.0]]) for name in ("math", "code"))
+    assert pooled_table([one, other]) is None
+    assert pooled_table([one, replace(one, columns=["model", "m"])]) is None
+    mean = pooled_table([one, replace(one, rows=[["math", None]])])
+    assert mean is not None
+    assert mean.rows == [["math", 1.0]]
+    figures = [Figure("f", "scatter", [x], {"a": [1.0]}) for x in (1.0, 2.0)]
+    assert pooled_figure(figures) is None
+    whole = pooled_figure([figures[0], replace(figures[0], series={"a": [4.0]})])
+    assert whole is not None
+    assert whole.series == {"a": [2.5]}
+
+
+def test_intervals_move_into_the_cells_of_their_numbers() -> None:
+    table = Table(
+        "t",
+        ["model", "r", "low", "high", "KL", "KL, low", "KL, high", "low"],
+        [["m", 0.5, 0.25, 0.75, *[None] * 3, 1.0]],
+    )
+    found = with_intervals(table)
+    assert found.columns == ["model", "r", "KL", "low"]
+    [[name, r, kl, low]] = found.rows
+    assert isinstance(r, Measured)
+    assert (name, r, r.interval, kl, low) == ("m", 0.5, (0.25, 0.75), None, 1.0)
 
 
 def test_what_is_not_done_is_missing(tmp_path: Path) -> None:

@@ -9,7 +9,20 @@ import random
 import numpy as np
 import pytest
 
-from m2rl_core.statistics import Grid, best, crossfit, difference, draws, estimate, grid, pair, pass_at_k, share
+from m2rl_core.statistics import (
+    Estimate,
+    Grid,
+    best,
+    crossfit,
+    difference,
+    draws,
+    estimate,
+    grid,
+    pair,
+    pass_at_k,
+    pooled,
+    share,
+)
 
 
 def matrix(points: list[list[float]], weights: list[float] | None = None) -> Grid:
@@ -184,3 +197,54 @@ def test_crossfit_of_a_clear_winner_or_a_single_model_is_that_model() -> None:
     low, high = [noisy(rng, (2, 30), 20.0)], [noisy(rng, (2, 30), 80.0)]
     assert np.array_equal(crossfit([low, high])[0].points, high[0].points)
     assert np.array_equal(crossfit([low])[0].points, low[0].points)
+
+
+# ── estimates of several seeds ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def sure(value: float) -> Estimate:
+    """An estimate without an interval of its own."""
+    return Estimate(value, math.nan, math.nan, math.nan)
+
+
+def test_two_seeds_without_items_span_both_values() -> None:
+    """Resamples of one seed of two give one value or the other: standard deviation 1, that of the mean of two."""
+    found = pooled([sure(1.0), sure(3.0)])
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)
+    assert found.error == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_error_over_seeds_is_the_textbook_one() -> None:
+    """0, 3 and 6: variance 9 over 3 seeds."""
+    assert pooled([sure(0.0), sure(3.0), sure(6.0)]).error == pytest.approx(math.sqrt(3), rel=0.03)
+
+
+def test_equal_seeds_keep_the_interval_of_their_common_items() -> None:
+    one = Estimate(2.0, 1.0, 6.0, 1.5)
+    found = pooled([one, one, one])
+    assert found.value == 2.0
+    assert found.low == pytest.approx(1.0, abs=0.1)
+    assert found.high == pytest.approx(6.0, abs=0.3)
+
+
+def test_variance_over_seeds_and_over_items_add_up() -> None:
+    """Of 0 and 2 with standard errors of 1 each: 1 over seeds, 1 over items."""
+    reach = 1.959964
+    found = pooled([Estimate(v, v - reach, v + reach, 1.0) for v in (0.0, 2.0)])
+    assert found.error == pytest.approx(math.sqrt(2), rel=0.05)
+
+
+def test_a_single_estimate_stays_as_it_is() -> None:
+    one = Estimate(2.0, 1.0, 6.0, 1.5)
+    assert pooled([one]) is one
+
+
+def test_pooled_estimates_agree_with_pooled_grids() -> None:
+    """The mean of seeds' own estimates has about the interval that their items give it."""
+    rng = np.random.default_rng(5)
+    whole = noisy(rng, (3, 200))
+    whole = Grid(whole.seeds, whole.items, whole.points + np.array([[-6.0], [0.0], [7.0]]), whole.weights)
+    each = [Grid((s,), whole.items, whole.points[i : i + 1], whole.weights) for i, s in enumerate(whole.seeds)]
+    exact, found = estimate([whole]), pooled([estimate([one]) for one in each])
+    assert found.value == pytest.approx(exact.value)
+    assert found.error == pytest.approx(exact.error, rel=0.15)

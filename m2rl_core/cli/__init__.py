@@ -143,19 +143,24 @@ app.command()(doctor)
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A study's folder, e.g. runs/miniature.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN…", help="A study's folder, e.g. runs/miniature; several of one study, by seeds."),
+    ],
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it; RUN/report-now by default.")
+        Path | None, typer.Option(metavar="DIR", help="Where to write it; the first RUN/report-now by default.")
     ] = None,
 ) -> None:
-    """Write a report of what a study has found so far; what is not done yet is shown as missing."""
-    from m2rl_core.plugins import load_plugins
-    from m2rl_core.report import write_report
-    from m2rl_core.study import plan, study_in
+    """Write a report of what a study has found so far; what is not done yet is shown as missing.
 
-    study = study_in(run).model_copy(update={"name": run.resolve().name})
-    out = out or run / "report-now"
-    write_report(study, plan(study, load_plugins(study.plugins), run.resolve().parent), out)
+    Runs of one study with different seeds are pooled: intervals then cover the choice of the training run, too.
+    """
+    from m2rl_core.report import write_report
+    from m2rl_core.study import one_study
+
+    study, nodes = one_study(runs)
+    out = out or runs[0] / "report-now"
+    write_report(study, nodes, out)
     typer.echo(f"Done: {out / 'index.html'}")
 
 

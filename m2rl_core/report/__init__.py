@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from m2rl_core.config import Study
 from m2rl_core.report import scores, training
-from m2rl_core.report.analyses import analyses, claims
+from m2rl_core.report.analyses import analyses
+from m2rl_core.report.claims import claims
 from m2rl_core.report.data import blend
 from m2rl_core.report.evidence import Evidence, Node
 from m2rl_core.report.files import files, unfinished

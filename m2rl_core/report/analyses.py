@@ -1,127 +1,20 @@
-"""What the analyzers found: a section per stage, and the claims of the paper that they tested, all together."""
+"""What the analyzers found: a section per stage, the tables and figures of all seeds together."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from m2rl_core.config import AnalyzeStage
-from m2rl_core.findings import FILE
 from m2rl_core.registry import use_of
-from m2rl_core.report.core_claims import core_claims
-from m2rl_core.report.evidence import FILES, Analysis, Evidence
-from m2rl_core.report.paper_findings import Untested, untested
+from m2rl_core.report.claims import anchor, stage_claims
+from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.pooling import pooled_figure, pooled_table, with_intervals
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell, Link, Measured, number
-from m2rl_core.types import Claim, ClaimVerdict, Figure, Table
+from m2rl_core.types import Figure, Table
 
-UNTESTED = "not tested"
-WORDS: dict[str, tuple[str, str]] = {
-    "holds": ("holds", "hold"),
-    "fails": ("fails", "fail"),
-    "undecided": ("is undecided", "are undecided"),
-    "not measurable": ("is not measurable", "are not measurable"),
-    UNTESTED: ("is not tested", "are not tested"),
-}
-"""A verdict as a predicate, of one and of several."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """One finding of the paper, as an analyzer has tested it with every seed that is done."""
-
-    stage: str
-    statement: str
-    section: str
-    by_seed: dict[int, tuple[Analysis, Claim]]
-
-    @property
-    def verdict(self) -> ClaimVerdict:
-        """That of all seeds, or undecided where they differ."""
-        verdicts = {claim.verdict for _, claim in self.by_seed.values()}
-        return verdicts.pop() if len(verdicts) == 1 else "undecided"
-
-    @property
-    def said(self) -> str:
-        """The verdict, and those of the seeds where they differ."""
-        counts: Counter[str] = Counter(claim.verdict for _, claim in self.by_seed.values())
-        differ = ", ".join(f"{v} {n}" for v in WORDS if (n := counts[v]))
-        return self.verdict if len(counts) == 1 else f"seeds differ: {differ}"
-
-
-def claims(evidence: Evidence) -> Section | None:
-    """Every finding of the paper in the order of its sections: tested by an analyzer or by the report, or not tested.
-
-    ``None`` for a study in which nothing at all is tested.
-    """
-    seeds = sorted({each.node.seed for each in evidence.analyses}) if len(evidence.seeds) > 1 else []
-    found, own = tested(evidence), list(core_claims(evidence))
-    if not found and not own:
-        return None
-    lines = [
-        *(_Line(one.section, one.verdict, _own_row(one, len(seeds))) for one in own),
-        *(_Line(one.section, one.verdict, _row(evidence, one, seeds)) for one in found),
-        *(_Line(one.section, UNTESTED, _untested_row(one, len(seeds))) for one in _left(evidence, own)),
-    ]
-    lines.sort(key=lambda line: _place(line.section))
-    counts: Counter[str] = Counter(line.verdict for line in lines)
-    parts = [f"{number(n, 0)} {WORDS[v][n > 1]}" for v in WORDS if (n := counts[v])]
-    text = f"What the paper says, tested on this study: {', '.join(parts)}. Statistics with 95% intervals where known."
-    numbers = ["all seeds" if seeds else "statistic", *(f"seed {seed}" for seed in seeds)]
-    columns = ["finding", "in this study", *numbers, "section", "tested by"]
-    table = Table("The paper's findings in this study", columns, [line.cells for line in lines])
-    return Section("claims", "The paper's findings", text, {"claims": table, **_own_claims(own)})
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    section: str
-    verdict: str
-    cells: list[Cell]
-
-
-def _row(evidence: Evidence, each: Tested, seeds: Sequence[int]) -> list[Cell]:
-    """Of an analysis: one statistic, or one for each seed."""
-    by = {seed: _statistic(claim, evidence.link(one.node.folder / FILE))
-          for seed, (one, claim) in each.by_seed.items()}  # fmt: skip
-    found = [None, *(by.get(seed) for seed in seeds)] if seeds else list(by.values())
-    return [each.statement, each.said, *found, each.section, Link(each.stage, f"#{anchor(each.stage)}")]
-
-
-def _own_row(claim: Claim, seeds: int) -> list[Cell]:
-    """Of the report: all seeds together."""
-    found = _statistic(claim, FILES)
-    by = Link("this report", "#table-core_claims")
-    return [claim.statement, claim.verdict, found, *[None] * seeds, claim.section, by]
-
-
-def _untested_row(one: Untested, seeds: int) -> list[Cell]:
-    return [one.statement, UNTESTED, *[None] * (1 + seeds), one.section, one.takes]
-
-
-def _left(evidence: Evidence, own: Sequence[Claim]) -> Iterator[Untested]:
-    stages = {n: use_of(s.analyzer)[0] for n, s in evidence.study.stages.items() if isinstance(s, AnalyzeStage)}
-    analysed = {stages[each.node.stage] for each in evidence.analyses if each.node.stage in stages}
-    return untested({claim.statement for claim in own}, analysed, set(stages.values()))
-
-
-def _own_claims(own: Sequence[Claim]) -> dict[str, Table]:
-    """What the report tested itself, with its notes."""
-    rows: list[list[Cell]] = [[one.statement, _statistic(one, FILES), one.verdict, one.note or None] for one in own]
-    columns = ["finding", "statistic", "in this study", "what it is"]
-    return {"core_claims": Table("Tested by this report, on scores and on cost", columns, rows)} if rows else {}
-
-
-def tested(evidence: Evidence) -> list[Tested]:
-    """All findings, those of one section in the order of the study's stages."""
-    found: dict[tuple[str, str, str], Tested] = {}
-    for each in evidence.analyses:
-        for claim in each.findings.claims:
-            key = each.node.stage, claim.statement, claim.section
-            found.setdefault(key, Tested(*key, {})).by_seed[each.node.seed] = each, claim
-    return sorted(found.values(), key=lambda one: _place(one.section))
+T = TypeVar("T", Table, Figure)
 
 
 def analyses(evidence: Evidence) -> list[Section]:
@@ -131,24 +24,31 @@ def analyses(evidence: Evidence) -> list[Section]:
 
 
 def _section(evidence: Evidence, stage: str) -> Section:
-    tables: dict[str, Table] = {}
-    figures: dict[str, Figure] = {}
-    for each in evidence.analyses:
-        if each.node.stage == stage:
-            mark, title = _of_seed(evidence, each)
-            found = each.findings
-            tables |= {f"{stage}.{n}{mark}": replace(t, title=t.title + title) for n, t in found.tables.items()}
-            if found.claims:
-                tables[f"{stage}.claims{mark}"] = _claims_table(evidence, each, title)
-            figures |= {
-                f"{stage}.{n}{mark}": replace(f, title=f.title + title) for n, f in found.figures.items() if _known(f)
-            }
-    return Section(anchor(stage), f"Analysis: {stage}", _about(evidence, stage), tables, figures)
+    """What the seeds have found, put together where it fits each other, beside each other where it does not."""
+    those = {each.node.seed: each.findings for each in evidence.analyses if each.node.stage == stage}
+    one = len(evidence.seeds) == 1
+    tables = _together({s: f.tables for s, f in those.items()}, pooled_table, one=one)
+    figures = _together({s: f.figures for s, f in those.items()}, pooled_figure, one=one)
+    shown = {f"{stage}.{name}": with_intervals(table) for name, table in tables.items()}
+    if (tested := stage_claims(evidence, stage)) is not None:
+        shown[f"{stage}.claims"] = tested
+    drawn = {f"{stage}.{name}": figure for name, figure in figures.items() if _known(figure)}
+    return Section(anchor(stage), f"Analysis: {stage}", _about(evidence, stage), shown, drawn)
 
 
-def anchor(stage: str) -> str:
-    """Where a stage's section is in the page."""
-    return f"analysis-{stage}"
+def _together(
+    found: Mapping[int, Mapping[str, T]], pool: Callable[[Sequence[T]], T | None], *, one: bool
+) -> dict[str, T]:
+    """Name → what all seeds say; where that cannot be pooled, ``NAME.seed-SEED`` → what each says."""
+    shown: dict[str, T] = {}
+    for name in dict.fromkeys(name for each in found.values() for name in each):
+        parts = {seed: each[name] for seed, each in found.items() if name in each}
+        whole = pool(list(parts.values())) if len(parts) > 1 else None
+        if one or whole is not None:
+            shown[name] = next(iter(parts.values())) if whole is None else whole
+        else:
+            shown |= {f"{name}.seed-{s}": replace(p, title=f"{p.title}, seed {s}") for s, p in parts.items()}
+    return shown
 
 
 def _about(evidence: Evidence, stage: str) -> str:
@@ -159,41 +59,5 @@ def _about(evidence: Evidence, stage: str) -> str:
     return f"What the analyzer {name} found{settings}."
 
 
-def _claims_table(evidence: Evidence, each: Analysis, title: str) -> Table:
-    """The claims of one analysis, with its notes."""
-    href = evidence.link(each.node.folder / FILE)
-    rows: list[list[Cell]] = [
-        [claim.statement, claim.section, _statistic(claim, href), claim.verdict, claim.note or None]
-        for claim in each.findings.claims
-    ]
-    return Table(f"Findings tested{title}", ["finding", "section", "statistic", "in this study", "note"], rows)
-
-
-def _statistic(claim: Claim, href: str) -> Measured | None:
-    """Three digits of the claim's number, which leads to the file that it is from."""
-    if claim.statistic is None:
-        return None
-    size = max(abs(value) for value in (claim.statistic, *(claim.interval or ())))
-    decimals = min(6, max(0, 2 - math.floor(math.log10(size)))) if size else 0
-    return Measured(claim.statistic, claim.interval, href=href, decimals=decimals)
-
-
-def _of_seed(evidence: Evidence, each: Analysis) -> tuple[str, str]:
-    """What tells one repetition from the others, in names of files and in titles."""
-    if len(evidence.seeds) == 1:
-        return "", ""
-    return f".seed-{each.node.seed}", f", seed {each.node.seed}"
-
-
 def _known(figure: Figure) -> bool:
     return any(value is not None for values in figure.series.values() for value in values)
-
-
-def _place(section: str) -> tuple[float, ...]:
-    """``3.10`` comes after ``3.9``; what is no number comes last."""
-    return tuple(_numbers(section))
-
-
-def _numbers(section: str) -> Iterator[float]:
-    for part in section.split("."):
-        yield float(part) if part.isdecimal() else math.inf

@@ -76,11 +76,11 @@ class Shown:
 
 def shown(table: Table) -> list[list[Shown]]:
     """The rows of a table as text. Fractions in one column have the same number of decimals; an exact 0 has none."""
-    decimals = [_decimals([row[i] for row in table.rows]) for i in range(len(table.columns))]
+    places = [decimals([row[i] for row in table.rows]) for i in range(len(table.columns))]
     rows: list[list[Shown]] = []
     for row in table.rows:
         above = rows[-1] if rows else None
-        cells = [_show(cell, places) for cell, places in zip(row, decimals, strict=True)]
+        cells = [_show(cell, n) for cell, n in zip(row, places, strict=True)]
         if above and not cells[0].numeric and cells[0].text == above[0].text:
             cells[0] = Shown(cells[0].text, repeated=True, missing=cells[0].missing, href=cells[0].href)
         rows.append(cells)
@@ -131,20 +131,20 @@ def interval(low: float, high: float, decimals: int = 1, *, signed: bool = False
     return number(low, decimals, signed=signed) + between + number(high, decimals, signed=signed)
 
 
-def _show(cell: Cell, decimals: int) -> Shown:
+def _show(cell: Cell, places: int) -> Shown:
     href = cell.href if isinstance(cell, (Measured, Link)) else ""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return Shown(MISSING, missing=True)
     if isinstance(cell, str):
         return Shown(str(cell), href=href)
     if not isinstance(cell, Measured):
-        return Shown(number(cell, decimals if isinstance(cell, float) and cell else 0), numeric=True)
-    decimals = decimals if cell.decimals is None else cell.decimals
-    around = interval(*cell.interval, decimals, signed=cell.signed) if cell.interval else ""
-    return Shown(number(cell, decimals, signed=cell.signed), around, True, best=cell.best, href=href)
+        return Shown(number(cell, places if isinstance(cell, float) and cell else 0), numeric=True)
+    places = places if cell.decimals is None else cell.decimals
+    around = interval(*cell.interval, places, signed=cell.signed) if cell.interval else ""
+    return Shown(number(cell, places, signed=cell.signed), around, True, best=cell.best, href=href)
 
 
-def _decimals(column: Sequence[Cell]) -> int:
+def decimals(column: Sequence[Cell]) -> int:
     """Few enough to be read: 1 for measured values, else by magnitude; 0 where all are whole."""
     if any(isinstance(c, Measured) for c in column):
         return 1

@@ -11,26 +11,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from m2rl_core.config import (
-    EvalStage,
-    Study,
-    TrainStage,
-    check_references,
-    check_trackers,
-    grounded,
-    suite_owners,
-)
+from m2rl_core.config import Study, TrainStage, check_references, check_trackers, grounded
 from m2rl_core.errors import ConfigError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import Registry
 from m2rl_core.study.folders import claim, is_done, opened, study_in
-from m2rl_core.study.graph import Node, expand, named, needed
+from m2rl_core.study.graph import Node, named, needed
 from m2rl_core.study.keys import keyed, narrowed
+from m2rl_core.study.places import placed
 from m2rl_core.study.schedule import Progress, run_here, run_parallel
+from m2rl_core.study.seeds import one_study
 from m2rl_core.study.teams import check_team, run_following
 from m2rl_core.study.worker import Job, Team
 
-__all__ = ["Node", "Progress", "Team", "named", "placed", "plan", "run_study", "study_in"]
+__all__ = ["Node", "Progress", "Team", "named", "one_study", "placed", "plan", "run_study", "study_in"]
 
 STAGES: Mapping[str, str] = {
     "model": "m2rl_core.model:model",
@@ -72,16 +66,6 @@ def plan(study: Study, registry: Registry, runs: Path) -> list[Node]:
             )
     nodes = placed(study, registry, runs.absolute() / study.name)
     return [replace(node, done=is_done(node)) for node in keyed(nodes, study, registry, STAGES)]
-
-
-def placed(study: Study, registry: Registry, folder: Path) -> list[Node]:
-    """All nodes of a study whose own folder is ``folder``, each after those that it needs; without their keys.
-
-    Raises:
-        ConfigError: an evaluation asks for a suite that nobody offers, or several domains do.
-        ComponentError: a domain that is not there.
-    """
-    return [replace(node, folder=folder / node.id) for node in expand(study, _suites(study, registry))]
 
 
 def run_study(
@@ -155,20 +139,3 @@ def _job(study: Study, nodes: Mapping[str, Node], team: Team | None, node: Node)
     views = tuple(other.view for other in nodes.values() if other.id in before)
     trains = isinstance(node.config, TrainStage)
     return Job(node, narrowed(study, node), STAGES[node.kind], models, views, team=team if trains else None)
-
-
-def _suites(study: Study, registry: Registry) -> dict[str, str]:
-    """Every evaluation set of the study's domains → its domain; none where nothing is evaluated.
-
-    Raises:
-        ConfigError: an evaluation asks for one that nobody offers, or several domains do.
-    """
-    evaluations = {name: stage for name, stage in study.stages.items() if isinstance(stage, EvalStage)}
-    domains = {
-        name: registry.create("domain", {"use": section.use, **section.config}, f"domains.{name}")
-        for name, section in (study.domains.items() if evaluations else ())
-    }
-    owners: dict[str, str] = {}
-    for name, stage in evaluations.items():
-        owners = suite_owners(domains, stage.suites, f"stages.{name}.suites")
-    return owners

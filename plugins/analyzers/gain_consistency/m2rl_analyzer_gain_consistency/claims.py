@@ -114,7 +114,7 @@ def _claim(statement: str, found: Estimate, verdict: ClaimVerdict, note: str) ->
     interval = None
     if np.isfinite(found.low):
         interval = min(found.low, found.value), max(found.high, found.value)
-    return Claim(statement, SECTION, found.value, interval, verdict, note)
+    return Claim(statement, SECTION, found.value, interval, verdict, note, expected=("above", 0.0))
 
 
 def _unmeasured(statement: str, why: str) -> Claim:

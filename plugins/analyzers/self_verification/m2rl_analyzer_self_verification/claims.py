@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from m2rl_analyzer_self_verification.evidence import Evidence
 from m2rl_analyzer_self_verification.judging import MODES, Mode
 from m2rl_core.statistics import Estimate
-from m2rl_core.types import Claim, ClaimVerdict, Way
+from m2rl_core.types import Claim, ClaimVerdict, Expected, Way
 
 __all__ = ["claims"]
 
@@ -74,4 +74,5 @@ def _claim(statement: str, found: Estimate, sign: int, note: str) -> Claim:
     verdict: ClaimVerdict = "undecided"
     if found.decided:
         verdict = "holds" if found.value * sign > 0 else "fails"
-    return Claim(statement, SECTION, found.value, interval, verdict, note)
+    expected: Expected = ("above" if sign > 0 else "below", 0.0)
+    return Claim(statement, SECTION, found.value, interval, verdict, note, expected)

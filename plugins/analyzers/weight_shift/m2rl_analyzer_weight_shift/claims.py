@@ -7,6 +7,7 @@ on which tensors are looked at, not what another training run would give.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from statistics import NormalDist
 
@@ -35,7 +36,8 @@ def claims(shifts: Shifts, domains: Mapping[str, str], reasoning: Sequence[str])
 def _sparse(shifts: Shifts) -> Claim:
     statement = "A minority of the weights changes: about 30% on average."
     found = _over_places(shifts, [float(np.mean(measures.shares([t]))) for t in shifts.places.values()])
-    return _claim(statement, found, _above(0.5, found, flip=True), "share of changed weights, mean over models")
+    verdict, note = _above(0.5, found, flip=True), "share of changed weights, mean over models"
+    return replace(_claim(statement, found, verdict, note), expected=("below", 0.5))
 
 
 def _overlap(shifts: Shifts) -> Claim:
@@ -48,7 +50,7 @@ def _overlap(shifts: Shifts) -> Claim:
     found = {rule: _over_places(shifts, _excess(shifts, rule)) for rule in RULES}
     others = "; ".join(f"{rule} {found[rule].value:+.3f}" for rule in RULES[1:])
     note = f"Jaccard overlap minus that of random masks, mean over pairs; by other rules: {others}"
-    return _claim(statement, found["eta"], _above(0.0, found["eta"]), note)
+    return replace(_claim(statement, found["eta"], _above(0.0, found["eta"]), note), expected=("above", 0.0))
 
 
 def _excess(shifts: Shifts, rule: str) -> list[float]:
@@ -90,7 +92,8 @@ def _reasoning(shifts: Shifts, domains: Mapping[str, str], reasoning: Sequence[s
     found = _over_places(shifts, [a - b for a, b in zip(ours, theirs, strict=True)])
     if not np.isfinite(found.value):
         return _unmeasured(statement, "too few models have changed the same weights")
-    return _claim(statement, found, _above(0.0, found), "difference of mean exact cosines; mean over tensors")
+    note = "difference of mean exact cosines; mean over tensors"
+    return replace(_claim(statement, found, _above(0.0, found), note), expected=("above", 0.0))
 
 
 def _angles(shifts: Shifts, pairs: Sequence[tuple[int, int]]) -> list[float]:
