@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 
 from m2rl_core.composition import composed
 from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage, SftStage, Study, suite_owners
+from m2rl_core.counterparts import role_of
 from m2rl_core.interfaces import Domain
-from m2rl_core.paper import CLAIMS, GPU_HOURS, SILENT, Claim, Role
+from m2rl_core.paper import CLAIMS, SILENT, Claim, Role
 from m2rl_core.registry import KINDS, Kind, Registry, use_of
 
-__all__ = ["Drift", "Verdict", "drift", "gpu_hours", "places", "role_of", "shown"]
+__all__ = ["Drift", "Verdict", "drift", "places", "shown"]
 
 Verdict = Literal["same", "different", "paper silent"]
 Tree = Mapping[str, Any]
@@ -59,17 +60,6 @@ def drift(study: Study, registry: Registry, claims: Sequence[Claim] = CLAIMS) ->
     found = places(study, registry)
     each = (Drift(claim, dict(_values(claim, found[claim.role]))) for claim in claims)
     return [one for one in each if one.values or one.claim.expected != SILENT]
-
-
-def gpu_hours(study: Study) -> dict[str, float]:
-    """Stage → its GPU hours in Table 2."""
-    found: dict[str, float] = {}
-    for name, stage in study.stages.items():
-        if isinstance(stage, RlStage):
-            role = role_of(stage)
-            key = study.domains[next(iter(stage.domains))].use if role == "expert" else str(role)
-            found |= {name: GPU_HOURS[key]} if key in GPU_HOURS else {}
-    return found
 
 
 def _values(claim: Claim, trees: Mapping[str, Tree]) -> Iterator[tuple[str, Any]]:
@@ -121,23 +111,13 @@ def places(study: Study, registry: Registry) -> dict[Role, dict[str, Tree]]:
     found["domain"] = {name: _domain(study, registry, name) for name in study.domains}
     built = {name: _built(study, registry, name) for name in study.domains}
     for name, stage in study.stages.items():
-        if (role := role_of(stage)) is not None:
+        if (role := role_of(study, name)) is not None:
             found[role][name] = _stage(built, registry, name, stage)
     mergers = {_label(tree["merger"], registry) for tree in found["merge"].values()}
     experts = {domain for tree in found["expert"].values() for domain in tree["domains"]}
     suites = {suite for tree in found["eval"].values() for suite in tree["k"]}
     lists = {"experts": sorted(experts), "mergers": sorted(mergers), "suites": sorted(suites)}
     return {**found, "study": {study.name: {"model": study.model.model_dump(), **lists}}}
-
-
-def role_of(stage: AnyStage) -> Role | None:
-    """Whose claims hold of a stage, if any."""
-    match stage:
-        case RlStage(teachers=teachers, domains=domains):
-            return "distilled" if teachers else "expert" if len(domains) == 1 else "mixed"
-        case SftStage() | MergeStage() | EvalStage() | AnalyzeStage():
-            return stage.kind
-    return None
 
 
 def _stage(domains: Mapping[str, Domain], registry: Registry, name: str, stage: AnyStage) -> Tree:

@@ -34,6 +34,7 @@ FLOORS = (
         "describe",
         "composition",
         "config",
+        "counterparts",
         "ops",
         "packing",
         "chat",

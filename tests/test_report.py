@@ -546,6 +546,28 @@ def test_columns_have_one_number_of_decimals() -> None:
     assert texts == [["1", "0.500", "1\u202f500", "3.25", "—"], ["20", "0.250", "2", "0", "—"]]
 
 
+def test_bars_too_many_to_be_told_apart_become_a_heat_map() -> None:
+    suites, arms = [f"suite {i}" for i in range(10)], {f"arm {j}": [0.1 * j] * 10 for j in range(9)}
+    svg = draw(Figure("f", "bars", suites, arms, "suite", "cosine"), "f")
+    texts = ["".join(e.itertext()).strip() for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("}text")]
+    assert set(suites) | set(arms) | {"cosine", "suite"} <= set(texts)
+    assert texts.count("0.80") == 10
+    few = draw(Figure("f", "bars", suites, {name: arms[name] for name in ("arm 1", "arm 2")}), "f")
+    assert "0.20" not in re.findall(r">([^<>]+)</text>", few)
+
+
+def test_lines_of_one_colour_differ_in_stroke_and_the_legend_has_room() -> None:
+    def drawn(count: int) -> str:
+        return draw(Figure("f", "lines", [0, 1], {f"a long name {i}": [i, i + 1] for i in range(count)}), "f")
+
+    def height(svg: str) -> float:
+        return float(re.findall(r'viewBox="0 0 \S+ (\S+)"', svg)[0])
+
+    assert "stroke-dasharray" not in drawn(8)
+    assert "stroke-dasharray" in drawn(9)
+    assert height(drawn(15)) > height(drawn(4)) == height(drawn(1))
+
+
 @pytest.mark.parametrize("kind", ["lines", "bars", "heatmap", "scatter"])
 def test_figures_take_the_pages_colours_and_leave_out_what_is_missing(kind: Any) -> None:
     one = Figure("f", kind, [1.0, 2.0, 30.0], {"a": [1.0, None, -2.0], "_b": [None, None, None]}, "x", "y")

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from m2rl_core.config import Study
+from m2rl_core.config import AnalyzeStage, Study
 from m2rl_core.errors import DataError
 from m2rl_core.findings import plain, write_findings
 from m2rl_core.report import write_report
+from m2rl_core.report.analyses import analyses
+from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.pooling import pooled_figure, pooled_table, with_intervals
 from m2rl_core.report.tables import Measured
 from m2rl_core.types import Claim, Figure, Findings, Table
@@ -220,6 +222,22 @@ def test_what_does_not_fit_together_stands_side_by_side() -> None:
     whole = pooled_figure([figures[0], replace(figures[0], series={"a": [4.0]})])
     assert whole is not None
     assert whole.series == {"a": [2.5]}
+
+
+def test_intervals_of_a_number_with_a_unit_are_found() -> None:
+    table = Table("t", ["model", "ΔPerf, points", "ΔPerf, low", "ΔPerf, high"], [["m", 0.5, 0.25, 0.75]])
+    assert with_intervals(table).columns == ["model", "ΔPerf, points"]
+
+
+def test_settings_read_as_words(tmp_path: Path) -> None:
+    found = AnalyzeStage.model_validate({"kind": "analyze", "analyzer": {"use": "x", "k": 2, "of": {"a": ["b", "c"]}}})
+    plan = study((1,))
+    plan = plan.model_copy(update={"stages": {**plan.stages, "near": found}})
+    piece = Piece("near", "analyze", tmp_path, 1)
+    write_findings(plain(near(1)), tmp_path)
+    (tmp_path / "DONE").touch()
+    [section] = analyses(Evidence(plan, [piece], tmp_path / "report"))
+    assert section.text == "What the analyzer x found with k = 2, of = (a: b, c)."
 
 
 def test_intervals_move_into_the_cells_of_their_numbers() -> None:

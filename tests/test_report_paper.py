@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
-from m2rl_core.config import Study
+from m2rl_core.config import Study, combines
+from m2rl_core.counterparts import counterpart, gpu_hours, role_of
 from m2rl_core.files import append_jsonl
+from m2rl_core.paper import GPU_HOURS
 from m2rl_core.report import write_report
 from m2rl_core.report.core_claims import cost_claim, equal, not_below
 from m2rl_core.report.domain_cost import by_domain, stalls
 from m2rl_core.report.evidence import Evidence
-from m2rl_core.report.published import GPU_HOURS, SCORES
+from m2rl_core.report.merges import merges
+from m2rl_core.report.published import SCORES
+from m2rl_core.report.scores import scores
 from m2rl_core.seeding import derive
 from m2rl_core.statistics import Estimate
 from m2rl_core.types import ClaimVerdict
@@ -125,7 +129,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_papers_share_of_gpu_hours_is_of_totals_and_a_mixed_step_costs_more() -> None:
     experts = sum(GPU_HOURS[domain] for domain in ("math", "coding", "science", "if", "agent"))
-    claim = cost_claim(GPU_HOURS["mix"], 1000, experts, 5 * 400)
+    claim = cost_claim(GPU_HOURS["mixed"], 1000, experts, 5 * 400)
     assert claim.statistic == pytest.approx(0.637, abs=5e-4)
     assert claim.verdict == "holds"
     assert "of 1000 steps and of 2000; a step of the mixed run costs 1.27 times" in claim.note
@@ -135,7 +139,7 @@ def test_the_papers_share_of_gpu_hours_is_of_totals_and_a_mixed_step_costs_more(
     ("who", "mean"),
     [
         ("average", 53.74), ("sce", 60.70), ("ties", 61.00), ("dare+ties", 60.75), ("task-arithmetic", 60.22),
-        ("dare+task-arithmetic", 60.99), ("distil", 60.46),
+        ("dare+task-arithmetic", 60.99), ("distilled", 60.46),
     ],
 )  # fmt: skip
 def test_the_papers_scores_have_the_means_that_its_table_4_states(who: str, mean: float) -> None:
@@ -265,6 +269,65 @@ def test_the_arms_stand_beside_imported_models(root: Path) -> None:
     for suite in (*BOTH, "mean"):
         assert float(gap[suite]) == pytest.approx(float(rows["multi (mix)"][suite]) - float(rows["rival"][suite]))
         assert float(gap[f"{suite} low"]) > 0
+
+
+# ── merges of some experts (Table 6) ─────────────────────────────────────────────────────────────────────────────────
+
+
+def three_experts() -> Study:
+    """Two merges of all experts and one of two."""
+    plan = study()
+    expert = plan.stages["math"]
+    merge = {"kind": "merge", "base": "sft", "merger": "ties"}
+    more = {
+        "if": expert.model_copy(update={"domains": ["if"]}),
+        "all": {**merge, "experts": ["math", "science", "if"]},
+        "dare": {**merge, "experts": ["math", "science", "if"], "merger": {"use": "dare", "then": "ties"}},
+        "pair": {**merge, "experts": ["math", "if"]},
+    }
+    kept = {name: stage for name, stage in plan.stages.items() if name not in ("ties", "sum")}
+    domains = {name: {"use": name} for name in (*BOTH, "if")}
+    return Study.model_validate({"name": "toy", "domains": domains, "stages": kept | more})
+
+
+def test_a_merge_of_some_experts_is_no_answer_to_the_study() -> None:
+    plan = three_experts()
+    assert {name: combines(plan, name) for name in ("all", "dare", "pair", "multi", "opd", "math")} == {
+        "all": "merge", "dare": "merge", "pair": None, "multi": "mix", "opd": "distil", "math": None,
+    }  # fmt: skip
+    pieces = [Piece("evals", "eval", Path("evals") / model / "math") for model in ("sft", "math", "all", "pair")]
+    evidence = Evidence(plan, pieces, Path("report"))
+    found = merges(evidence)
+    assert found is not None
+    assert {name: [row[0] for row in table.rows] for name, table in found.tables.items()} == {
+        "merges": ["all"],
+        "some_merges": ["pair"],
+    }
+    compared = scores(evidence)
+    assert compared is not None
+    assert compared.tables["scores"].columns == ["domain", "suite", "sft", "math", "all"]
+
+
+def test_who_a_stage_is_in_the_paper() -> None:
+    plan = three_experts()
+    names = {name: counterpart(plan, name) for name in plan.stages}
+    known = {
+        "base": "base",
+        "sft": "start",
+        "math": "math",
+        "if": "if",
+        "multi": "mixed",
+        "opd": "distilled",
+        "all": "ties",
+    }
+    assert {name: who for name, who in names.items() if who} == known | {"science": "science", "dare": "dare+ties"}
+    assert [role_of(plan, name) for name in ("math", "multi", "opd", "pair", "base")] == [
+        "expert", "mixed", "distilled", "merge", None,
+    ]  # fmt: skip
+    stated = gpu_hours(plan)
+    assert stated == {
+        "math": 4782.3, "science": 1140.8, "multi": 10050.6, "opd": 967.9, "if": 1180.0,
+    }  # fmt: skip
 
 
 # ── cost by domain ───────────────────────────────────────────────────────────────────────────────────────────────────

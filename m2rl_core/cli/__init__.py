@@ -113,7 +113,8 @@ def check(
     """
     from m2rl_core.cli.estimates import show_estimates
     from m2rl_core.cli.tables import drifts, show, stages
-    from m2rl_core.drift import drift, gpu_hours
+    from m2rl_core.counterparts import gpu_hours
+    from m2rl_core.drift import drift
     from m2rl_core.errors import DataError, joined
     from m2rl_core.estimate import estimate, machine
     from m2rl_core.study import plan

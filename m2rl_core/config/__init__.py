@@ -5,7 +5,7 @@ from m2rl_core.config.components import check_components, check_experts
 from m2rl_core.config.paths import grounded, is_local, local_path
 from m2rl_core.config.reading import load_study, settings
 from m2rl_core.config.references import anchor, check_references, model_names, references, split_reference
-from m2rl_core.config.roles import combines, expert_domain, is_cascade, start_model
+from m2rl_core.config.roles import combines, expert_domain, is_cascade, merges_some, start_model
 from m2rl_core.config.schema import schema
 from m2rl_core.config.search import (
     SearchSection,
@@ -76,6 +76,7 @@ __all__ = [
     "is_local",
     "load_study",
     "local_path",
+    "merges_some",
     "model_names",
     "need_optuna",
     "part_names",

@@ -7,18 +7,19 @@ from m2rl_core.config.stages import AnyStage, MergeStage, ModelStage, RlStage, S
 from m2rl_core.config.study import Study
 from m2rl_core.types import Way
 
-__all__ = ["combines", "expert_domain", "is_cascade", "start_model"]
+__all__ = ["combines", "expert_domain", "is_cascade", "merges_some", "start_model"]
 
 
 def combines(study: Study, model: str) -> Way | None:
     """How a model combines domains: several at once or in sequence (``mix``), by merging, or from teachers.
 
-    ``None`` for a start, an expert, a cascade that goes on to further domains, or a kept step of these. Teachers that
-    repair a cascade make it a distilled model; the cascade before that remains a mixed one.
+    ``None`` for a start, an expert, a cascade that goes on to further domains, a merge of some of the experts that
+    another one merges (Table 6), or a kept step of these. Teachers that repair a cascade make it a distilled model; the
+    cascade before that remains a mixed one.
     """
     stage = _stage(study, model)
     if isinstance(stage, MergeStage):
-        return "merge"
+        return None if merges_some(study, model) else "merge"
     if isinstance(stage, SftStage) and stage.rollouts:
         return "distil"
     if isinstance(stage, RlStage) and stage.teachers:
@@ -30,6 +31,13 @@ def is_cascade(study: Study, model: str) -> bool:
     """True where reinforcement learning saw further domains in the stages before."""
     stage = _stage(study, model)
     return isinstance(stage, RlStage) and set(stage.domains) < _domains(study, model)
+
+
+def merges_some(study: Study, model: str) -> bool:
+    """True for a merge of some of the experts that another merge of the study has."""
+    stage = _stage(study, model)
+    others = [set(each.experts) for each in study.stages.values() if isinstance(each, MergeStage)]
+    return isinstance(stage, MergeStage) and any(set(stage.experts) < other for other in others)
 
 
 def expert_domain(study: Study, model: str) -> str | None:

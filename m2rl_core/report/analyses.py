@@ -55,8 +55,15 @@ def _about(evidence: Evidence, stage: str) -> str:
     section = evidence.stage(stage)
     assert isinstance(section, AnalyzeStage)
     name, config = use_of(section.analyzer)
-    settings = f" with {', '.join(f'{key} = {value}' for key, value in config.items())}" if config else ""
+    settings = f" with {', '.join(f'{key} = {_setting(value)}' for key, value in config.items())}" if config else ""
     return f"What the analyzer {name} found{settings}."
+
+
+def _setting(value: object) -> str:
+    """As it reads in a sentence."""
+    if isinstance(value, Mapping):
+        return f"({'; '.join(f'{key}: {_setting(below)}' for key, below in value.items())})"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _known(figure: Figure) -> bool:

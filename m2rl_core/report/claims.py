@@ -193,8 +193,9 @@ def _statistic(claim: Claim, href: str) -> Measured | None:
 
 
 def _digits(found: Estimate, href: str) -> Measured:
-    """Three digits, which lead to the file that the number is from."""
-    size = max(abs(value) for value in (found.value, found.low, found.high) if math.isfinite(value))
+    """Three digits, or those of a count, which lead to the file that the number is from."""
+    known = [abs(value) for value in (found.value, found.low, found.high) if math.isfinite(value)]
+    size = 0.0 if all(value.is_integer() for value in known) else max(known)
     decimals = min(6, max(0, 2 - math.floor(math.log10(size)))) if size else 0
     return Measured(found.value, (found.low, found.high), href=href, decimals=decimals)
 

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from io import StringIO
 from textwrap import wrap
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PALETTE = ("#3f7fbf", "#d97f30", "#3a9b6b", "#c8566b", "#8a6fc4", "#2f9aa6", "#a57a4c", "#858b94")
+_STROKES = ("-", "--", ":")
+"""Of lines whose colours come again."""
 _INK = "#010203"
 """Stands for ``currentColor`` while matplotlib draws."""
 _SIZE = (4.2, 2.7)
 """Inches, at 100 units per inch in the page."""
+_CELLS = 7
+"""Most cells beside each other with letters of full size."""
+_BARS = 36
+"""Most bars of a drawing."""
 _NAME = 28
 """Most letters of a name beside an axis or in a legend."""
 _LINE = 48
@@ -49,6 +56,7 @@ def draw(figure: Figure, name: str) -> str:
     Raises:
         UserError: matplotlib is not installed.
     """
+    figure = _readable(figure)
     with _style(name):
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure as Canvas
@@ -81,6 +89,15 @@ def clean(text: str, length: int = 60) -> str:
     """Text that XML and a small drawing can hold."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable if len(printable) <= length else printable[: length - 1] + "…"
+
+
+def _readable(figure: Figure) -> Figure:
+    """Bars too many to be told apart as a heat map of the same values."""
+    rows = {str(x): [values[i] for values in figure.series.values()] for i, x in enumerate(figure.x)}
+    if figure.kind != "bars" or len(rows) * len(figure.series) <= _BARS:
+        return figure
+    across, upright = _axis_labels(figure)
+    return replace(figure, kind="heatmap", x=list(figure.series), series=rows, x_label=across, y_label=upright)
 
 
 def _axis_labels(figure: Figure) -> tuple[str, str]:
@@ -142,7 +159,8 @@ def _size(figure: Figure) -> tuple[float, float]:
         return width, max(1.6, 0.9 + 0.34 * len(figure.series))
     if figure.kind == "bars":
         return width, max(1.8, 0.9 + len(figure.x) * (0.1 + 0.16 * len(figure.series)))
-    return width, height
+    names = [_label(name) for name in figure.series]
+    return width, height + 0.18 * max(0, math.ceil(len(names) / _columns(names)) - 2)
 
 
 # ── kinds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,8 +172,9 @@ def _lines(axes: Axes, figure: Figure) -> None:
     for i, (label, values) in enumerate(figure.series.items()):
         known = sum(v is not None for v in values)
         if known:
-            marker, colour = "o" if known < 12 else None, PALETTE[i % len(PALETTE)]
-            axes.plot(x, _floats(values), label=_label(label), marker=marker, markersize=3, color=colour)
+            marker, (again, which) = "o" if known < 12 else None, divmod(i, len(PALETTE))
+            [line] = axes.plot(x, _floats(values), label=_label(label), marker=marker, markersize=3)
+            line.set(color=PALETTE[which], linestyle=_STROKES[again % len(_STROKES)])
     axes.grid(axis="y")
     _ticks(axes, figure.x)
     _legend(axes)
@@ -181,14 +200,16 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
 
     cells = [_floats(values) for values in figure.series.values()]
     largest = max((abs(v) for row in cells for v in row if math.isfinite(v)), default=0.0) or 1.0
-    decimals = min(4, max(0, 2 - math.floor(math.log10(largest))))
+    crowded = len(figure.x) > _CELLS
+    decimals = min(4, max(0, (1 if crowded else 2) - math.floor(math.log10(largest))))
+    size = 9.5 * min(1.0, _CELLS / max(1, len(figure.x)))
     for row, values in enumerate(cells):
         for column, value in enumerate(values):
             known = math.isfinite(value)
             colour = PALETTE[0] if not known or value >= 0 else PALETTE[1]
             shade = 0.08 + 0.62 * abs(value) / largest if known else 0.0
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
-            axes.text(column, row, number(value, decimals), ha="center", va="center")
+            axes.text(column, row, number(value, decimals), ha="center", va="center", fontsize=size)
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     _name_ticks(axes, figure.x)
     axes.set_yticks(range(len(cells)), [clean(name, _NAME) for name in figure.series])
@@ -249,11 +270,15 @@ def _legend(axes: Axes) -> None:
     """Above the axes, in as many columns as fit beside each other; none for a single series."""
     _, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        columns = max(1, min(len(labels), 44 // (6 + max(map(len, labels)))))
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2,
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=_columns(labels), borderaxespad=0.2,
             handlelength=1.2, handletextpad=0.5, columnspacing=1.2, alignment="left",
         )  # fmt: skip
+
+
+def _columns(labels: Sequence[str]) -> int:
+    """Of a legend."""
+    return max(1, min(len(labels), 44 // (6 + max(map(len, labels), default=0))))
 
 
 # ── SVG ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,7 +96,8 @@ def _columns(sources: dict[str, dict[str, bool]]) -> list[list[str]]:
 
 def _box(evidence: Evidence, name: str, x: float, y: float) -> Box:
     nodes = evidence.of_stage(name)
-    return Box(name, _detail(evidence, name), way_of(evidence, name) or "", x, y, bool(nodes) and all(map(done, nodes)))
+    way = "merge" if isinstance(evidence.stage(name), MergeStage) else way_of(evidence, name) or ""
+    return Box(name, _detail(evidence, name), way, x, y, bool(nodes) and all(map(done, nodes)))
 
 
 def _detail(evidence: Evidence, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m2rl_core.config import merges_some
 from m2rl_core.report.arms import mean_score, way_of
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.scores import best_marked, final_models, score
@@ -15,18 +16,27 @@ from m2rl_core.types import Table
 
 def merges(evidence: Evidence) -> Section | None:
     """Table 4 of the paper: the ways to merge, and distillation beside them."""
-    arms = [m for m in final_models(evidence) if way_of(evidence, m) in ("merge", "distil")]
-    _, suites = evidence.planned
+    models = final_models(evidence)
+    arms = [m for m in models if way_of(evidence, m) in ("merge", "distil")]
+    some = [m for m in models if merges_some(evidence.study, m)]
     if not arms:
         return None
-    columns = [
-        best_marked([score(evidence, m, s) for m in arms], [evidence.score_link(m, s) for m in arms]) for s in suites
-    ]
-    columns.append(best_marked([mean_score(evidence, m) for m in arms], [FILES] * len(arms)))
-    rows: list[list[Cell]] = [[arm, *(column[i] for column in columns)] for i, arm in enumerate(arms)]
-    table = Table("Ways to merge", ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
-    tables = {"merges": table, **_selections(evidence, arms)}
+    tables = {"merges": _compared(evidence, "Ways to merge", arms), **_selections(evidence, [*arms, *some])}
+    if some:
+        tables["some_merges"] = _compared(evidence, "Merges of some of the experts", some)
     return Section("merges", "Merges compared", "Merging methods side by side (Table 4).", tables)
+
+
+def _compared(evidence: Evidence, title: str, models: Sequence[str]) -> Table:
+    """A row per model, a column per suite."""
+    suites = evidence.planned[1]
+    columns = [
+        best_marked([score(evidence, m, s) for m in models], [evidence.score_link(m, s) for m in models])
+        for s in suites
+    ]
+    columns.append(best_marked([mean_score(evidence, m) for m in models], [FILES] * len(models)))
+    rows: list[list[Cell]] = [[model, *(column[i] for column in columns)] for i, model in enumerate(models)]
+    return Table(title, ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
 
 
 def _selections(evidence: Evidence, arms: Sequence[str]) -> dict[str, Table]:

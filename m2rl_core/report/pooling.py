@@ -66,8 +66,9 @@ def _groups(columns: Sequence[str]) -> Iterator[tuple[int, ...]]:
     """Positions of a column, or of a number and the two bounds of its interval."""
     taken: set[int] = set()
     for i, name in enumerate(columns):
-        after = [column.removeprefix(f"{name}, ") for column in columns[i + 1 : i + 3]]
-        group = (i, i + 1, i + 2) if tuple(after) == BOUNDS else (i,)
+        after, stem = list(columns[i + 1 : i + 3]), name.partition(", ")[0]  # of "KL, points": "KL"
+        bounds = [BOUNDS, *([f"{of}, {bound}" for bound in BOUNDS] for of in (name, stem))]
+        group = (i, i + 1, i + 2) if after in map(list, bounds) else (i,)
         if i not in taken:
             taken.update(group)
             yield group

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from m2rl_core import paper
-from m2rl_core.config import MergeStage
-from m2rl_core.report.arms import expert_of, mean_score, start_of, way_of
+from m2rl_core.counterparts import counterpart, gpu_hours
+from m2rl_core.report.arms import mean_score
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link
@@ -14,7 +13,7 @@ from m2rl_core.report.verdict import measured
 from m2rl_core.statistics import estimate
 from m2rl_core.types import Table
 
-__all__ = ["GPU_HOURS", "SCORES", "beside_paper"]
+__all__ = ["SCORES", "beside_paper"]
 
 SUITES = ("aime24", "aime25", "lcb-v5", "lcb-v6", "hle", "gpqa-diamond", "ifeval", "ifbench", "bfcl-v3")
 SCORES = {
@@ -25,19 +24,17 @@ SCORES = {
     "science": (64.69, 56.35, 57.66, 53.14, 6.26, 53.79, 78.93, 40.14, 49.56),
     "if": (67.81, 60.52, 60.80, 53.14, 7.04, 49.62, 90.94, 59.52, 50.55),
     "agent": (57.60, 54.64, 62.95, 54.29, 5.98, 46.09, 81.33, 40.82, 59.14),
-    "mix": (81.20, 73.39, 63.21, 56.57, 7.18, 53.62, 93.53, 61.22, 60.74),
+    "mixed": (81.20, 73.39, 63.21, 56.57, 7.18, 53.62, 93.53, 61.22, 60.74),
     "average": (67.55, 64.38, 58.92, 57.71, 6.16, 50.13, 84.84, 40.82, 53.17),
     "sce": (80.73, 74.84, 62.01, 56.57, 7.28, 56.57, 93.35, 53.74, 61.19),
     "ties": (81.15, 74.74, 60.84, 57.71, 7.92, 57.58, 92.61, 54.76, 61.73),
     "dare+ties": (79.84, 75.89, 60.71, 57.71, 7.41, 57.07, 90.94, 56.12, 61.05),
     "task-arithmetic": (80.47, 76.61, 57.97, 52.57, 6.39, 54.04, 93.16, 61.56, 59.25),
     "dare+task-arithmetic": (81.09, 76.18, 58.65, 56.00, 6.39, 55.56, 93.72, 62.59, 58.76),
-    "distil": (80.52, 74.53, 63.26, 57.14, 7.37, 53.66, 90.20, 56.46, 60.98),
+    "distilled": (80.52, 74.53, 63.26, 57.14, 7.37, 53.66, 90.20, 56.46, 60.98),
 }
-"""Who a model is in the paper → its scores in the order of :data:`SUITES`."""
-_WAYS = {"mixed": "mix", "distilled": "distil"}
-GPU_HOURS = {_WAYS.get(role, role): hours for role, hours in paper.GPU_HOURS.items()}
-"""Who a stage is in the paper → hours of GPUs that it does not name."""
+"""Who a model is in the paper → its scores in the order of :data:`SUITES`; names as of
+:func:`m2rl_core.counterparts.counterpart`."""
 
 
 def beside_paper(evidence: Evidence) -> Section | None:
@@ -45,33 +42,18 @@ def beside_paper(evidence: Evidence) -> Section | None:
     if evidence.study.reproduces != "paper":
         return None
     models, suites = evidence.planned
-    known = {m: who for m in models if "@" not in m and (who := counterpart(evidence, m)) in SCORES}
+    known = {m: who for m in models if "@" not in m and (who := counterpart(evidence.study, m)) in SCORES}
     scored = [row for model, who in known.items() for row in _scored(evidence, model, who, suites)]
     note = "The paper gives no intervals, and not how many samples it drew. Means are over the suites of the paper."
     tables = {"paper_scores": Table("Scores beside the paper's", ["model", "of", *suites, "mean"], scored, note)}
-    stages = {n: who for n in evidence.rl_stages() if (who := counterpart(evidence, n)) in GPU_HOURS}
-    whole, ours = sum(GPU_HOURS[who] for who in stages.values()), _hours(evidence, list(stages))
-    hours = [_cost(evidence, name, who, ours, whole) for name, who in stages.items()]
+    stated = gpu_hours(evidence.study)
+    whole, ours = sum(stated.values()), _hours(evidence, list(stated))
+    hours = [_cost(evidence, name, theirs, ours, whole) for name, theirs in stated.items()]
     columns = ["stage", "device-hours", "% of all", "the paper's GPU hours", "% of all there"]
     why = "Other GPUs and other engines differ in hours; shares tell more. The paper: Table 2."
     tables["paper_cost"] = Table("Cost beside the paper's", columns, hours, why)
     text = "This study's numbers and the paper's own, from its Tables 2, 3 and 4."
     return Section("paper", "Beside the paper", text, tables)
-
-
-def counterpart(evidence: Evidence, model: str) -> str:
-    """Who a model is in the paper; empty for nobody."""
-    stage = evidence.stage(model)
-    if isinstance(stage, MergeStage):
-        return _merger(stage)
-    if model == start_of(evidence):
-        return "start"
-    return expert_of(evidence, model) or way_of(evidence, model) or ("base" if model == "base" else "")
-
-
-def _merger(stage: MergeStage) -> str:
-    use = str(stage.merger["use"])
-    return f"dare+{stage.merger.get('then', 'task-arithmetic')}" if use == "dare" else use
 
 
 def _scored(evidence: Evidence, model: str, who: str, suites: list[str]) -> Iterator[list[Cell]]:
@@ -89,9 +71,9 @@ def _hours(evidence: Evidence, stages: list[str]) -> float | None:
     return sum(known) if known and len(known) == len(costs) else None
 
 
-def _cost(evidence: Evidence, name: str, who: str, ours: float | None, whole: float) -> list[Cell]:
+def _cost(evidence: Evidence, name: str, theirs: float, ours: float | None, whole: float) -> list[Cell]:
     cost = evidence.cost(name)
     hours = cost.device / 3600 if cost else None
     portion = 100 * hours / ours if hours is not None and ours else None
     label = Link(name, evidence.stage_link(name, "times.jsonl"))
-    return [label, hours, portion, GPU_HOURS[who], 100 * GPU_HOURS[who] / whole]
+    return [label, hours, portion, theirs, 100 * theirs / whole]

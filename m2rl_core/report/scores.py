@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from m2rl_core.config import RlStage, split_reference
+from m2rl_core.config import RlStage, merges_some, split_reference
 from m2rl_core.report.arms import complete, contenders, expert_of, mean_score, references, start_of, way_of
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
@@ -39,8 +39,8 @@ Column = tuple[str, Mapping[str, Grid], str]
 
 def _columns(evidence: Evidence) -> list[Column]:
     """The models; of several merges the one with the highest mean, and beside it a choice that does not see itself."""
-    models, suites = final_models(evidence), evidence.planned[1]
-    imported = references(evidence)
+    suites, imported = evidence.planned[1], references(evidence)
+    models = [model for model in final_models(evidence) if not merges_some(evidence.study, model)]
     merged = next((one for one in contenders(evidence) if one.way == "merge" and one.candidates > 1), None)
     columns: list[Column] = []
     for model in models:
