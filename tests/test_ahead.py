@@ -62,7 +62,7 @@ class Reinforce(Centred):
         return -logps * batch.advantage_T
 
 class Bounded(Centred):
-    name, needs, separable = "bounded", frozenset({"old_logps"}), True
+    name, needs, separable = "bounded", frozenset({"old_logps"}), False
     def __call__(self, batch):
         ratio = (batch.old_logps_T - batch.sampler_logps_T).exp()
         apart = (ratio - 1).abs().max().item()

@@ -133,6 +133,8 @@ def steps(
             found["scores"] = [[s.old_logps_L for s in samples_S], [s.teacher_logps_L for s in samples_S]]
         number = 0
         if case.rule:
+            for sample in samples_S:
+                sample.old_logps_L = None  # as if newly sampled
             correct(samples_S, parts)
         for batch in batches(policy, frozen, samples_S, parts, TOKENS):
             policy.backward(batch, loss, frozen.lecture(batch), parts.weigh)
