@@ -6,19 +6,34 @@ at a time. This module imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m2rl_core.config import DomainSection
 from m2rl_core.errors import DataError, boundary
 from m2rl_core.files import numbered_rows
 from m2rl_core.interfaces import Domain
+from m2rl_core.plugins import load_plugins
+from m2rl_core.registry import Registry
 from m2rl_core.rollout.judging import Case, judged
 from m2rl_core.rollout.verifiers import Spec, Verdicts, VerifierPool
 from m2rl_core.types import Message, Prompt, Reasoning, Verdict
 
-__all__ = ["GoldCheck", "Tally", "check_rows", "gold_cases", "row_cases", "scored", "verified"]
+__all__ = [
+    "GoldCheck",
+    "Tally",
+    "build_domain",
+    "check_rows",
+    "cores",
+    "gold_cases",
+    "row_case",
+    "row_cases",
+    "scored",
+    "verified",
+]
 
 REQUIRED = ("id", "response", "ground_truth")
 MODES: Mapping[object, Reasoning] = {
@@ -36,7 +51,7 @@ T = TypeVar("T")
 class Tally:
     """How many verdicts of each kind there were."""
 
-    counts: dict[Verdict, int] = field(default_factory=lambda: {"right": 0, "wrong": 0, "failed": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"right": 0, "wrong": 0, "failed": 0})
 
     def __str__(self) -> str:
         return ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
@@ -45,13 +60,41 @@ class Tally:
     def total(self) -> int:
         return sum(self.counts.values())
 
-    def add(self, verdicts: Verdicts) -> None:
-        self.counts[verdicts.reward.verdict] += 1
+    def add(self, verdict: Verdict) -> None:
+        self.counts[verdict] += 1
 
 
-def verified(cases: Iterable[Case[T]], spec: Spec, workers: int) -> Generator[tuple[T, Verdicts]]:
-    """The verdicts on ``cases``, which all are for the verifier ``spec.use``, in their order."""
-    with VerifierPool({spec.use: spec}, workers) as pool:
+def cores() -> int:
+    """CPU cores that this process may use: so many verifiers run at a time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_domain(
+    name: str, settings: Mapping[str, Any], plugins: Sequence[str | Path] = (), registry: Registry | None = None
+) -> tuple[Domain, Spec]:
+    """A domain by its name, and how its workers build it.
+
+    Args:
+        settings: its own.
+        plugins: local files or folders that offer components.
+        registry: these and the installed plugins, where they are loaded already.
+
+    Raises:
+        ComponentError, ConfigError: there is no such domain, or it does not take the settings.
+    """
+    local = [str(Path(path).resolve()) for path in plugins]
+    registry = load_plugins(local) if registry is None else registry
+    domain = registry.create("domain", {**settings, "use": name}, name)
+    return domain, Spec.of(domain, DomainSection(use=name, config=dict(settings)), local)
+
+
+def verified(cases: Iterable[Case[T]], spec: Spec, workers: int | None = None) -> Generator[tuple[T, Verdicts]]:
+    """The verdicts on ``cases``, which all are for the verifier ``spec.use``, in their order.
+
+    Args:
+        workers: verifications at a time; by default one per core.
+    """
+    with VerifierPool({spec.use: spec}, workers or cores()) as pool:
         yield from judged(cases, pool)
 
 
@@ -84,21 +127,45 @@ def check_rows(path: Path) -> None:
             raise DataError(f"{path}, line {number}: id {row['id']!r} is already there on line {first}")
 
 
-def row_cases(path: Path, domain: str, reasoning: Reasoning | None = None) -> Iterator[Case[Id]]:
-    """A case for every row of a file of responses, by its id.
+def row_cases(
+    rows: Path | Iterable[Mapping[str, Any]], domain: str, reasoning: Reasoning | None = None
+) -> Iterator[Case[Id]]:
+    """A case for every row, by its id; ``domain`` and ``reasoning`` as for :func:`row_case`.
 
     Args:
-        domain: name of the verifier.
-        reasoning: format gate of all rows; ``None``: ``required`` where a row's ``metadata.reasoning`` says ``think``,
-            otherwise ``off``.
+        rows: of a file of responses, or as they are.
 
     Raises:
         DataError: no such file, or a row that has not the right shape; it names the line.
     """
-    for _, row in _responses(path):
-        metadata = row.get("metadata") or {}
-        prompt = Prompt(str(row["id"]), domain, (), row["ground_truth"], metadata)
-        yield Case(row["id"], domain, prompt, _said(row["response"]), reasoning or MODES[metadata.get("reasoning")])
+    if isinstance(rows, Path):
+        yield from (row_case(row, domain, reasoning) for _, row in _responses(rows))
+        return
+    for number, row in enumerate(rows, 1):
+        try:
+            yield row_case(row, domain, reasoning)
+        except DataError as error:
+            raise DataError(f"row {number}: {error}") from None
+
+
+def row_case(row: object, domain: str, reasoning: Reasoning | None = None) -> Case[Id]:
+    """A case for one row, by its id.
+
+    Args:
+        domain: name of the verifier.
+        reasoning: format gate; ``None``: ``required`` where the row's ``metadata.reasoning`` says ``think``, otherwise
+            ``off``.
+
+    Raises:
+        DataError: the row has not the right shape.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError("a row is an object", found=type(row).__name__)
+    if problem := _problem(row):
+        raise DataError(problem)
+    metadata = row.get("metadata") or {}
+    prompt = Prompt(str(row["id"]), domain, (), row["ground_truth"], metadata)
+    return Case(row["id"], domain, prompt, _said(row["response"]), reasoning or MODES[metadata.get("reasoning")])
 
 
 def _responses(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -156,7 +223,7 @@ class GoldCheck:
 
     def add(self, key: str, verdicts: Verdicts) -> None:
         """The verdict on one prompt's own answer."""
-        self.tally.add(verdicts)
+        self.tally.add(verdicts.reward.verdict)
         if verdicts.reward.verdict != "right":
             self._problem(f"{key}: {verdicts.reward.verdict}: {verdicts.reward.reason}")
 

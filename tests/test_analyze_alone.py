@@ -35,6 +35,15 @@ def test_models_are_compared_with_their_base(tmp_path: Path, tiny_model: Path, o
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+def test_findings_for_programs(tmp_path: Path, tiny_model: Path, other_model: Path) -> None:
+    out = tmp_path / "out"
+    done = m2rl("moved", "--base", tiny_model, "--model", f"math={other_model}", "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found.pop("out") == str(out)
+    assert found == json.loads((out / "findings.json").read_text())
+
+
 def test_a_studys_file_gives_domains_and_settings(tmp_path: Path, tiny_model: Path, other_model: Path) -> None:
     study = tmp_path / "study.yaml"
     stages = {"multi": {"kind": "rl", "init": "sft", "algorithm": "plain", "domains": ["a"]}}

@@ -43,8 +43,8 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
-    ("study", "report", "verify", "rescore", "estimate", "drift", "doctor"),
-    ("progress", "scaffold", "cli", "testing"),
+    ("study", "report", "verify", "rescore", "estimate", "drift", "doctor", "serve"),
+    ("progress", "api", "scaffold", "cli", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 PUBLIC = {

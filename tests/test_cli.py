@@ -136,7 +136,7 @@ def test_options_are_few_and_chosen() -> None:
     assert options == {
         # processes and machines change no result, so they are the command's business and not the study's
         "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
-        "check": ["--device", "--nnodes", "--nproc", "--runs", "--set", "study"],
+        "check": ["--device", "--json", "--nnodes", "--nproc", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
         "new": ["--like", "--out", "kind", "name"],
         "merge": [
@@ -144,6 +144,7 @@ def test_options_are_few_and_chosen() -> None:
             "--dtype",
             "--evidence",
             "--expert",
+            "--json",
             "--method",
             "--out",
             "--preset",
@@ -153,11 +154,13 @@ def test_options_are_few_and_chosen() -> None:
             "recipe",
         ],
         "blend": ["--out", "--set", "study"],
-        "verify": ["--gold", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
-        "rescore": ["--out", "--stage", "run"],
-        "analyze": ["--base", "--model", "--out", "--plugin", "--set", "--study", "name"],
+        "verify": ["--gold", "--json", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
+        "rescore": ["--json", "--out", "--stage", "run"],
+        "analyze": ["--base", "--json", "--model", "--out", "--plugin", "--set", "--study", "name"],
         "report": ["--out", "runs"],
         "doctor": ["--json", "--runs"],
+        # a trainer that asks chooses nothing, so whoever starts the server does
+        "serve-verifier": ["--expose", "--host", "--plugin", "--port", "--reasoning", "--set", "domain"],
         "schema": [],
     }
 
@@ -376,6 +379,72 @@ def test_a_domains_file_that_is_not_there(study: Path, source: str) -> None:
     assert result.stderr.startswith(f"Error: domains.one: no rows to read. Found: '{source}'.")
 
 
+# ── for programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_check_for_programs(study: Path, tmp_path: Path) -> None:
+    result = m2rl("check", study, "--json", "--device", "h100x2", "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["study"], found["machine"], found["drift"], found["data"]) == ("mini", "h100x2", [], [])
+    nodes = {node["id"]: node for node in found["nodes"]}
+    assert nodes["one"]["inputs"] == ["sft"]
+    assert nodes["one"]["folder"] == str(tmp_path / "runs" / "mini" / "one")
+    assert not any(node["done"] for node in nodes.values())
+    estimates = {each["stage"]: each for each in found["estimates"]}
+    memory = dict(estimates["one"]["memory"])
+    assert memory.pop("total") == pytest.approx(sum(memory.values()))
+    assert estimates["one"]["device_hours"] > 0
+
+
+def test_failures_for_programs(study: Path) -> None:
+    """Standard output is one document also where data is missing or the study wrong; the message stays where it was."""
+    result = m2rl("check", study, "--json", "--set", "domains.one.source=nowhere.jsonl")
+    assert result.exit_code == 2
+    [problem] = json.loads(result.stdout)["data"]
+    assert problem.startswith("domains.one: no rows to read")
+    result = m2rl("check", study, "--json", "--set", "sead=5")
+    assert result.exit_code == 2
+    error = json.loads(result.stdout)["error"]
+    assert error["kind"] == "ConfigError"
+    assert result.stderr == f"Error: {error['message']}\n"
+
+
+# ── completion ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("m2rl pl", ["plugins"]),
+        ("m2rl verify m", ["math"]),
+        ("m2rl serve-verifier nothing-like-it", []),
+        ("m2rl merge --method tas", ["task-arithmetic"]),
+        ("m2rl analyze weight", ["weight-shift"]),
+        ("m2rl run mini.yaml --only t", ["two"]),
+        ("m2rl run gone.yaml --only t", []),
+        ("m2rl rescore made --stage s", ["sft"]),
+    ],
+)
+def test_shells_complete(line: str, expected: list[str], study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As bash asks; ``--install-completion`` writes what asks so."""
+    made = study.parent / "made"
+    made.mkdir()
+    (made / "study.yaml").write_text(study.read_text())
+    monkeypatch.chdir(study.parent)
+    words = {"_M2RL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    result = CliRunner().invoke(app, [], prog_name="m2rl", env=words)
+    assert result.stdout.split() == expected
+
+
+def test_the_script_of_a_shell_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # a test runs in no shell
+    code = "import sys; sys.argv[0] = 'm2rl'; from m2rl_core.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "--show-completion", "zsh"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "_M2RL_COMPLETE=complete_zsh" in done.stdout
+
+
 # ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -400,7 +469,7 @@ def test_run_passes_on_what_it_is_given(study: Path, tmp_path: Path, monkeypatch
     result = m2rl("run", study, "--only", "sft", "--set", "seed=5", "--set", "stages.sft.batch=8", "--runs", tmp_path)
     assert result.exit_code == 0, result.stderr
     [call] = calls
-    assert (call["source"], call["runs"], call["only"]) == (study, tmp_path, "sft")
+    assert (call["runs"], call["only"]) == (tmp_path, "sft")
     assert (call["study"].seed, call["study"].stages["sft"].batch) == (5, 8)
     assert result.stdout.splitlines()[-1] == f"Done: {tmp_path / 'runs' / 'mini'}"
     assert "= 1 done before: init" in result.stdout

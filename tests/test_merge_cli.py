@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+import m2rl_core
 from m2rl_core.cli import app
 from m2rl_core.cli.bytes import Lines, reading
+from m2rl_core.errors import ConfigError
 from m2rl_core.merge import merge_models
 from m2rl_core.testing.family import family
 from m2rl_merger_task_arithmetic import TaskArithmetic
@@ -62,6 +65,35 @@ def test_the_model_opens_in_transformers_and_generates(
     assert not any(told.values())
     assert model.dtype == torch.float32
     assert model.generate(torch.tensor([[5, 6, 7]]), do_sample=False).shape[1] > 3
+
+
+def test_diagnostics_for_programs_and_the_same_merge_from_python(models: Path) -> None:
+    result = m2rl("--method", "task-arithmetic", *GIVEN, "--set", "scale=0.5", "--json", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["folders"], found["experts"]) == (["out"], ["math", "science"])
+    recipe = {
+        "merger": {"use": "task-arithmetic", "scale": 0.5},
+        "base": "base",
+        "experts": {"math": "math", "science": "science"},
+    }
+    told = m2rl_core.merge(recipe, "from-python")
+    assert found["metrics"] == told.metrics
+    assert found["fingerprints"] == told.fingerprints
+    files = [models / out / "model.safetensors" for out in ("out", "from-python")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    failed = m2rl("--method", "task-arithmetic", *GIVEN, "--json", "--out", "out")
+    assert failed.exit_code == 2
+    assert json.loads(failed.stdout)["error"]["kind"] == "RunError"
+
+
+def test_a_recipe_from_python_that_is_wrong_says_where(models: Path) -> None:
+    experts = {"math": "math", "science": "science"}
+    with pytest.raises(ConfigError, match=r"recipe\.expert: unknown key\. Did you mean 'experts'"):
+        m2rl_core.merge({"merger": "average", "expert": experts}, "out")
+    with pytest.raises(ConfigError, match=r"recipe\.merger\.scal: unknown key\. Did you mean 'scale'"):
+        m2rl_core.merge({"merger": {"use": "task-arithmetic", "scal": 1}, "base": "base", "experts": experts}, "out")
+    assert not (models / "out").exists()
 
 
 def test_a_sweep_makes_a_model_of_every_combination(models: Path) -> None:

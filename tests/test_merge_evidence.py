@@ -19,7 +19,7 @@ from m2rl_core.cli import app
 from m2rl_core.config import Study, check_components, check_references, grounded
 from m2rl_core.errors import ConfigError, DataError, RunError
 from m2rl_core.interfaces import ComponentConfig, Merger
-from m2rl_core.merge import load_recipe, merge_models, merge_recipe
+from m2rl_core.merge import gather, load_recipe, merge_models, merge_recipe
 from m2rl_core.merge.gather import gather_evidence
 from m2rl_core.merge.sequences import conversations, drawn
 from m2rl_core.plugins import Registry, load_plugins
@@ -117,7 +117,7 @@ def test_gram_is_the_mean_over_tokens_of_what_hooks_see(
     tied: bool, held: int, tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against hooks on a plain model's linear layers, whatever the number of layers that are watched at once."""
-    monkeypatch.setattr("m2rl_core.merge.gather.HELD_BYTES", held)
+    monkeypatch.setattr(gather, "HELD_BYTES", held)
     model = family(tmp_path, 1, tied=tied, dtype=torch.float32)["math"]
     gather_evidence(model, samples, frozenset({"gram"}), tmp_path / "out", tokens_per_device=64)
     naive = plain(model).double()

@@ -14,9 +14,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-import m2rl_core.merge.mergekit
 from m2rl_core.errors import ConfigError
-from m2rl_core.merge import load_recipe, merge_recipe
+from m2rl_core.merge import load_recipe, merge_recipe, mergekit
 from m2rl_core.merge.mergekit.file import Depths
 from m2rl_core.merge.mergekit.methods import ELSEWHERE, METHODS
 from m2rl_core.registry import Registry
@@ -415,7 +414,7 @@ def test_a_mergers_own_complaint_names_the_method(golden: Path, registry: Regist
 
 
 def test_the_documentation_lists_every_method() -> None:
-    text = (Path(m2rl_core.merge.mergekit.__file__).parent / "README.md").read_text()
+    text = (Path(mergekit.__file__).parent / "README.md").read_text()
     rows = [line.split("|")[1].strip().strip("`") for line in text.splitlines() if line.startswith("| `")]
     assert [row for row in rows if row in METHODS] == list(METHODS)
     assert all(f"`{name}`" in text for name in ELSEWHERE)

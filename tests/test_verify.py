@@ -14,8 +14,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+import m2rl_core
 from m2rl_core.cli import app
 from m2rl_core.config import load_study
+from m2rl_core.errors import DataError
 from m2rl_core.rollout.judging import IN_FLIGHT, Case
 from m2rl_core.rollout.records import to_record
 from m2rl_core.rollout.verifiers import Spec
@@ -257,6 +259,58 @@ def test_a_domain_that_is_not_there(tmp_path: Path) -> None:
     result = m2rl("verify", "quizz", written(tmp_path / "rows.jsonl", row("a", "=1")))
     assert result.exit_code == 2
     assert "domain 'quizz' is not available" in result.stderr
+
+
+def test_verdicts_for_programs(tmp_path: Path, verify: Verify) -> None:
+    file = written(tmp_path / "rows.jsonl", row("a", "=1"), row("b", "=2"), row("c", "crash"))
+    found = json.loads(verify(file, "--json").stdout)
+    assert {key: found[key] for key in ("rows", "right", "wrong", "failed")} == {
+        "rows": 3, "right": 1, "wrong": 1, "failed": 1,
+    }  # fmt: skip
+    assert [(each["id"], each["reward"]) for each in found["verdicts"]] == [("a", 1.0), ("b", 0.0), ("c", None)]
+    found = json.loads(verify(file, "--json", "--out", tmp_path / "scored.jsonl").stdout)
+    assert "verdicts" not in found
+    assert [each["id"] for each in lines((tmp_path / "scored.jsonl").read_text())] == ["a", "b", "c"]
+    result = verify("--gold", written(file, {"gold": "1"}, {}), "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert (found["prompts"], found["right"], found["unreadable"], found["problems"]) == (2, 1, 1, 1)
+    assert found["shown"] == ["row 2 has no gold."]
+
+
+# ── the Python API ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_from_python_are_judged_as_those_of_a_file(tmp_path: Path, quiz: Path, verify: Verify) -> None:
+    rows = [row("a", "=X", "x"), row("b", ["one", "count"]), row("c", "hang", reasoning="think")]
+    settings = {"ignore": {"case": True}}
+    found = list(m2rl_core.verify("quiz", rows, settings=settings, plugins=[quiz]))
+    assert [(each["id"], each["verdict"], each["reason"]) for each in found] == [
+        ("a", "right", "says =x"),
+        ("b", "right", "one count"),
+        ("c", "wrong", "the reasoning is not closed by </think>"),
+    ]
+    file = written(tmp_path / "rows.jsonl", *rows)
+    for other in (
+        list(m2rl_core.verify("quiz", file, settings=settings, plugins=[quiz])),
+        lines(verify(file, "--set", "ignore.case=true").stdout),
+    ):
+        assert [{**each, "seconds": 0} for each in other] == [{**each, "seconds": 0} for each in found]
+
+
+def test_rows_from_python_are_read_as_they_are_needed(quiz: Path) -> None:
+    drawn = 0
+
+    def rows() -> Iterator[dict[str, object]]:
+        nonlocal drawn
+        for drawn in count(1):
+            yield row(drawn, "=1")
+
+    with closing(m2rl_core.verify("quiz", rows(), plugins=[quiz])) as verdicts:
+        assert [each["id"] for each in islice(verdicts, 100)] == list(range(1, 101))
+    assert drawn <= 100 + IN_FLIGHT
+    with pytest.raises(DataError, match="row 2: the row has no 'response'"):
+        list(m2rl_core.verify("quiz", [row(1, "=1"), {"id": 2, "ground_truth": "1"}], plugins=[quiz]))
 
 
 # ── streaming ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import m2rl_core
+from m2rl_core import api
+from m2rl_core.cli import completing
 from m2rl_core.cli.analyzing import analyze
 from m2rl_core.cli.blending import blend
 from m2rl_core.cli.doctoring import doctor
 from m2rl_core.cli.errors import Group, warn
 from m2rl_core.cli.listing import plugins
 from m2rl_core.cli.merging import merge
+from m2rl_core.cli.output import AsJson, print_json
 from m2rl_core.cli.scaffolding import new
+from m2rl_core.cli.serving import serve_verifier
 from m2rl_core.cli.verifying import rescore, verify
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
-    from m2rl_core.errors import DataError
     from m2rl_core.registry import Registry
 
 __all__ = ["main"]
@@ -71,7 +74,10 @@ def _m2rl(
 @app.command()
 def run(
     study: StudyFile,
-    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage and what it needs.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Only this stage and what it needs.", autocompletion=completing.stage),
+    ] = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     nproc: Nproc = 1,
@@ -80,17 +86,11 @@ def run(
     rendezvous: Rendezvous = "",
 ) -> None:
     """Run a study, or go on with it: finished stages are kept, an interrupted one resumes."""
-    from rich.console import Console
-
-    from m2rl_core.files import room
-    from m2rl_core.progress import open_progress
-    from m2rl_core.study import Team, run_study
+    from m2rl_core.study import Team
 
     team = Team(nproc, nnodes, node_rank, rendezvous) if nproc * nnodes > 1 else None
-    loaded, registry = _checked(study, overrides)
-    with room(runs), open_progress(Console()) as progress:
-        folder = run_study(loaded, source=study, runs=runs, only=only, progress=progress, registry=registry, team=team)
-    typer.echo(f"Done: {folder}")
+    loaded, registry = _opened(study, overrides)
+    typer.echo(f"Done: {api.run(loaded, runs=runs, only=only, team=team, registry=registry)}")
 
 
 @app.command()
@@ -106,30 +106,24 @@ def check(
         int | None, typer.Option(min=1, metavar="N", help="Estimate for so many processes, a device for each.")
     ] = None,
     nnodes: Annotated[int, typer.Option(min=1, metavar="N", help="On each of so many machines.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Check a study without running it, and show its stages: what is done, what is to be run, memory and time.
 
     Where it is meant to be the paper's, also where it differs. Data that is missing or wrong is told last.
     """
-    from m2rl_core.cli.estimates import show_estimates
-    from m2rl_core.cli.tables import drifts, show, stages
-    from m2rl_core.counterparts import gpu_hours
-    from m2rl_core.drift import drift
+    from m2rl_core.cli.checking import document, show_check
     from m2rl_core.errors import DataError, joined
-    from m2rl_core.estimate import estimate, machine
-    from m2rl_core.study import plan
+    from m2rl_core.estimate import machine
 
-    data: list[DataError] = []
-    loaded, registry = _checked(study, overrides, data)
-    devices, is_papers = machine(device, nproc=nproc, nnodes=nnodes), loaded.reproduces == "paper"
-    show(stages(loaded, plan(loaded, registry, runs)))
-    stated = gpu_hours(loaded) if is_papers else {}
-    seeds = len(loaded.seeds or [loaded.seed])
-    show_estimates(estimate(loaded, registry, devices), devices, seeds=seeds, stated=stated)
-    if is_papers:
-        show(drifts(drift(loaded, registry)))
-    if data:
-        raise joined(data, DataError)
+    loaded, registry = _opened(study, overrides)
+    found = api.check(loaded, runs=runs, machine=machine(device, nproc=nproc, nnodes=nnodes), registry=registry)
+    if as_json:
+        print_json(document(found))
+        raise typer.Exit(DataError.exit_code if found.data else 0)
+    show_check(found)
+    if found.data:
+        raise joined(found.data, DataError)
 
 
 app.add_typer(plugins, name="plugins")
@@ -140,6 +134,7 @@ app.command()(verify)
 app.command()(rescore)
 app.command()(analyze)
 app.command()(doctor)
+app.command()(serve_verifier)
 
 
 @app.command()
@@ -171,7 +166,6 @@ def schema() -> None:
 
     Write it to study.schema.json and begin a study with "# yaml-language-server: $schema=study.schema.json".
     """
-    from m2rl_core.cli.output import print_json
     from m2rl_core.config import schema
     from m2rl_core.plugins import load_plugins
 
@@ -180,17 +174,11 @@ def schema() -> None:
     print_json(schema(registry))
 
 
-def _checked(file: Path, overrides: list[str] | None, data: list[DataError] | None = None) -> tuple[Study, Registry]:
-    """A study that can be run as far as one can tell without running it, and the plugins.
-
-    Args:
-        data: takes what is wrong with its data, which is an error otherwise.
-    """
-    from m2rl_core.config import check_components, grounded, load_study
+def _opened(file: Path, overrides: list[str] | None) -> tuple[Study, Registry]:
+    """A study and the plugins that it may use; those that are broken are told of."""
     from m2rl_core.plugins import load_plugins
 
-    study = grounded(load_study(file, overrides or ()), file.absolute().parent)
+    study = api.open_study(file, overrides or ())
     registry = load_plugins(study.plugins)
     warn(registry.plugins)
-    check_components(study, registry, data)
     return study, registry

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from m2rl_core.cli.completing import component
 from m2rl_core.cli.errors import warn
+from m2rl_core.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
@@ -19,7 +22,12 @@ __all__ = ["analyze"]
 
 
 def analyze(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An analyzer that 'm2rl plugins --check' lists.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="An analyzer that 'm2rl plugins --check' lists.", autocompletion=component("analyzer")
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where findings.json and tables go.", show_default=False)],
     base: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The model that the others departed from, called 'base'.")
@@ -39,6 +47,7 @@ def analyze(
     local: Annotated[
         list[Path] | None, typer.Option("--plugin", metavar="PATH", help="A local plugin; may be repeated.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run one analyzer over models: without a study, only weights, log-probs and plain drawing are at hand."""
     from m2rl_core.analyze.alone import BASE, analyze_alone
@@ -61,6 +70,9 @@ def analyze(
             "no model to analyse: name --model, --base, or a run with --study", param_hint="--model"
         )
     found = analyze_alone(use, folders, registry, out, study=held, nodes=nodes, send=_tell)
+    if as_json:
+        print_json({"out": out, **asdict(found)})
+        return
     show(*map(table, found.tables.values()), *([claims(found.claims)] if found.claims else []))
     typer.echo(f"Done: {out / 'findings.json'}")
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from m2rl_core.cli.completing import component
 from m2rl_core.cli.errors import warn
+from m2rl_core.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +30,10 @@ def merge(
         typer.Argument(metavar="RECIPE", help="A YAML file, of m2rl's or mergekit's form, instead of the options."),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A merger that 'm2rl plugins --check' lists.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A merger that 'm2rl plugins --check' lists.", autocompletion=component("merger")
+        ),
     ] = None,
     base: Annotated[Path | None, typer.Option(metavar="DIR", help="The model that the experts started from.")] = None,
     expert: Annotated[list[str] | None, typer.Option(metavar="NAME=DIR", help="An expert; to be repeated.")] = None,
@@ -50,6 +55,7 @@ def merge(
         Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="Of the result; by default the base's.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="The result does not depend on it.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Merge experts into one model, in little memory; the folder appears when it is whole, or not at all."""
     models = {"--base": base, "--expert": expert, "--evidence": evidence}
@@ -69,12 +75,17 @@ def merge(
     _mention_leftovers(out)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job, too, leaves nothing behind
     try:
-        found = _merged(loaded, out, threads)
+        found = _merged(loaded, out, threads, as_json)
     except KeyboardInterrupt:
         typer.echo("Interrupted; nothing was left behind.", err=True)
         raise typer.Exit(130) from None
+    folders = sorted(out.iterdir()) if loaded.recipe.sweep else [out]
+    if as_json:
+        told = {"experts": found.experts, "metrics": found.metrics, "fingerprints": found.fingerprints}
+        print_json({"folders": folders, **told, "warnings": found.warnings})
+        return
     _show(found)
-    for folder in sorted(out.iterdir()) if loaded.recipe.sweep else [out]:
+    for folder in folders:
         typer.echo(f"Done: {folder}")
 
 
@@ -157,17 +168,17 @@ def _absolute(folder: Path) -> str:
     return str(folder.expanduser().absolute())
 
 
-def _merged(loaded: Loaded, out: Path, threads: int | None) -> Diagnostics:
+def _merged(loaded: Loaded, out: Path, threads: int | None, as_json: bool) -> Diagnostics:
     from rich.console import Console
 
+    from m2rl_core import api
     from m2rl_core.cli.bytes import reading
-    from m2rl_core.merge import merge_recipe
     from m2rl_core.plugins import load_plugins
 
     registry = load_plugins()
     warn(registry.plugins)
-    with reading(Console(), "merging") as report:
-        return merge_recipe(loaded, registry, out=out, threads=threads, report=report)
+    with reading(Console(stderr=as_json), "merging") as report:
+        return api.merge(loaded, out, threads=threads, report=report, registry=registry)
 
 
 # ── what was found ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,9 @@ What a command says beside it (progress, warnings, the message of a failure) goe
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -29,9 +31,20 @@ AsJson = Annotated[
 
 
 def print_json(document: Any) -> None:
-    """Print ``document``, plain data, paths and dates as text; numbers that JSON does not know are an error."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    """Print ``document``, plain data; paths and the like become text, and numbers that JSON does not know ``null``."""
+    json.dump(_finite(document), sys.stdout, indent=2, allow_nan=False, default=str)
     sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return list(map(_finite, value))
+    return value
 
 
 def print_json_error(context: typer.Context, error: M2rlError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from m2rl_core.cli import completing
 from m2rl_core.cli.errors import warn
+from m2rl_core.cli.options import DomainName, GateOfAll, Local, Settings, installed
+from m2rl_core.cli.output import AsJson, print_json
 from m2rl_core.types import Reasoning
 
 if TYPE_CHECKING:
-    from m2rl_core.interfaces import Domain
     from m2rl_core.rescore import Flip, Rescoring
-    from m2rl_core.rollout.verifiers import Spec
     from m2rl_core.verify import GoldCheck
 
 __all__ = ["rescore", "verify"]
@@ -27,7 +27,7 @@ SHOWN = 50
 
 
 def verify(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="A domain that 'm2rl plugins --check' lists.")],
+    domain: DomainName,
     file: Annotated[
         Path | None,
         typer.Argument(metavar="FILE", help="JSON lines with id, response, ground_truth and metadata."),
@@ -38,42 +38,37 @@ def verify(
     gold: Annotated[
         bool, typer.Option("--gold", help="Check the gold answers of the training prompts, or of the data set FILE.")
     ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.KEY=VALUE", help="A setting of the domain; may be repeated."),
-    ] = None,
-    local: Annotated[
-        list[Path] | None, typer.Option("--plugin", metavar="PATH", help="A local plugin; may be repeated.")
-    ] = None,
-    reasoning: Annotated[
-        Reasoning | None,
-        typer.Option(help="Format gate of all rows; by default 'required' where metadata.reasoning is 'think'."),
-    ] = None,
+    settings: Settings = None,
+    local: Local = None,
+    reasoning: GateOfAll = None,
+    as_json: AsJson = False,
 ) -> None:
     """Judge responses with a domain's verifier, or check gold answers: exit code 1 where one is not right."""
     from m2rl_core.config import settings as read
 
     config = read(settings or ())
-    plugins = [str(path.resolve()) for path in local or ()]
     if not gold:
         if file is None:
             raise typer.BadParameter("responses are needed, or --gold", param_hint="FILE")
-        _, spec = _built(domain, config, plugins)
-        _verify_file(file, spec, reasoning, out)
+        _verify_file(domain, _existing(file), config, local or (), reasoning, out, as_json)
         return
     if reasoning is not None:
         raise typer.BadParameter("gold answers have no reasoning", param_hint="--reasoning")
     if file is not None:
         config["source"] = str(_existing(file))
-    _check_gold(*_built(domain, config, plugins), out)
+    _check_gold(domain, config, local or (), out, as_json)
 
 
 def rescore(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A study's folder, e.g. runs/miniature.")],
-    stage: Annotated[str | None, typer.Option(metavar="STAGE", help="Only what this stage has stored.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Only what this stage has stored.", autocompletion=completing.stage),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where all flipped rewards go, as JSON lines.")] = (
         None
     ),
+    as_json: AsJson = False,
 ) -> None:
     """Verify a study's stored rollouts again, and list the rewards that have flipped: exit code 1 where one has."""
     from m2rl_core.errors import RunError
@@ -81,6 +76,7 @@ def rescore(
     from m2rl_core.plugins import load_plugins
     from m2rl_core.rescore import Rescoring
     from m2rl_core.study import study_in
+    from m2rl_core.verify import cores
 
     study = study_in(run)
     if out is not None and out.resolve().is_relative_to(run.resolve()):
@@ -91,12 +87,18 @@ def rescore(
     shown: list[Flip] = []
     with ExitStack() as stack:
         file = stack.enter_context(_output(out)) if out is not None else None
-        for flip in stack.enter_context(closing(again.flipped(_cpus()))):
+        for flip in stack.enter_context(closing(again.flipped(cores()))):
             if len(shown) < SHOWN:
                 shown.append(flip)
             if file is not None:
                 file.write(jsonl_line(flip.record()))
-    _show_flips(again, shown, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    if as_json:
+        changes = [{"from": then, "to": now, "count": count} for (then, now), count in sorted(again.flips.items())]
+        told = {"verified": again.verified, "left_out": again.left_out, "seconds": seconds, "changes": changes}
+        print_json({**told, "flips": [flip.record() for flip in shown]})
+    else:
+        _show_flips(again, shown, seconds)
     if again.flips:
         raise typer.Exit(1)
 
@@ -115,32 +117,50 @@ def _show_flips(again: Rescoring, shown: Sequence[Flip], seconds: float) -> None
     typer.echo(f"{again.verified:,} rollouts verified again: {found}{left_out}; {seconds:.2f} s")
 
 
-def _verify_file(file: Path, spec: Spec, reasoning: Reasoning | None, out: Path | None) -> None:
+def _verify_file(
+    domain: str,
+    file: Path,
+    config: dict[str, Any],
+    local: Sequence[Path],
+    reasoning: Reasoning | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from m2rl_core import api
     from m2rl_core.errors import RunError
     from m2rl_core.files import jsonl_line
-    from m2rl_core.verify import Tally, check_rows, row_cases, scored, verified
+    from m2rl_core.verify import Tally
 
     if out is not None and out.resolve() == file.resolve():
         raise RunError(f"{out} holds the responses; the verdicts need a file of their own")
-    check_rows(_existing(file))
-    tally, started = Tally(), time.perf_counter()
-    with closing(verified(row_cases(file, spec.use, reasoning), spec, _cpus())) as verdicts, _output(out) as lines:
-        for key, verdict in verdicts:
-            tally.add(verdict)
-            lines.write(jsonl_line(scored(key, verdict)))
+    tally, started, kept = Tally(), time.perf_counter(), list[dict[str, Any]]()
+    verdicts = api.verify(domain, file, settings=config, plugins=local, reasoning=reasoning, registry=installed(local))
+    with closing(verdicts), ExitStack() as stack:
+        lines = None if as_json and out is None else stack.enter_context(_output(out))
+        for verdict in verdicts:
+            tally.add(verdict["verdict"])
+            if lines is None:
+                kept.append(verdict)
+            else:
+                lines.write(jsonl_line(verdict))
     seconds = time.perf_counter() - started
+    if as_json:
+        told: dict[str, Any] = {"rows": tally.total, **tally.counts, "seconds": seconds}
+        print_json(told if out else {**told, "verdicts": kept})
+        return
     rate = f"{tally.total / seconds:,.0f} rows/s"
     typer.echo(f"{tally.total:,} rows: {tally}; {seconds:.2f} s ({rate})", err=out is None)
 
 
-def _check_gold(domain: Domain, spec: Spec, out: Path | None) -> None:
+def _check_gold(name: str, config: dict[str, Any], local: Sequence[Path], out: Path | None, as_json: bool) -> None:
     from m2rl_core.errors import DataError
     from m2rl_core.files import jsonl_line
-    from m2rl_core.verify import GoldCheck, gold_cases, scored, verified
+    from m2rl_core.verify import GoldCheck, build_domain, gold_cases, scored, verified
 
+    domain, spec = build_domain(name, config, local, installed(local))
     found = GoldCheck()
     with ExitStack() as stack:
-        verdicts = stack.enter_context(closing(verified(gold_cases(domain, spec.use, found), spec, _cpus())))
+        verdicts = stack.enter_context(closing(verified(gold_cases(domain, spec.use, found), spec)))
         lines = stack.enter_context(_output(out)) if out is not None else None
         for key, verdict in verdicts:
             found.add(key, verdict)
@@ -148,7 +168,11 @@ def _check_gold(domain: Domain, spec: Spec, out: Path | None) -> None:
                 lines.write(jsonl_line(scored(key, verdict)))
     if not found.prompts:
         raise DataError(f"domain '{spec.use}' has no training prompts")
-    _show_gold(found)
+    if as_json:
+        told: dict[str, Any] = {"prompts": found.prompts, **found.tally.counts, "unreadable": found.unreadable}
+        print_json({**told, "unanswered": found.unanswered, "problems": found.problems, "shown": found.shown})
+    else:
+        _show_gold(found)
     if found.problems:
         raise typer.Exit(1)
 
@@ -170,18 +194,6 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _built(name: str, config: dict[str, Any], plugins: Sequence[str]) -> tuple[Domain, Spec]:
-    """The domain, and how its workers build it."""
-    from m2rl_core.config import DomainSection
-    from m2rl_core.plugins import load_plugins
-    from m2rl_core.rollout.verifiers import Spec
-
-    registry = load_plugins(plugins)
-    warn(registry.plugins)
-    domain = registry.create("domain", {**config, "use": name}, name)
-    return domain, Spec.of(domain, DomainSection(use=name, config=config), plugins)
-
-
 @contextmanager
 def _output(out: Path | None) -> Iterator[BinaryIO]:
     """Where lines go: a file that is there whole or not at all, or standard output."""
@@ -192,8 +204,3 @@ def _output(out: Path | None) -> Iterator[BinaryIO]:
     else:
         with atomic_file(out) as file:
             yield file
-
-
-def _cpus() -> int:
-    """Cores that this process may use: so many verifiers run at a time."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

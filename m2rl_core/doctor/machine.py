@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from m2rl_core.types import Diagnosis
+from m2rl_core.verify import cores
 
 __all__ = ["cores_and_memory", "devices", "disks"]
 
@@ -26,8 +27,7 @@ def cores_and_memory(
     proc: Path = Path("/proc/meminfo"), limits: Path = Path("/sys/fs/cgroup/memory.max")
 ) -> Iterator[Diagnosis]:
     """What the process may use: its cores, and the smaller of the machine's memory and the container's limit."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Diagnosis("cores", "ok", f"{usable} of {os.cpu_count()}")
+    yield Diagnosis("cores", "ok", f"{cores()} of {os.cpu_count()}")
     memory = {}
     if proc.is_file():
         for line in proc.read_text().splitlines():

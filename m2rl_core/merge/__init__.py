@@ -9,7 +9,7 @@ from m2rl_core.merge.card import Diagnostics
 from m2rl_core.merge.models import merge_models
 from m2rl_core.merge.parts import Parted
 from m2rl_core.merge.reading import load_recipe, merge_recipe
-from m2rl_core.merge.recipe import Loaded, Part, Recipe
+from m2rl_core.merge.recipe import Loaded, Part, Recipe, stated
 from m2rl_core.merge.stage import merge
 from m2rl_core.merge.sweep import Sweep
 
@@ -24,4 +24,5 @@ __all__ = [
     "merge",
     "merge_models",
     "merge_recipe",
+    "stated",
 ]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from m2rl_core.config import Section, Setting, Use, YamlFile
+from m2rl_core.errors import ConfigError
 from m2rl_core.validation import Keys, Problem, dotted, problems
 
-__all__ = ["Loaded", "Part", "Recipe", "folder", "read_recipe"]
+__all__ = ["Loaded", "Part", "Recipe", "folder", "read_recipe", "stated"]
 
 _LOAD = "A model of the hub is loaded first."
 _GATHER = "m2rl_core.merge.gather.gather_evidence makes one."
@@ -78,6 +79,27 @@ def read_recipe(file: YamlFile) -> Loaded:
     experts = {name: folders["experts", name] for name in read.experts}
     placed = read.model_copy(update={"base": folders.get(("base",)), "experts": experts, "evidence": evidence})
     return Loaded(placed, lambda keys: f"{file.path}:{file.line(keys)}: {dotted(keys)}")
+
+
+def stated(tree: Mapping[str, Any]) -> Loaded:
+    """The recipe that ``tree`` says as a file of our own form would; folders start from the working directory.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    try:
+        read = Recipe.model_validate(dict(tree))
+    except ValidationError as error:
+        found = problems(error, Recipe, dict(tree), owner="recipe")
+        raise ConfigError("\n".join(map(str, found))) from None
+    base = None if read.base is None else _absolute(read.base)
+    placed = {key: {name: _absolute(at) for name, at in getattr(read, key).items()} for key in ("experts", "evidence")}
+    return Loaded(read.model_copy(update={"base": base, **placed}), lambda keys: f"recipe.{dotted(keys)}")
+
+
+def _absolute(folder: str) -> str:
+    """So that the recipe on the card means the same from anywhere."""
+    return str(Path(folder).expanduser().absolute())
 
 
 def folder(text: str, keys: Keys, file: YamlFile, found: list[Problem], remedy: str = _LOAD) -> str:
