@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Discriminator, Tag
 
-__all__ = ["Each", "numbers_E"]
+__all__ = ["Each", "each_or_all", "numbers_E"]
 
 T = TypeVar("T")
 
@@ -34,3 +34,8 @@ def numbers_E(setting: float | Sequence[float], experts: int, names: str) -> Seq
     if len(setting) != experts:
         raise ValueError(f"{len(setting)} {names} for {experts} experts")
     return setting
+
+
+def each_or_all(setting: float | Sequence[float]) -> float | tuple[float, ...]:
+    """The setting as something that can be hashed."""
+    return setting if isinstance(setting, int | float) else tuple(setting)

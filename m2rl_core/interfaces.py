@@ -55,6 +55,7 @@ __all__ = [
     "Pass",
     "Preset",
     "SingleTurn",
+    "SkippablePass",
 ]
 
 
@@ -351,6 +352,19 @@ class Pass(Protocol):
         ...
 
 
+@runtime_checkable
+class SkippablePass(Pass, Protocol):
+    """A pass whose result earlier ones may already tell, so that its reading is left out."""
+
+    def known(self, stats: Stats) -> Any | None:
+        """What measuring everything would find, as far as anyone can tell; ``None`` where it must be measured.
+
+        Args:
+            stats: of earlier passes, those of the pass's own scope.
+        """
+        ...
+
+
 class Merger(Component, Protocol):
     """A pure function over blocks of weights. Built as ``cls(config)``, and with its ``parts`` by their names."""
 
@@ -388,12 +402,23 @@ class Merger(Component, Protocol):
         return ()
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
-        """One float32 tensor of ``block.shape`` per output. Must not change the block."""
+        """One float32 tensor of ``block.shape`` per output. Must not change the block, but for what is ``told``."""
         ...
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
-        """What is worth telling of one tensor, e.g. ``density/math``. The core reports means, weighted by size."""
+        """What is worth telling of one tensor, e.g. ``density/math``. The core reports means, weighted by size.
+
+        What only a merge finds out goes into :attr:`~m2rl_core.types.Block.told` instead, block by block.
+        """
         return {}
+
+    def remarks(self, experts: Sequence[str], found: Mapping[str, float]) -> Iterable[str]:
+        """What is allowed and yet seldom meant, a sentence each, for the card and the terminal.
+
+        Args:
+            found: what the merger has told, over all its tensors.
+        """
+        return ()
 
 
 # ── analyzers ────────────────────────────────────────────────────────────────────────────────────────────────────────

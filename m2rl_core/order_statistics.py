@@ -1,15 +1,16 @@
 """The exact value of a given rank among any number of values that come in pieces: two readings, bounded memory.
 
 Bit patterns of non-negative float32 numbers sort as the numbers do. A first reading counts their high halves, and so
-finds the one that holds the rank; a second reading counts the low halves of the values that share it. Counts of pieces
-add up, whatever the pieces. Shape suffixes beyond those of :mod:`m2rl_core.types`: _R rows of values, _K ranks asked
-for in each row, _B the 65536 bins of a half, _E rows that are experts.
+finds the one that holds the rank; a second reading counts the low halves of the values that share it, and is left out
+where the rank is that of a zero. Counts of pieces add up, whatever the pieces; the first ones are the same for all
+ranks, so that a sweep over them counts once. Shape suffixes beyond those of :mod:`m2rl_core.types`: _R rows of values,
+_K ranks asked for in each row, _B the 65536 bins of a half, _E rows that are experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +24,20 @@ if TYPE_CHECKING:
 
     Bits = npt.NDArray[np.int32]
 
-__all__ = ["BINS", "CountHigh", "CountLow", "High", "Low", "count_high", "count_low", "find", "magnitudes_EN", "value"]
+__all__ = [
+    "BINS",
+    "CountHigh",
+    "CountLow",
+    "High",
+    "Low",
+    "Ranks",
+    "Sought",
+    "count_high",
+    "count_low",
+    "find",
+    "magnitudes_EN",
+    "value",
+]
 
 BINS = 1 << 16
 
@@ -125,30 +139,48 @@ def magnitudes_EN(block: Block) -> Tensor:
     return block.deltas_E.view(len(block.experts_E), -1).abs_()
 
 
+Ranks = Callable[[int, "Tensor"], "Tensor"]
+"""From the number of values in a row, and those of them above zero, int64 [R], to the ranks that are asked for, int64
+[R, K], counted from 1 for the smallest value; one more than there are values is the rank of infinity."""
+
+
 @dataclass(frozen=True)
 class High:
-    """High halves of all values, and where the ranks that are asked for fall among them."""
+    """High halves of all values."""
 
     counts_RB: Tensor
     """Int64 [R, B]."""
     nonzero_R: Tensor
     """Values above zero, int64 [R]."""
-    ranks: Callable[[int, Tensor], Tensor]
+    _sought: dict[Ranks, Sought] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def size(self) -> int:
         """Values in one row."""
         return int(self.counts_RB[0].sum())
 
-    @cached_property
-    def ranks_RK(self) -> Tensor:
-        """Counted from 1 for the smallest value, int64; one more than there are values is the rank of infinity."""
-        return self.ranks(self.size, self.nonzero_R)
+    @property
+    def zeros_R(self) -> Tensor:
+        """Int64 [R]."""
+        return self.size - self.nonzero_R
 
-    @cached_property
-    def place_RK(self) -> tuple[Tensor, Tensor]:
-        """High half of the value of each rank, and its rank among the values that share it."""
-        return find(self.counts_RB, self.ranks_RK)
+    def sought(self, ranks: Ranks) -> Sought:
+        """Where the ranks fall; found out once for each rule."""
+        if ranks not in self._sought:
+            ranks_RK = ranks(self.size, self.nonzero_R)
+            self._sought[ranks] = Sought(ranks_RK, *find(self.counts_RB, ranks_RK))
+        return self._sought[ranks]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Where the ranks that are asked for fall among the high halves; all int64 [R, K]."""
+
+    ranks_RK: Tensor
+    high_RK: Tensor
+    """High half of the value of each rank."""
+    inside_RK: Tensor
+    """Its rank among the values that share it."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +190,18 @@ class Low:
     counts_RKB: Tensor
     """Int64 [R, K, B]."""
     high: High
+    sought: Sought
 
     @cached_property
     def values_RK(self) -> Tensor:
         """The values of the ranks, float32."""
-        found_RK = value(self.high.place_RK[0], self._place_RK[0])
-        return found_RK.where(self.high.ranks_RK <= self.high.size, inf)
+        found_RK = value(self.sought.high_RK, self._place_RK[0])
+        return found_RK.where(self.sought.ranks_RK <= self.high.size, inf)
 
     @property
     def below_RK(self) -> Tensor:
         """How many values are smaller than that of the rank, int64."""
-        return self.high.ranks_RK - self._place_RK[1]
+        return self.sought.ranks_RK - self._place_RK[1]
 
     @property
     def up_to_RK(self) -> Tensor:
@@ -178,7 +211,7 @@ class Low:
     @cached_property
     def _place_RK(self) -> tuple[Tensor, Tensor]:
         """Low half of the value of each rank, and its rank among those that equal it."""
-        low_RK1, equal_RK1 = find(self.counts_RKB, self.high.place_RK[1][..., None])
+        low_RK1, equal_RK1 = find(self.counts_RKB, self.sought.inside_RK[..., None])
         return low_RK1[..., 0], equal_RK1[..., 0]
 
 
@@ -188,34 +221,46 @@ class CountHigh:
 
     Args:
         values: of a block, non-negative float32 [R, N].
-        ranks: from the number of values in a row, and those of them above zero, int64 [R], to the ranks that are asked
-            for, int64 [R, K].
     """
 
     values: Callable[[Block], Tensor]
-    ranks: Callable[[int, Tensor], Tensor]
     scope: Literal["model", "tensor"] = "tensor"
     name: str = "high halves"
 
     def measure(self, block: Block, stats: Stats) -> High:
         values_RN = self.values(block)
-        return High(count_high(values_RN), _nonzero_R(values_RN), self.ranks)
+        return High(count_high(values_RN), _nonzero_R(values_RN))
 
     def combine(self, left: High, right: High) -> High:
-        return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R, self.ranks)
+        return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R)
 
 
 @dataclass
 class CountLow:
-    """The second one, of the same values, after which their ranks are known."""
+    """The second one, of the same values, after which those of the ranks are known."""
 
     values: Callable[[Block], Tensor]
+    ranks: Ranks
+    """Hashable; equal rules ask for equal ranks."""
     scope: Literal["model", "tensor"] = "tensor"
     name: str = "order statistics"
 
+    def known(self, stats: Stats) -> Low | None:
+        """Where all ranks are those of zeros, the zeros are all that there is to count."""
+        import torch
+
+        high: High = stats[CountHigh.name]
+        sought = high.sought(self.ranks)
+        if (sought.ranks_RK > high.zeros_R[:, None]).any():
+            return None
+        counts_RKB = torch.zeros(*sought.ranks_RK.shape, BINS, dtype=torch.int64)
+        counts_RKB[..., 0] = high.zeros_R[:, None]
+        return Low(counts_RKB, high, sought)
+
     def measure(self, block: Block, stats: Stats) -> Low:
         high: High = stats[CountHigh.name]
-        return Low(count_low(self.values(block), high.place_RK[0]), high)
+        sought = high.sought(self.ranks)
+        return Low(count_low(self.values(block), sought.high_RK), high, sought)
 
     def combine(self, left: Low, right: Low) -> Low:
-        return Low(left.counts_RKB + right.counts_RKB, left.high)
+        return Low(left.counts_RKB + right.counts_RKB, left.high, left.sought)

@@ -357,13 +357,29 @@ class Block:
     weight [O, I] of a linear layer: the mean of x·xᵀ over the inputs x that it saw; not there for other tensors. It is
     read again with every block, so that mergers which need it do well to take whole tensors.
     """
+    told: dict[str, float] = field(default_factory=dict)
+    """What a merger tells of this block while it merges it, e.g. ``density/math``; see
+    :meth:`~m2rl_core.interfaces.Merger.diagnostics`."""
+
+    @property
+    def anchor(self) -> Tensor:
+        """The base, where there must be one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.base is None:
+            raise ValueError(f"{self.name}: a task vector needs a base model")
+        return self.base
 
     @property
     def deltas_E(self) -> Tensor:
-        """The task vectors' pieces, experts minus base, [E, *shape]."""
-        if self.base is None:
-            raise ValueError(f"{self.name}: a task vector needs a base model")
-        return self.experts_E - self.base
+        """The task vectors' pieces, experts minus base, [E, *shape].
+
+        Raises:
+            ValueError: there is no base.
+        """
+        return self.experts_E - self.anchor
 
 
 Stats = Mapping[str, Any]

@@ -19,7 +19,9 @@ FLOORS = (
     (
         "paper",
         "answers",
+        "density",
         "each_expert",
+        "election",
         "rows",
         "rewards",
         "judge_prompts",
@@ -50,7 +52,9 @@ RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, na
 PUBLIC = {
     "answers",
     "correlation",
+    "density",
     "each_expert",
+    "election",
     "errors",
     "hookspecs",
     "http",

@@ -65,7 +65,7 @@ def test_passes_count_what_lies_below_and_up_to_a_rank(kind: str) -> None:
         return ranks_EK
 
     stats: dict[str, Any] = {}
-    for each in (CountHigh(magnitudes_EN, ranks), CountLow(magnitudes_EN)):
+    for each in (CountHigh(magnitudes_EN), CountLow(magnitudes_EN, ranks)):
         found = [
             each.measure(Block("w", 0, (piece.shape[1],), torch.zeros(piece.shape[1]), piece), stats)
             for piece in (deltas_EN * signs_EN).tensor_split(7, 1)
@@ -83,3 +83,29 @@ def test_values_that_differ_in_their_last_bits_only() -> None:
     values = (torch.arange(100, dtype=torch.int32) + (1 << 29)).view(torch.float32)
     shuffled = values[torch.randperm(100, generator=torch.Generator().manual_seed(1))]
     assert kth(shuffled[None], torch.tensor([[1, 37, 100]]), 3).tolist() == [values[[0, 36, 99]].tolist()]
+
+
+def measured(each: CountHigh | CountLow, values_RN: Tensor, stats: dict[str, Any]) -> Any:
+    """What a pass finds of one block."""
+    size = values_RN.shape[1]
+    return each.measure(Block("w", 0, (size,), torch.zeros(size), values_RN), stats)
+
+
+def test_ranks_of_zeros_are_known_without_a_second_reading() -> None:
+    """And come out as they would if they were counted; one rank above the zeros of one row, and they must be."""
+    values_RN = values_of("mostly zero")
+    zeros = int((values_RN == 0).sum(1).min())
+    first = CountHigh(magnitudes_EN)
+    stats = {first.name: measured(first, values_RN, {})}
+
+    def to(rank: int) -> CountLow:
+        return CountLow(magnitudes_EN, lambda size, nonzero_R: torch.tensor([[1, rank]] * 3))
+
+    second = to(zeros)
+    known, counted = second.known(stats), measured(second, values_RN, stats)
+    assert known is not None
+    for found in (known, counted):
+        assert not found.values_RK.any()
+        assert not found.below_RK.any()
+        assert torch.equal(found.up_to_RK[:, 1], (values_RN == 0).sum(1))
+    assert to(zeros + 1).known(stats) is None

@@ -30,7 +30,7 @@ class Diagnostics:
     own: Mapping[str, float] = field(default_factory=dict)
     """What the merger itself tells: :meth:`~m2rl_core.interfaces.Merger.diagnostics`."""
     remarks: Sequence[str] = ()
-    """On the models' files, see :mod:`m2rl_core.merge.remarks`."""
+    """On the models' files, see :mod:`m2rl_core.merge.remarks`, and the merger's own."""
 
     @property
     def metrics(self) -> dict[str, float]:

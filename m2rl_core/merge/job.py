@@ -24,7 +24,7 @@ from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.parts import Share
 from m2rl_core.merge.remarks import remarks
 from m2rl_core.merge.stream import Report, Stream
-from m2rl_core.merge.sweep import Sweep
+from m2rl_core.merge.sweep import Sweep, output_of
 from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
 
 
@@ -86,12 +86,14 @@ class Job:
         survey = functools.reduce(operator.add, [stream.survey for stream in streams])
         means = functools.reduce(operator.or_, [stream.diagnostics.values for stream in reversed(streams)])
         said = [*self.unmoved, *remarks(self.anchor, self.models[1:])]
-        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, said)
+        own = [text for stream in streams for text in stream.remarks]
+        found = card.Diagnostics(list(self.experts), survey, self._fingerprints(streams), means, [*said, *own])
         self.evidence.check_models(found.fingerprints)
         for output, folder in folders.items():
             if isinstance(self.merger, Sweep):
-                own = {k.removeprefix(f"{output}/"): v for k, v in means.items() if k.startswith(f"{output}/")}
-                self._complete(folder, replace(found, own=own), self.merger.members[output])
+                member, told = self.merger.members[output], output_of(output, means)
+                own = list(member.remarks(found.experts, told))
+                self._complete(folder, replace(found, own=told, remarks=[*said, *own]), member)
             else:
                 self._complete(folder, found, self.merger)
         return found

@@ -2,7 +2,7 @@
 
 Blocks are worked on by several threads; results are taken in block order, so that nothing depends on their number. One
 *reading* of the inputs serves any number of tensor-wide passes and then one model-wide pass, or the merge: the former
-are finished tensor by tensor, while its data is still in the page cache.
+are finished tensor by tensor, while its data is still in the page cache. A pass that is known without is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from m2rl_core.errors import DataError, StageError, boundary
-from m2rl_core.interfaces import Merger, Pass
+from m2rl_core.interfaces import Merger, Pass, SkippablePass
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.survey import Survey, survey
 from m2rl_core.types import Block, Stats
@@ -102,14 +102,14 @@ class Stream:
         self._merger, self._inputs, self._write = merger, inputs, write
         self._threads, self._report = threads, report
         self.to_read = inputs.bytes * (len(merger.passes()) + 1)
-        """Bytes, over all readings."""
+        """Bytes, over all readings; fewer as soon as a pass turns out to be known."""
         self._read = 0
         self._survey: Survey | None = None
         self._fingerprints = fingerprints or [Fingerprint(source.tensors) for source in inputs.sources]
         self._model: dict[str, Any] = {}
         self._tensor: dict[str, dict[str, Any]] = {name: {} for name in inputs.tensors}
         self.diagnostics = Means()
-        """The merger's own; known after :meth:`run`."""
+        """The merger's own; known after :meth:`run`, as are :attr:`remarks`."""
 
     @property
     def survey(self) -> Survey:
@@ -128,6 +128,12 @@ class Stream:
         """Of each input's weights; known after :meth:`run` where the inputs' blocks are whole leaves."""
         return [found.hexdigest() for found in self._fingerprints]
 
+    @property
+    def remarks(self) -> list[str]:
+        """The merger's own."""
+        with boundary(f"merger '{self._merger.name}'", "remarking on what it has found"):
+            return list(self._merger.remarks(list(self._inputs.experts), self.diagnostics.values))
+
     def run(self) -> None:
         """Read everything as often as the merger's passes need, and write the results.
 
@@ -139,27 +145,52 @@ class Stream:
         readings = list(_readings(self._merger.passes()))
         with torch_threads(self._threads if whole else 1), ThreadPoolExecutor(1 if whole else self._threads) as pool:
             for index, reading in enumerate(readings):
+                if index and self._known_already(reading):
+                    continue
                 tasks = self._tasks(pool, reading, first=index == 0, keep=index < len(readings) - 1)
                 if reading.last is None:
-                    for _ in self._results(pool, self._merge, tasks):
-                        pass
+                    for size, told in self._results(pool, self._merge, tasks):
+                        self.diagnostics.add(told, size)
                 else:
                     self._model[reading.last.name] = self._combined(pool, reading.last, tasks)
 
     # ── one reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _known_already(self, reading: _Reading) -> bool:
+        """Whether a whole reading is left out."""
+        if reading.last is None or reading.local:
+            return False
+        found = self._known(reading.last, self._model, self._inputs.bytes)
+        if found is not None:
+            self._model[reading.last.name] = found
+        return found is not None
+
+    def _known(self, each: Pass, stats: Stats, size: int) -> Any | None:
+        """What a pass would find, where it need not read its ``size`` bytes for that."""
+        if not isinstance(each, SkippablePass):
+            return None
+        with boundary(f"merger '{self._merger.name}'", f"foreseeing {each.name}"):
+            found = each.known(stats)
+        if found is not None:
+            self.to_read -= size
+        return found
 
     def _tasks(self, pool: ThreadPoolExecutor, reading: _Reading, *, first: bool, keep: bool) -> Iterator[_Task]:
         """The blocks for a reading's last step; each tensor's own statistics are complete before its blocks come."""
         for name in self._inputs.tensors:
             pieces = list(self._inputs.pieces(name))
             stats = {**self._model, **self._tensor[name]}
+            size = sum(piece.size for piece in pieces)
             for index, each in enumerate(reading.local if pieces else ()):
-                tasks = [_Task(piece, stats, first and index == 0) for piece in pieces]
-                stats[each.name] = self._combined(pool, each, tasks)
+                new = first and index == 0  # and must be looked at for other reasons
+                found = None if new else self._known(each, stats, size * self._inputs.itemsize(name))
+                if found is None:
+                    found = self._combined(pool, each, [_Task(piece, stats, new) for piece in pieces])
+                stats[each.name] = found
                 if keep:
                     self._tensor[name][each.name] = stats[each.name]
             if reading.last is None and pieces:
-                self._diagnose(name, stats, sum(piece.size for piece in pieces))
+                self._diagnose(name, stats, size)
             yield from (_Task(piece, stats, first and not reading.local) for piece in pieces)
 
     def _diagnose(self, name: str, stats: Stats, size: int) -> None:
@@ -226,7 +257,8 @@ class Stream:
         with boundary(f"merger '{self._merger.name}'", f"measuring {each.name} on {block.name}"):
             return each.measure(block, task.stats)
 
-    def _merge(self, block: Block, task: _Task) -> None:
+    def _merge(self, block: Block, task: _Task) -> tuple[int, dict[str, float]]:
+        """Elements, and what was told of them."""
         with boundary(f"merger '{self._merger.name}'", f"merging {block.name}"):
             outputs = self._merger.merge(block, task.stats)
         wanted = len(self._merger.outputs())
@@ -237,6 +269,7 @@ class Stream:
                 allowed=f"{wanted} × {list(block.shape)} torch.float32",
             )
         self._write(task.piece, outputs)
+        return task.piece.size, block.told
 
 
 def _readings(passes: Sequence[Pass]) -> Iterator[_Reading]:

@@ -8,17 +8,17 @@ that a sweep reads as often as the one of its mergers that reads most.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from m2rl_core.errors import ConfigError, boundary
-from m2rl_core.interfaces import ComponentConfig, Merger, Pass
+from m2rl_core.interfaces import ComponentConfig, Merger, Pass, SkippablePass
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sweep"]
+__all__ = ["Sweep", "output_of"]
 
 _View = Mapping[str, tuple[str, int]]
 """Statistic, by the name that a merger gave it → (the bundle that gathers it, its place there)."""
@@ -73,8 +73,10 @@ class Sweep(Merger):
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         merged: list[Tensor] = []
         for (label, member), view in zip(self.members.items(), self._views, strict=True):
+            own = replace(block, told={})
             with boundary(f"merger '{member.name}' with {label}", f"merging {block.name}"):
-                merged += member.merge(block, _seen(view, stats))
+                merged += member.merge(own, _seen(view, stats))
+            block.told.update({f"{label}/{name}": value for name, value in own.told.items()})
         return merged
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
@@ -85,6 +87,16 @@ class Sweep(Merger):
             for name, value in member.diagnostics(experts, _seen(view, stats)).items()
         }
 
+    def remarks(self, experts: Sequence[str], found: Mapping[str, float]) -> Iterator[str]:
+        """Of all members, after their output's name."""
+        for label, member in self.members.items():
+            yield from (f"{label}: {text}" for text in member.remarks(experts, output_of(label, found)))
+
+
+def output_of(label: str, found: Mapping[str, float]) -> dict[str, float]:
+    """What was told of one output of a sweep."""
+    return {name.removeprefix(f"{label}/"): value for name, value in found.items() if name.startswith(f"{label}/")}
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
@@ -92,6 +104,9 @@ class _Part:
 
     inner: Pass
     view: _View
+
+    def known(self, stats: Stats) -> Any | None:
+        return self.inner.known(_seen(self.view, stats)) if isinstance(self.inner, SkippablePass) else None
 
     def same(self, other: _Part) -> bool:
         """Whether both must find the same."""
@@ -121,6 +136,11 @@ class _Bundle:
 
     def measure(self, block: Block, stats: Stats) -> list[Any]:
         return [part.inner.measure(block, _seen(part.view, stats)) for part in self.parts]
+
+    def known(self, stats: Stats) -> list[Any] | None:
+        """Of all of them or of none, since one reading serves them all."""
+        found = [part.known(stats) for part in self.parts]
+        return None if any(each is None for each in found) else found
 
     def combine(self, left: list[Any], right: list[Any]) -> list[Any]:
         return [part.inner.combine(*both) for part, *both in zip(self.parts, left, right, strict=True)]

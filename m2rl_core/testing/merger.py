@@ -18,7 +18,7 @@ from torch import Tensor
 
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass
 from m2rl_core.merge.inputs import Inputs, Piece
-from m2rl_core.merge.stream import Stream
+from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.types import Block, Stats
 from m2rl_core.weights import LEAF, Checkpoint, Writer
 
@@ -36,6 +36,7 @@ def merge_tensors(
     block: int = LEAF,
     threads: int = 1,
     evidence: Mapping[str, Sequence[Tensors]] | None = None,
+    report: Report | None = None,
 ) -> list[dict[str, Tensor]]:
     """Merge a few tensors through files in ``folder``, an empty one: float32 tensors by name, for each output.
 
@@ -43,6 +44,7 @@ def merge_tensors(
         evidence: what the merger needs beyond weights: kind → tensors by name, for each expert.
         block: elements of a block.
         threads: blocks at once.
+        report: is told the bytes read so far, and those to be read in all.
     """
     merged = [{n: torch.full(t.shape, torch.nan) for n, t in experts[0].items()} for _ in merger.outputs()]
 
@@ -63,7 +65,7 @@ def merge_tensors(
         }
         names = list(experts[0])
         inputs = Inputs(anchor, named, names, granularity=merger.granularity, block=block, evidence=seen)
-        Stream(merger, inputs, write, threads=threads).run()
+        Stream(merger, inputs, write, threads=threads, report=report).run()
     return merged
 
 

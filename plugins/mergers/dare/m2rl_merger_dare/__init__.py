@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from m2rl_core.density import tell_density
 from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
@@ -55,6 +56,15 @@ class Dare(Merger):
         def _named(cls, value: object) -> object:
             return {"use": value} if isinstance(value, str) else value
 
+        @field_validator("then")
+        @classmethod
+        def _another(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+            if value.get("use") == Dare.name:
+                raise ValueError(
+                    "dare cannot follow dare: both would draw alike. Drop 1 − (1 − p)(1 − q) at once instead of p and q"
+                )
+            return value
+
     def __init__(self, config: Config, then: Merger) -> None:
         from m2rl_merger_dare.drop import Dropping
 
@@ -79,11 +89,20 @@ class Dare(Merger):
         return found
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
-        return self.then.merge(self._dropping(block, stats), stats)
+        """Tells the density of what it has left, where the merger behind it tells none of its own."""
+        thinned = self._dropping(block, stats)
+        merged = self.then.merge(thinned, stats)
+        if not any(name.startswith("density/") for name in self.then.diagnostics(block.names_E, stats)):
+            tell_density(block, thinned.deltas_E)
+        return merged
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """As the merger behind it."""
         return self.then.diagnostics(experts, stats)
+
+    def remarks(self, experts: Sequence[str], found: Mapping[str, float]) -> Iterable[str]:
+        """As the merger behind it."""
+        return self.then.remarks(experts, found)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from m2rl_core.each_expert import numbers_E
-from m2rl_core.interfaces import Pass
+from m2rl_core.interfaces import Pass, SkippablePass
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
 
@@ -34,13 +34,12 @@ class Dropping:
         """The block with experts that moved in a few places only, and further there."""
         import torch
 
-        assert block.base is not None
         factors_E = self._factors(len(block.experts_E), stats)
         experts_E = torch.empty_like(block.experts_E)
         for out, expert, kept, factor in zip(experts_E, block.experts_E, self.kept_E(block), factors_E, strict=True):
-            torch.sub(expert, block.base, out=out)
+            torch.sub(expert, block.anchor, out=out)
             np.multiply(out.numpy(), kept, out=out.numpy())  # masks are faster there
-            out.mul_(factor).add_(block.base)
+            out.mul_(factor).add_(block.anchor)
         return replace(block, experts_E=experts_E)
 
     def kept_E(self, block: Block) -> Iterator[Mask]:
@@ -112,6 +111,9 @@ class Thinned:
 
     def measure(self, block: Block, stats: Stats) -> Any:
         return self.inner.measure(self.dropping(block, stats), stats)
+
+    def known(self, stats: Stats) -> Any | None:
+        return self.inner.known(stats) if isinstance(self.inner, SkippablePass) else None
 
     def combine(self, left: Any, right: Any) -> Any:
         return self.inner.combine(left, right)

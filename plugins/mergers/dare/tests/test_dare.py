@@ -163,6 +163,30 @@ def test_rates_that_do_not_fit_are_refused() -> None:
         dare(rate=[0.5, 1.0])
 
 
+@pytest.mark.parametrize("then", ["dare", {"use": "dare", "rate": 0.5}], ids=str)
+def test_dare_after_dare_is_refused(then: str | dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"test\.then: .*dare cannot follow dare: both would draw alike"):
+        dare(then)
+
+
+@pytest.mark.parametrize("then", ["task-arithmetic", "magmax", {"use": "ties", "density": 1.0}, "ties"], ids=str)
+def test_tells_the_density_that_is_left(then: str | dict[str, Any]) -> None:
+    """Of what moved; where TIES trims as well, its own count, which entries alone that DARE has left can pass."""
+    noise = torch.Generator().manual_seed(4)
+    deltas_E = torch.randn(2, 4000, generator=noise) * (torch.rand(2, 4000, generator=noise) < 0.5)
+    block = Block("w", 0, (4000,), torch.zeros(4000), deltas_E, ("math", "law"))
+    merger, stats = dare(then, rate=0.8), dict[str, Any]()
+    for each in merger.passes():
+        stats[each.name] = each.measure(block, stats)
+    merger.merge(block, stats)
+    found = {**block.told, **merger.diagnostics(block.names_E, stats)}
+    left_E = [
+        (merger._dropping.kept(block, name, 0.8) & (delta != 0).numpy()).mean()
+        for name, delta in zip(block.names_E, deltas_E, strict=True)
+    ]
+    assert found == pytest.approx(dict(zip(("density/math", "density/law"), left_E, strict=True)))
+
+
 def test_what_is_wrong_behind_it_is_named() -> None:
     registry = load_plugins()
     with pytest.raises(ComponentError, match=r"stages.x.merger.then: merger 'tise' is not available"):

@@ -43,15 +43,13 @@ class Wudi(Merger):
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Raises ValueError without a base."""
-        if block.base is None:
-            raise ValueError("task vectors need a base")
         if len(block.shape) != 2:
             return [block.experts_E.mean(0)]
         squares, merged = _pulls(block)
         for rows in _rows(block.shape):
-            task = block.experts_E[:, rows].sum(0).sub_(block.base[rows], alpha=len(block.experts_E))
+            task = block.experts_E[:, rows].sum(0).sub_(block.anchor[rows], alpha=len(block.experts_E))
             self._descend(task, squares, merged[rows])
-            merged[rows] = task.add_(block.base[rows])
+            merged[rows] = task.add_(block.anchor[rows])
         return [merged]
 
     def _descend(self, task: Tensor, squares: Tensor, pull: Tensor) -> None:
@@ -90,9 +88,8 @@ def _pulls(block: Block) -> tuple[Tensor, Tensor]:
 
 def _deltas(block: Block, index: int) -> Iterator[tuple[slice, Tensor]]:
     """An expert's task vector, a few rows at a time."""
-    assert block.base is not None
     for rows in _rows(block.shape):
-        yield rows, block.experts_E[index, rows] - block.base[rows]
+        yield rows, block.experts_E[index, rows] - block.anchor[rows]
 
 
 def _rows(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -35,10 +35,8 @@ class ModelStock(Merger):
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Raises ValueError without a base."""
-        if block.base is None:
-            raise ValueError("task vectors need a base")
         experts = len(block.experts_E)
-        return [weighted(block.deltas_E, [share(stats[GRAM]) / experts] * experts).add_(block.base)]
+        return [weighted(block.deltas_E, [share(stats[GRAM]) / experts] * experts).add_(block.anchor)]
 
 
 def share(gram_EE: Tensor) -> float:

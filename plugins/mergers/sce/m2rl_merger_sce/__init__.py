@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.order_statistics import CountHigh, CountLow, Low
@@ -69,7 +70,7 @@ class Sce(Merger):
     def passes(self) -> Sequence[Pass]:
         if self.config.tau == 1.0:
             return [Measure()]
-        return [CountHigh(variances_RN, Rule(self.config.tau)), CountLow(variances_RN), Measure()]
+        return [CountHigh(variances_RN), CountLow(variances_RN, Rule(self.config.tau)), Measure()]
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one expert after another, so that no weight depends on the block around it."""
@@ -80,18 +81,17 @@ class Sce(Merger):
     def _merged(self, block: Block, stats: Stats) -> Tensor:
         import torch
 
-        assert block.base is not None
         energies: Energies = stats[Measure.name]
         deltas_E = block.deltas_E
         if self._masked:
             deltas_E *= selected(block, stats)
-        side = (reduce(torch.add, deltas_E) >= 0).float().mul_(2.0).sub_(1.0)
+        side = elected(reduce(torch.add, deltas_E))
         kept_E = deltas_E.mul_(side).clamp_(min=0.0)  # magnitudes of what agrees
         total, share = torch.zeros_like(side), torch.zeros_like(side)
         for kept, weight in zip(kept_E, energies.weights_E(self._faint), strict=True):
             share += kept.sign().mul_(weight)
             total += kept.mul_(weight)
-        return total.div_(share.clamp_(min=max(self._faint, _TINY))).mul_(side).add_(block.base)
+        return total.div_(share.clamp_(min=max(self._faint, _TINY))).mul_(side).add_(block.anchor)
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``weight/EXPERT``, its share in the average, and ``selected``, the share of positions that were."""

@@ -13,8 +13,7 @@ _PART = 1 << 16
 
 def parts(block: Block) -> Iterator[Block]:
     """Views into a flat block, in order."""
-    assert block.base is not None
     (size,) = block.shape
     for start in range(0, size, _PART):
-        base, experts_E = block.base[start : start + _PART], block.experts_E[:, start : start + _PART]
+        base, experts_E = block.anchor[start : start + _PART], block.experts_E[:, start : start + _PART]
         yield replace(block, offset=block.offset + start, shape=tuple(base.shape), base=base, experts_E=experts_E)

@@ -7,13 +7,14 @@ the largest kept one is kept too: thresholds do not depend on the order of posit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from m2rl_core.each_expert import Each, numbers_E
+from m2rl_core.density import density_remarks
+from m2rl_core.each_expert import Each, each_or_all, numbers_E
 from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Rule:
     """Which entries of each expert's task vector, in order of magnitude, are the smallest and the largest kept one."""
 
-    density: float | Sequence[float]
+    density: float | tuple[float, ...]
     """Of all experts, or of each."""
     top: float
 
@@ -74,13 +75,12 @@ class Breadcrumbs(Merger):
         self.config.weights_E(len(experts))
 
     def passes(self) -> Sequence[Pass]:
-        rule = Rule(self.config.density, self.config.top)
-        return [CountHigh(magnitudes_EN, rule), CountLow(magnitudes_EN)]
+        rule = Rule(each_or_all(self.config.density), self.config.top)
+        return [CountHigh(magnitudes_EN), CountLow(magnitudes_EN, rule)]
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         import torch
 
-        assert block.base is not None
         low: Low = stats[CountLow.name]
         total = torch.zeros_like(block.experts_E[0])
         weights = self.config.weights_E(len(block.experts_E))
@@ -88,9 +88,13 @@ class Breadcrumbs(Merger):
         for delta, (smallest, largest), weight in zip(block.deltas_E, bounds_E, weights, strict=True):
             size = delta.abs()
             total += delta.mul_((size >= smallest) & (size <= largest)).mul_(weight)
-        return [total.mul_(self.config.scale).add_(block.base)]
+        return [total.mul_(self.config.scale).add_(block.anchor)]
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``density/EXPERT``: the share of its entries that is kept and not zero."""
         shares_E = densities_E(stats[CountLow.name])
         return {f"density/{name}": share for name, share in zip(experts, shares_E, strict=True)}
+
+    def remarks(self, experts: Sequence[str], found: Mapping[str, float]) -> Iterator[str]:
+        """Where what was kept is another share than was asked for."""
+        return density_remarks(experts, numbers_E(self.config.density, len(experts), "densities"), found, "cutting")

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from m2rl_core.density import tell_density
 from m2rl_core.each_expert import Each, numbers_E
+from m2rl_core.election import elected
 from m2rl_core.interfaces import Merger, Pass
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
@@ -114,29 +116,31 @@ class Della(Merger):
         return [MeasureNorms(self)] if self.config.rescale == "l1" else []
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """Tells ``density/EXPERT``: the share of its entries that is kept and not zero."""
         import torch
 
-        assert block.base is not None
         weights = self.config.weights_E(len(block.experts_E))
-        pruned_E = [self._pruned(block, expert, stats).mul_(weight) for expert, weight in enumerate(weights)]
+        pruned_E = [self._pruned(block, expert, stats) for expert in range(len(weights))]
+        tell_density(block, pruned_E)
+        for pruned, weight in zip(pruned_E, weights, strict=True):
+            pruned.mul_(weight)
         merged = reduce(torch.add, pruned_E)
         if self.config.elect:
-            side = torch.where(merged >= 0, 1.0, -1.0)
+            side = elected(merged)
             merged, share = torch.zeros_like(merged), torch.zeros_like(merged)
             for pruned, weight in zip(pruned_E, weights, strict=True):
                 agrees = pruned.sign() == side
                 merged += pruned.mul_(agrees)
                 share += agrees.float().mul_(weight)
             merged.div_(share.where(share != 0, 1.0))
-        return [merged.mul_(self.config.scale).view(block.shape).add_(block.base)]
+        return [merged.mul_(self.config.scale).view(block.shape).add_(block.anchor)]
 
     def drawn(self, block: Block, expert: int) -> tuple[Tensor, Tensor, Tensor]:
         """One expert's task vector [R, N], which of its entries are kept, and with what probability."""
         import torch
 
-        assert block.base is not None
         width = block.shape[-1] if block.shape else 1
-        delta_RN = (block.experts_E[expert] - block.base).view(-1, width)
+        delta_RN = (block.experts_E[expert] - block.anchor).view(-1, width)
         share_RN = row_ranks(delta_RN.abs()).div_(width - 1) if width > 1 else torch.full_like(delta_RN, 0.5)
         density = numbers_E(self.config.density, len(block.experts_E), "densities")[expert]
         chance_RN = share_RN.mul_(2 * self.config.epsilon).add_(density - self.config.epsilon)

@@ -30,8 +30,7 @@ class MagMax(Merger):
         """Among equal magnitudes the later expert's entry counts."""
         import torch
 
-        assert block.base is not None
         first, *others = block.deltas_E
         for delta in others:
             first = torch.where(delta.abs() >= first.abs(), delta, first)
-        return [(first * self.config.scale).add_(block.base)]
+        return [(first * self.config.scale).add_(block.anchor)]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from m2rl_core.density import tell_density
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.types import Block, Stats
 
@@ -112,18 +113,19 @@ class Ram(Merger):
         return [*lengths, CountShared(self, self.config.scope)] if self.config.r else lengths
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        """Tells ``density/EXPERT``: the share of its entries that count as changed."""
         import torch
 
-        assert block.base is not None
         deltas_E = block.deltas_E
         changed_E = self.changed_E(block, deltas_E, stats)
+        tell_density(block, changed_E)
         count = changed_E.sum(0)
         alone = count == 1
         total = torch.zeros_like(deltas_E[0])
         for delta, changed, factor in zip(deltas_E, changed_E, self._factors_E(stats, len(deltas_E)), strict=True):
             own = torch.where(alone, factor, 1.0)
             total += delta.mul_(changed).mul_(own)
-        return [total.div_(count.clamp_(min=1)).add_(block.base)]
+        return [total.div_(count.clamp_(min=1)).add_(block.anchor)]
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """``factor/EXPERT``, by which RAM+ scales what that expert alone has changed; nothing for RAM."""

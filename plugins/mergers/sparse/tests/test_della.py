@@ -101,6 +101,17 @@ def test_elects_signs_and_averages_what_agrees() -> None:
     torch.testing.assert_close(summed, torch.tensor([[5.0, 2.0, -2.0]]), rtol=2e-4, atol=0)
 
 
+def test_tells_the_density_that_is_left() -> None:
+    """Entries that are zero count for nothing, kept or not."""
+    noise = torch.Generator().manual_seed(5)
+    deltas_E = torch.randn(2, 30, 40, generator=noise) * (torch.rand(2, 30, 40, generator=noise) < 0.7)
+    block, merger = block_of(deltas_E), Della(Della.Config())
+    merger.merge(block, {})
+    kept_E = [merger.drawn(block, expert)[1] & (delta != 0) for expert, delta in enumerate(deltas_E)]
+    wanted = {f"density/{name}": kept.float().mean() for name, kept in zip(block.names_E, kept_E, strict=True)}
+    assert block.told == pytest.approx(wanted)
+
+
 def test_refuses_what_is_no_probability_and_wrong_weights() -> None:
     for density, epsilon in ((0.9, 0.15), (0.1, 0.15), (0.5, -0.1), ([0.5, 0.9], 0.15)):
         with pytest.raises(ValidationError):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from m2rl_core.testing import MergerContract, merge_tensors
+from m2rl_core.types import Block
 from m2rl_merger_sparse import Ram
 
 A = torch.tensor([4, 0, 1, 0.5, 0, 3, 0, 2])
@@ -71,6 +72,15 @@ def test_entries_below_the_threshold_do_not_count(tmp_path: Path) -> None:
     one, two = torch.tensor([2.0, 0.09, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     found = merged(tmp_path, {"w": torch.zeros(4)}, {"w": one}, {"w": two})["w"]
     assert found.tolist() == [2, 1, 0, 1]
+
+
+def test_tells_the_density_that_counts() -> None:
+    """The second entry of the last test's first expert does not."""
+    deltas_E = torch.tensor([[2.0, 0.09, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
+    block, merger = Block("w", 0, (4,), torch.zeros(4), deltas_E, ("math", "law")), Ram(Ram.Config())
+    stats = {each.name: each.measure(block, {}) for each in merger.passes()}
+    merger.merge(block, stats)
+    assert block.told == {"density/math": 1 / 4, "density/law": 2 / 4}
 
 
 def test_presets_are_settings() -> None:

@@ -45,13 +45,11 @@ class TaskArithmetic(Merger):
         Raises:
             ValueError: no base, or not one factor per expert.
         """
-        if block.base is None:
-            raise ValueError("task vectors need a base")
         weights = self._weights(len(block.experts_E))
-        total = (block.experts_E[0] - block.base).mul_(weights[0])
+        total = (block.experts_E[0] - block.anchor).mul_(weights[0])
         for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
-            total += (expert - block.base).mul_(weight)
-        return [total.mul_(self.config.scale).add_(block.base)]
+            total += (expert - block.anchor).mul_(weight)
+        return [total.mul_(self.config.scale).add_(block.anchor)]
 
     def _weights(self, experts: int) -> Sequence[float]:
         return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.each_expert import Each, numbers_E
+from m2rl_core.density import density_remarks, tell_density
+from m2rl_core.each_expert import Each, each_or_all, numbers_E
+from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
@@ -75,20 +77,21 @@ class Ties(Merger):
 
     def passes(self) -> Sequence[Pass]:
         config = self.config
-        rule, scope = Rule(config.density, config.semantics), config.scope
+        rule, scope = Rule(each_or_all(config.density), config.semantics), config.scope
         trim: list[Pass] = []  # nothing to find out where everything is kept
         if not self._keeps_all:
-            trim = [CountHigh(magnitudes_EN, rule, scope), CountLow(magnitudes_EN, scope)]
+            trim = [CountHigh(magnitudes_EN, scope), CountLow(magnitudes_EN, rule, scope)]
         return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one expert after another, so that no weight depends on the block around it."""
         import torch
 
-        assert block.base is not None
         weights = self._weights(len(block.experts_E))
         deltas = list(trimmed(block, stats, weights))
-        side = _elected(_summed([deltas[0].clone(), *deltas[1:]]), stats.get(Majority.name, 1))
+        if self._keeps_all:
+            tell_density(block, block.deltas_E)
+        side = elected(_summed([deltas[0].clone(), *deltas[1:]]), stats.get(Majority.name, 1))
         total, share = torch.zeros_like(side), torch.zeros_like(side)
         for delta, weight in zip(deltas, weights, strict=True):
             agreeing = delta.mul_(side).clamp_(min=0.0)  # magnitudes of what agrees
@@ -96,14 +99,26 @@ class Ties(Merger):
             share.add_(agreeing.sign_(), alpha=weight)
         if self.config.aggregate == "mean":
             total.div_(share.clamp_(min=_TINY))
-        return [total.mul_(side).mul_(self.config.scale).add_(block.base)]
+        return [total.mul_(side).mul_(self.config.scale).add_(block.anchor)]
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
-        """``density/EXPERT``: the share of its entries that survived the trim, zeros left out."""
+        """``density/EXPERT``: the share of its entries that survived the trim, zeros left out.
+
+        Told of each block instead where nothing is trimmed, and so nothing was counted.
+        """
         if self._keeps_all:
             return {}
         shares_E = densities_E(stats[CountLow.name])
         return {f"density/{name}": share for name, share in zip(experts, shares_E, strict=True)}
+
+    def remarks(self, experts: Sequence[str], found: Mapping[str, float]) -> Iterator[str]:
+        """Where what was kept is another share than was asked for, and where nothing is trimmed on purpose."""
+        if not self._keeps_all:
+            yield from density_remarks(
+                experts, numbers_E(self.config.density, len(experts), "densities"), found, "trimming"
+            )
+        elif self.config.aggregate == "mean":  # the sum without a trim is mergekit's dare_ties
+            yield "A density of 1 trims nothing: TIES only elects signs and averages the entries that agree."
 
     @property
     def _keeps_all(self) -> bool:
@@ -118,11 +133,10 @@ def trimmed(block: Block, stats: Stats, weights: Sequence[float]) -> Iterator[Te
     """The experts' task vectors, weighted, without their small entries; one at a time."""
     from torch.nn.functional import hardshrink
 
-    assert block.base is not None
     low: Low | None = stats.get(CountLow.name)
     floors_E = [0.0] * len(block.experts_E) if low is None else below_E(low)
     for expert, below, weight in zip(block.experts_E, floors_E, weights, strict=True):
-        delta = expert - block.base
+        delta = expert - block.anchor
         if below > 0.0:
             delta = hardshrink(delta, below)  # keeps what is larger; a tenth of the time of a comparison and a product
         yield delta if weight == 1.0 else delta.mul_(weight)
@@ -135,12 +149,6 @@ def _summed(deltas: Iterable[Tensor]) -> Tensor:
     for delta in each:
         total += delta
     return total
-
-
-def _elected(total: Tensor, majority: int) -> Tensor:
-    """Signs; those of sums that are exactly zero follow the majority, and are 0 where that is a draw, too."""
-    side = total.sign()
-    return side if majority == 0 else side.add_(0.5 if majority > 0 else -0.5).sign_()
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +18,7 @@ Semantics = Literal["original", "mergekit"]
 class Rule:
     """Which entry of each expert's task vector, in order of magnitude, is the smallest that is kept."""
 
-    density: float | Sequence[float]
+    density: float | tuple[float, ...]
     """Of all experts, or of each."""
     semantics: Semantics
 

@@ -228,6 +228,36 @@ def test_nothing_is_counted_where_everything_is_kept() -> None:
     assert [each.name for each in Ties(Ties.Config(density=1.0)).passes()] == ["majority"]
     assert Ties(Ties.Config(density=1.0, semantics="mergekit")).passes() == []
     assert Ties(Ties.Config(density=1.0)).diagnostics(["math"], {"majority": 3}) == {}
+    block = Block("w", 0, (4,), torch.zeros(4), torch.tensor([[0.0, 1, 0, 2], [3.0, 1, 0, 2]]), ("math", "law"))
+    Ties(Ties.Config(density=1.0)).merge(block, {"majority": 3})
+    assert block.told == {"density/math": 1 / 2, "density/law": 3 / 4}
+
+
+def test_a_trim_that_does_not_do_what_was_asked_is_remarked_on() -> None:
+    def said(found: float, **settings: Any) -> str:
+        return " ".join(Ties(Ties.Config(**settings)).remarks(["math"], {"density/math": found}))
+
+    assert said(0.2) == said(0.22) == ""
+    assert said(0.14).startswith("Expert 'math': trimming to a density of 0.2 has left 14.0%, for no more of")
+    assert "has left 37.0%, for many entries have the very magnitude of the threshold" in said(0.37)
+    assert "A density of 1 trims nothing" in said(0.9, density=1.0)
+    assert said(0.9, density=1.0, aggregate="sum") == ""  # mergekit's dare_ties means just that
+
+
+def test_where_most_weights_never_moved_the_model_is_read_once_less(tmp_path: Path) -> None:
+    """The threshold is then zero; nothing else changes."""
+    noise = torch.Generator().manual_seed(6)
+    base = {"w": torch.randn(50, 40, generator=noise)}
+    for share, readings in ((0.1, 3), (0.5, 4)):
+        moved = torch.rand(50, 40, generator=noise) < share
+        deltas = [{"w": torch.randn(50, 40, generator=noise) * moved} for _ in range(2)]
+        experts = [{"w": base["w"] + delta["w"]} for delta in deltas]
+        read: dict[int, int] = {}
+        [found] = merge_tensors(Ties(Ties.Config()), tmp_path / str(share), base, experts, report=read.__setitem__)
+        assert max(read.items()) == (readings * 3 * base["w"].nbytes,) * 2
+        flat = torch.stack([expert["w"] - base["w"] for expert in experts]).flatten(1)
+        wanted = naive(base["w"].flatten(), flat, 0.2)
+        torch.testing.assert_close(found["w"].flatten().double(), wanted.double(), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
