@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["density_remarks", "tell_density"]
 
-_FAR = 1.25
-"""Times the share that was asked for, or a share of it, that is worth a remark."""
+_LEAST, _MOST = 0.99, 1.25
+"""Times the share that was asked for, beyond which there is something to remark: a trim falls short by more than
+rounding only where its threshold is zero, and exceeds by as many entries as equal the threshold."""
 
 
 def tell_density(block: Block, values_E: Iterable[Tensor]) -> None:
@@ -47,12 +48,12 @@ def density_remarks(
     """
     for name, asked in zip(experts, asked_E, strict=True):
         kept = found.get(f"density/{name}", asked)
-        if kept * _FAR < asked:
+        if kept < _LEAST * asked:
             yield (
                 f"Expert '{name}': {verb} to a density of {asked:g} has left {kept:.1%}, for no more of what came to "
                 "it was not zero: it took away little, or nothing."
             )
-        elif kept > _FAR * asked:
+        elif kept > _MOST * asked:
             yield (
                 f"Expert '{name}': {verb} to a density of {asked:g} has left {kept:.1%}, for many entries have the "
                 "very magnitude of the threshold, as is common in bfloat16."

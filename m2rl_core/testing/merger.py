@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ class MergerContract:
     experts: ClassVar[int] = 3
     """How many are merged here."""
 
-    def _merge(self, folder: Path, experts: Sequence[Tensors], *, step: int = 1, **how: int) -> list[dict[str, Tensor]]:
+    def _merge(self, folder: Path, experts: Sequence[Tensors], *, step: int = 1, **how: Any) -> list[dict[str, Tensor]]:
         """``experts`` with the evidence that the merger needs; both in reverse order for a ``step`` of -1."""
         evidence = {kind: _evidence(kind, len(experts))[::step] for kind in sorted(self.merger.needs)}
         return merge_tensors(self.merger, folder, _base(), experts[::step], evidence=evidence, **how)
