@@ -6,6 +6,7 @@ from m2rl_core.config import (
     AnalyzeStage,
     EvalStage,
     MergeStage,
+    ModelStage,
     RlStage,
     SftStage,
     Study,
@@ -20,6 +21,8 @@ from m2rl_core.types import Way
 
 __all__ = ["counterpart", "gpu_hours", "role_of"]
 
+REFERENCE = "Qwen/Qwen3-4B"
+"""The model that others have trained, of Table 8."""
 ROLES: dict[Way, Role] = {"mix": "mixed", "merge": "merge", "distil": "distilled"}
 
 
@@ -36,8 +39,10 @@ def role_of(study: Study, name: str) -> Role | None:
 
 def counterpart(study: Study, model: str) -> str:
     """Who a model is in the paper's tables: ``base``, ``start``, an expert's domain (as its component is called), a
-    merger, ``mixed`` or ``distilled``; empty for nobody."""
+    merger, ``mixed``, ``distilled``, or Table 8's ``qwen3-4b``; empty for nobody."""
     stage = study.stages.get(split_reference(model)[0])
+    if isinstance(stage, ModelStage) and stage.path == REFERENCE:
+        return "qwen3-4b"
     if isinstance(stage, MergeStage):
         return "" if merges_some(study, model) else _merger(stage)
     if model == start_model(study):

@@ -306,6 +306,14 @@ def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[St
     }
 
 
+def test_every_number_leads_to_the_runs_files(finished: tuple[Study, list[Piece], Path]) -> None:
+    *_, out = finished
+    cells = re.findall(r"<td class=\"([^\"]*)\">(.*?)</td>", (out / "index.html").read_text(encoding="utf-8"))
+    numbers = [inside for kinds, inside in cells if "number" in kinds.split() and re.search(r"\d", inside)]
+    assert len(numbers) > 100
+    assert [inside for inside in numbers if not inside.startswith('<a href="')] == []
+
+
 def harmless(out: Path) -> None:
     """No markup of :data:`EVIL` has become markup of the report."""
     found = page(out)

@@ -139,7 +139,7 @@ def test_the_papers_share_of_gpu_hours_is_of_totals_and_a_mixed_step_costs_more(
     ("who", "mean"),
     [
         ("average", 53.74), ("sce", 60.70), ("ties", 61.00), ("dare+ties", 60.75), ("task-arithmetic", 60.22),
-        ("dare+task-arithmetic", 60.99), ("distilled", 60.46),
+        ("dare+task-arithmetic", 60.99), ("distilled", 60.46), ("qwen3-4b", 52.94),
     ],
 )  # fmt: skip
 def test_the_papers_scores_have_the_means_that_its_table_4_states(who: str, mean: float) -> None:
@@ -324,6 +324,8 @@ def test_who_a_stage_is_in_the_paper() -> None:
     assert [role_of(plan, name) for name in ("math", "multi", "opd", "pair", "base")] == [
         "expert", "mixed", "distilled", "merge", None,
     ]  # fmt: skip
+    stages = {**plan.stages, "rival": plan.stages["rival"].model_copy(update={"path": "Qwen/Qwen3-4B"})}
+    assert counterpart(plan.model_copy(update={"stages": stages}), "rival") == "qwen3-4b"
     stated = gpu_hours(plan)
     assert stated == {
         "math": 4782.3, "science": 1140.8, "multi": 10050.6, "opd": 967.9, "if": 1180.0,

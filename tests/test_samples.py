@@ -8,16 +8,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from tokenizers import Tokenizer
 
 from m2rl_core.config import Study
 from m2rl_core.files import append_jsonl
+from m2rl_core.findings import plain, write_findings
 from m2rl_core.report import write_report
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.samples import LONGEST_TEXT, LONGEST_TOKENS, browsed, embedded, spread
+from m2rl_core.types import Claim, Figure, Findings, Table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,6 +36,7 @@ HOSTILE = [
     "\u2028window.pwned = 5;//",
     '"};window.pwned=6;//',
 ]
+KINDS: tuple[Literal["lines", "bars", "heatmap", "scatter"], ...] = ("lines", "bars", "heatmap", "scatter")
 EXPERT = {"kind": "rl", "init": "base", "algorithm": "grpo", "steps": 2, "prompts": 4, "group": 2}
 
 
@@ -51,16 +54,20 @@ def record(index: int, text: str, verdict: str = "right") -> dict[str, Any]:
     reward = {"right": 1.0, "wrong": 0.0, "failed": None}[verdict]
     return {
         "step": index,
-        "domain": "math",
-        "prompt": f"train/{index}",
+        "domain": text if verdict == "right" else "math",
+        "prompt": f"train/{index}{text}",
         "sample": 0,
         "reward": reward,
         "verdict": verdict,
         "reason": text,
-        "finish": "stop",
+        "finish": text,
         "question": [{"role": "user", "content": f"Question {index} {text}"}],
         "ground_truth": text,
-        "messages": [{"role": "assistant", "content": text}, {"role": "tool", "content": text}],
+        "messages": [
+            {"role": "assistant", "content": text, "tool_calls": [{"name": text, "arguments": {text: text}}]},
+            {"role": text, "content": text},
+            {"role": "tool", "content": text},
+        ],
         "ids": [5, 6, 7],
         "sampled": [0, 1, 1],
         "logps": [0.0, -0.5, -2.0],
@@ -81,12 +88,33 @@ def nodes(folder: Path) -> list[Place]:
     fields = {"suite": "math-heldout", "weight": 1.0, "tokens": 3}
     row = {**record(0, HOSTILE[1]), **fields}
     append_jsonl(evaluation / "samples.jsonl", [{**row, "messages": row["question"], "response": row["messages"]}])
-    return [Place("math", "rl", rl), Place("evals", "eval", evaluation)]
+    scores = {"model": "math", "suite": "math-heldout", "domain": HOSTILE[2], "k": 1, "prompts": 1, "failed": 0}
+    (evaluation / "scores.json").write_text(json.dumps(scores))
+    (evaluation / "DONE").touch()
+    write_findings(plain(hostile()), folder / "shift")
+    (folder / "shift" / "DONE").touch()
+    return [Place("math", "rl", rl), Place("evals", "eval", evaluation), Place("shift", "analyze", folder / "shift")]
 
 
-@pytest.fixture
+def hostile() -> Findings:
+    """Of an analyzer, in every place that takes a text."""
+    tables = {f"t{i}": Table(text, [text, "n"], [[text, 1.0]], text) for i, text in enumerate(HOSTILE)}
+    figures = {
+        f"f{i}": Figure(text, kind, [text, "b"], {text: [1.0, 2.0], "b": [1.0, None]}, text, text, text)
+        for i, (text, kind) in enumerate(zip(HOSTILE, itertools.cycle(KINDS), strict=False))
+    }
+    return Findings(tables, figures, [Claim(text, text, 1.0, None, "holds", text) for text in HOSTILE])
+
+
+@pytest.fixture(scope="module")
 def study() -> Study:
-    stages = {"math": {**EXPERT, "domains": ["math"]}, "evals": {"kind": "eval"}, "report": {"kind": "report"}}
+    shift = {"kind": "analyze", "analyzer": {"use": "weight-shift", HOSTILE[0]: HOSTILE[1]}}
+    stages = {
+        "math": {**EXPERT, "domains": ["math"]},
+        "evals": {"kind": "eval"},
+        "shift": shift,
+        "report": {"kind": "report"},
+    }
     rest = {"model": {"base": "/nowhere"}, "domains": {"math": {"use": "math"}}, "stages": stages}
     return Study.model_validate({"name": "small", **rest})
 
@@ -119,6 +147,7 @@ def test_embedded_json_cannot_end_its_element() -> None:
 def test_long_texts_are_cut_and_say_so(study: Study, tmp_path: Path) -> None:
     (tmp_path / "math").mkdir()
     row = record(0, "y" * (LONGEST_TEXT + 12))
+    del row["messages"][0]["tool_calls"]
     many = LONGEST_TOKENS + 5
     row |= {"ids": [1] * many, "sampled": [1] * many, "logps": [0.0] * many, "versions": [0] * many}
     append_jsonl(tmp_path / "math" / "rollouts.jsonl", [row])
@@ -155,17 +184,24 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def report(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run in which everything that a model, a verifier or an analyzer wrote is hostile."""
+    folder = tmp_path_factory.mktemp("hostile")
+    write_report(study, nodes(folder / "run"), folder / "out")
+    return folder / "out" / "index.html"
+
+
 @pytest.fixture
-def page(chromium: Browser, study: Study, tmp_path: Path) -> Iterator[Page]:
-    """The report of hostile samples at phone width; anything that the browser complains of fails the test."""
-    write_report(study, nodes(tmp_path / "run"), tmp_path / "out")
+def page(chromium: Browser, report: Path) -> Iterator[Page]:
+    """The report at phone width; anything that the browser complains of fails the test."""
     context = chromium.new_context(viewport={"width": 390, "height": 800})
     page, complaints = context.new_page(), list[str]()
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.on("request", lambda request: complaints.append(request.url) if not request.url.startswith("file:") else None)
-    page.goto((tmp_path / "out" / "index.html").as_uri())
+    page.goto(report.as_uri())
     yield page
     assert complaints == []
     context.close()
@@ -178,9 +214,12 @@ def test_nothing_that_a_model_wrote_is_executed(page: Page) -> None:
     for index in range(buttons.count()):
         buttons.nth(index).click()
     assert page.evaluate("window.pwned") is None
-    assert page.locator("#browser img, #browser script, #browser a").count() == 0
+    assert page.locator("img, #browser script, #browser a, [onerror], [href^=javascript]").count() == 0
+    assert page.locator("script").count() == 2
     buttons.nth(0).click()
-    assert HOSTILE[0] in page.locator("#browser .message.assistant pre").inner_text()
+    said = page.locator("#browser .message.assistant pre").inner_text()
+    assert HOSTILE[0] in said
+    assert '"arguments"' in said
     assert HOSTILE[0] in page.locator("#browser .message.tool pre").inner_text()
 
 
@@ -208,6 +247,10 @@ def test_tokens_show_what_was_given_and_what_was_sampled(page: Page) -> None:
     assert page.locator("#browser .tokens .given").count() == 1
     sampled = page.locator("#browser .tokens .sampled")
     assert sampled.nth(1).get_attribute("title") == "log-prob -2, probability 0.135, policy version 0"
+    sampled.nth(1).click()
+    assert page.locator("#browser .told").inner_text().endswith(": log-prob -2, probability 0.135, policy version 0")
+    page.locator("#browser .tokens .given").click()
+    assert page.locator("#browser .told").inner_text().endswith(": given, not trained on")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from m2rl_core.config import Study
-from m2rl_core.errors import RunError
+from m2rl_core.errors import ConfigError, RunError
 from m2rl_core.study import one_study
 
 
@@ -51,3 +51,14 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     folders = [run(tmp_path, "a", seed=3), run(tmp_path, "b", seeds=[2, 3])]
     with pytest.raises(RunError, match=r"a and .*b have the same seed\. Found: 3\."):
         one_study(folders)
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "<script>", "a b"])
+def test_stages_that_cannot_name_a_folder_are_refused(tmp_path: Path, name: str) -> None:
+    """A report names files by stages, so that a study from elsewhere must not choose where they lie."""
+    folder = run(tmp_path, "a")
+    study = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+    study["stages"][name] = study["stages"].pop("math")
+    (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        one_study([folder])

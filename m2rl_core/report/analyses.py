@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from m2rl_core.config import AnalyzeStage
+from m2rl_core.findings import FILE
 from m2rl_core.registry import use_of
 from m2rl_core.report.claims import anchor, stage_claims
 from m2rl_core.report.evidence import Evidence
@@ -33,7 +34,8 @@ def _section(evidence: Evidence, stage: str) -> Section:
     if (tested := stage_claims(evidence, stage)) is not None:
         shown[f"{stage}.claims"] = tested
     drawn = {f"{stage}.{name}": figure for name, figure in figures.items() if _known(figure)}
-    return Section(anchor(stage), f"Analysis: {stage}", _about(evidence, stage), shown, drawn)
+    source = evidence.stage_link(stage, FILE)
+    return Section(anchor(stage), f"Analysis: {stage}", _about(evidence, stage), shown, drawn, source=source)
 
 
 def _together(

@@ -1,4 +1,4 @@
-"""The paper's own scores and GPU hours (arXiv 2602.12566v3, Tables 2 to 4) beside those of a study that repeats it."""
+"""The paper's own scores and GPU hours (arXiv 2602.12566v3, Tables 2 to 4 and 8) beside a study that repeats it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ SCORES = {
     "task-arithmetic": (80.47, 76.61, 57.97, 52.57, 6.39, 54.04, 93.16, 61.56, 59.25),
     "dare+task-arithmetic": (81.09, 76.18, 58.65, 56.00, 6.39, 55.56, 93.72, 62.59, 58.76),
     "distilled": (80.52, 74.53, 63.26, 57.14, 7.37, 53.66, 90.20, 56.46, 60.98),
+    "qwen3-4b": (73.80, 65.60, 54.20, 46.86, 4.73, 55.90, 81.90, 27.55, 65.90),
 }
 """Who a model is in the paper → its scores in the order of :data:`SUITES`; names as of
 :func:`m2rl_core.counterparts.counterpart`."""
@@ -52,7 +53,7 @@ def beside_paper(evidence: Evidence) -> Section | None:
     columns = ["stage", "device-hours", "% of all", "the paper's GPU hours", "% of all there"]
     why = "Other GPUs and other engines differ in hours; shares tell more. The paper: Table 2."
     tables["paper_cost"] = Table("Cost beside the paper's", columns, hours, why)
-    text = "This study's numbers and the paper's own, from its Tables 2, 3 and 4."
+    text = "This study's numbers and the paper's own, from its Tables 2, 3, 4 and 8."
     return Section("paper", "Beside the paper", text, tables)
 
 

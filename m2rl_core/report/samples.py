@@ -93,8 +93,8 @@ def _shown(evidence: Evidence, node: Node, record: Record) -> dict[str, Any]:
 
 
 def _messages(messages: Sequence[Record]) -> list[list[str]]:
-    """[role, text] of each message."""
-    return [[str(m["role"]), _cut(m["content"])] for m in messages]
+    """[role, text] of each message; calls of tools that are fields of a message stand below its text."""
+    return [[str(m["role"]), "\n".join(map(_cut, (m["content"], *m.get("tool_calls", ()))))] for m in messages]
 
 
 def _tokens(node: Node, record: Record) -> list[list[Any]]:

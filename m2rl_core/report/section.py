@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from m2rl_core.report.evidence import FILES
 from m2rl_core.types import Figure, Table
 
 
@@ -23,3 +24,5 @@ class Section:
     """By file name, without ending, below ``figures/``."""
     folded: bool = False
     """Shown on demand: long lists."""
+    source: str = FILES
+    """Where numbers lead that name no file of their own."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m2rl_core.config import Study
+from m2rl_core.config import Study, check_references
 from m2rl_core.errors import RunError
 from m2rl_core.plugins import load_plugins
 from m2rl_core.study.folders import study_in
@@ -27,9 +27,12 @@ def one_study(runs: Sequence[Path]) -> tuple[Study, list[Node]]:
 
     Raises:
         RunError: a folder is no study's, or the runs differ in more than name and seeds, or share a seed.
-        ConfigError, ComponentError: as :func:`m2rl_core.study.placed`.
+        ConfigError: names that are no folder's, or do not fit each other.
+        ComponentError: as :func:`m2rl_core.study.placed`.
     """
     first, *others = (studies := {run: study_in(run) for run in runs})
+    for study in studies.values():
+        check_references(study)
     for other in others:
         _refuse_another(first, studies[first], other, studies[other])
     owners: dict[int, Path] = {}

@@ -86,20 +86,25 @@ function show(sample, button) {
     block.append(make("small", "", "ground truth"), make("pre", "", sample.gold));
     detail.append(block);
   }
-  if (sample.tokens.length) detail.append(make("small", "", "tokens: grey ones were given, coloured ones sampled, the redder the less likely"), stream(sample.tokens));
+  if (sample.tokens.length) {
+    detail.append(make("small", "", "tokens: grey ones were given, coloured ones sampled, the redder the less likely"));
+    detail.append(...stream(sample.tokens));
+  }
 }
 
+// The tokens, and a line that tells of the one that was clicked or touched what a mouse shows above it.
 function stream(tokens) {
   const line = make("pre", "tokens");
+  const told = make("p", "note told", "Choose a token to see its log-prob.");
+  told.setAttribute("aria-live", "polite");
   for (const [content, logp, version] of tokens) {
     const token = make("span", logp === null ? "given" : "sampled", content);
-    if (logp !== null) {
-      token.title = "log-prob " + logp + ", probability " + Math.exp(logp).toPrecision(3) + ", policy version " + version;
-      token.style.setProperty("--doubt", Math.round(100 * (1 - Math.exp(logp))) + "%");
-    }
+    token.title = logp === null ? "given, not trained on" : "log-prob " + logp + ", probability " + Math.exp(logp).toPrecision(3) + ", policy version " + version;
+    if (logp !== null) token.style.setProperty("--doubt", Math.round(100 * (1 - Math.exp(logp))) + "%");
+    token.addEventListener("click", () => (told.textContent = JSON.stringify(content) + ": " + token.title));
     line.append(token);
   }
-  return line;
+  return [line, told];
 }
 
 list();
