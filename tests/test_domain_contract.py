@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -51,8 +56,19 @@ class TestQuiz(DomainContract):
     domain = Quiz(ComponentConfig())
     right = "{}"
 
-    def test_verdicts_are_the_same_every_time_and_need_no_torch(self) -> None:
-        """A class of a test module cannot be imported elsewhere; the plugins' own tests do this check."""
+    @pytest.fixture(autouse=True)
+    def _importable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        importable(monkeypatch)
+
+
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other processes import this module, as they import a plugin's."""
+    here = Path(__file__)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setitem(sys.modules, here.stem, sys.modules[__name__])
+    for each in vars(sys.modules[__name__]).copy().values():
+        if isinstance(each, type) and each.__module__ == __name__:
+            monkeypatch.setattr(each, "__module__", here.stem)
 
 
 class Leaky(Quiz):
@@ -105,28 +121,81 @@ class Fickle(Quiz):
         return list(super().prompts(split))[next(self.asked) % 7 :]
 
 
-@pytest.mark.parametrize(
-    ("domain", "check"),
-    [
-        (Leaky, "test_evaluation_prompts_are_not_trained_on"),
-        (Repeating, "test_prompts_have_ids_of_their_own_and_end_with_a_question"),
-        (Empty, "test_every_split_has_prompts"),
-        (Gullible, "test_junk_is_wrong_and_quick"),
-        (Gullible, "test_a_prompt_without_gold_earns_nothing"),
-        (Lenient, "test_the_answer_to_another_prompt_is_wrong"),
-        (Harsh, "test_gold_is_right"),
-        (Telling, "test_the_prompt_does_not_tell_its_answer"),
-        (Unclosed, "test_demonstrations_close_their_reasoning"),
-        (Fickle, "test_prompts_and_demonstrations_are_the_same_every_time"),
-    ],
-)
-def test_what_is_unsound_is_found(domain: type[Quiz], check: str) -> None:
-    class Checked(TestQuiz):
-        pass
+class Unplain(Quiz):
+    def prompts(self, split: str) -> Iterable[Prompt]:
+        return [replace(prompt, metadata={"made by": self._ask}) for prompt in super().prompts(split)]
 
-    Checked.domain = domain(ComponentConfig())
-    with pytest.raises(AssertionError):
-        getattr(Checked(), check)()
+
+class Moody(Quiz):
+    """Another verdict in every process."""
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        return replace(super().verify(trajectory), reason=str(os.getpid()))
+
+
+class Heavy(Quiz):
+    def verify(self, trajectory: Trajectory) -> Reward:
+        __import__("torch")
+        return super().verify(trajectory)
+
+
+class Spinning(Quiz):
+    """Backtracks for ever on answers of many zeros."""
+
+    verify_seconds = 1.0
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        while len(trajectory.answer) == 50_000:
+            pass
+        return super().verify(trajectory)
+
+
+class Sleeping(Quiz):
+    verify_seconds = 1.0
+
+    def verify(self, trajectory: Trajectory) -> Reward:
+        time.sleep(1000.0 if trajectory.answer == "Answer:" else 0.0)
+        return super().verify(trajectory)
+
+
+UNSOUND: list[tuple[type[Quiz], str]] = [
+    (Leaky, "test_evaluation_prompts_are_not_trained_on"),
+    (Repeating, "test_prompts_have_ids_of_their_own_and_end_with_a_question"),
+    (Empty, "test_every_split_has_prompts"),
+    (Gullible, "test_junk_is_wrong_and_quick"),
+    (Gullible, "test_a_prompt_without_gold_earns_nothing"),
+    (Lenient, "test_the_answer_to_another_prompt_is_wrong"),
+    (Harsh, "test_gold_is_right"),
+    (Telling, "test_the_prompt_does_not_tell_its_answer"),
+    (Unclosed, "test_demonstrations_close_their_reasoning"),
+    (Fickle, "test_prompts_and_demonstrations_are_the_same_every_time"),
+    (Unplain, "test_prompts_are_plain_data"),
+    (Moody, "test_verdicts_are_the_same_every_time_and_need_no_torch"),
+    (Heavy, "test_verdicts_are_the_same_every_time_and_need_no_torch"),
+    (Spinning, "test_junk_is_wrong_and_quick"),
+    (Sleeping, "test_junk_is_wrong_and_quick"),
+]
+
+
+@pytest.mark.parametrize(("domain", "check"), UNSOUND)
+def test_what_is_unsound_is_found(domain: type[Quiz], check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    importable(monkeypatch)
+    checked = type("Checked", (TestQuiz,), {"domain": domain(ComponentConfig())})()
+    with pytest.raises((AssertionError, AttributeError, TypeError, pickle.PicklingError)):
+        getattr(checked, check)()
+
+
+def test_every_check_can_fail() -> None:
+    checks = {name for name in vars(DomainContract) if name.startswith("test_")}
+    assert {check for _, check in UNSOUND} == checks
+
+
+@pytest.mark.parametrize(("domain", "junk"), [(Spinning, "'0000"), (Sleeping, "'Answer:'")])
+def test_what_hangs_is_ended_and_named(domain: type[Quiz], junk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    importable(monkeypatch)
+    checked = type("Checked", (TestQuiz,), {"domain": domain(ComponentConfig())})()
+    with pytest.raises(AssertionError, match=f"takes longer than verify_seconds: {junk}"):
+        checked.test_junk_is_wrong_and_quick()
 
 
 def test_a_domain_may_know_its_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:

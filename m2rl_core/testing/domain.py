@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +127,7 @@ class DomainContract:
 
     def test_junk_is_wrong_and_quick(self) -> None:
         prompt = next(iter(self.domain.prompts("train")))
+        self._elsewhere([self._trajectory(prompt, junk) for junk in JUNK])  # first where what hangs can be ended
         for junk in JUNK:
             started = time.process_time()
             assert self.judged(prompt, junk).value == 0.0, junk[:80]
@@ -156,10 +158,18 @@ class DomainContract:
         """In a fresh process, as verifier workers are."""
         trajectories = [self._trajectory(p, a) for p in self._some(3) for a in (self.gold(p), "I do not know.")]
         here = [self.domain.verify(trajectory) for trajectory in trajectories]
-        work = pickle.dumps((type(self.domain), self._config(), trajectories))
+        assert self._elsewhere(trajectories) == here
+
+    def _elsewhere(self, trajectories: Sequence[Trajectory]) -> list[Reward]:
+        """The verdicts of a fresh process that is killed at the limits of a verifier worker, CPU and wall time."""
+        work = pickle.dumps((type(self.domain), self._config(), self.domain.verify_seconds, trajectories))
         done = subprocess.run([sys.executable, "-c", _ELSEWHERE], input=work, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        assert pickle.loads(done.stdout) == here
+        told = done.stderr.decode()
+        overran = done.returncode in (-signal.SIGXCPU, -signal.SIGALRM)
+        assert not overran, f"takes longer than verify_seconds: {told.splitlines()[-1]}"
+        assert done.returncode == 0, told
+        verdicts: list[Reward] = pickle.loads(done.stdout)
+        return verdicts
 
     def _config(self) -> dict[str, Any]:
         config = getattr(self.domain, "config", None)
@@ -167,10 +177,20 @@ class DomainContract:
 
 
 _ELSEWHERE = """
-import pickle, sys
-domain, config, trajectories = pickle.load(sys.stdin.buffer)
+import math, pickle, resource, signal, sys, time
+domain, config, seconds, trajectories = pickle.load(sys.stdin.buffer)
 built = domain(domain.Config.model_validate(config))
-rewards = [built.verify(trajectory) for trajectory in trajectories]
+_, hard = resource.getrlimit(resource.RLIMIT_CPU)
+rewards = []
+for trajectory in trajectories:
+    sys.stderr.write(ascii(trajectory.answer[:80]) + "\\n")
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds), hard))
+    signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
+    try:
+        rewards.append(built.verify(trajectory))
+    except Exception as error:
+        rewards.append(repr(error))
+    signal.setitimer(signal.ITIMER_REAL, 0)
 assert "torch" not in sys.modules, "verify imports torch"
 sys.stdout.buffer.write(pickle.dumps(rewards))
 """

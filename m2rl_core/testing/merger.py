@@ -152,7 +152,7 @@ class _Watched(Merger):
         held = [block.experts_E, *block.evidence.values(), *([] if block.base is None else [block.base])]
         before = [values.clone() for values in held]
         outputs = self._inner.merge(block, stats)
-        assert all(map(torch.equal, before, held))
+        assert all(map(torch.equal, before, held)), f"the merger has changed its block of {block.name}"
         return outputs
 
 
