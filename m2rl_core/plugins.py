@@ -185,9 +185,10 @@ def _load_local(registry: Registry, path: Path) -> Plugin:
 def _offer(path: Path) -> object:
     """The module with its hooks, or what stands for it where it has a reward function instead."""
     from m2rl_core.rewards import reward_domain  # pydantic need not be there to list plugins
+    from m2rl_core.trl_rewards import trl_domain
 
     module = _import(path)
-    made = reward_domain(module, path)
+    made = trl_domain(module, path) or reward_domain(module, path)
     return module if made is None else SimpleNamespace(m2rl_domains=hookimpl(lambda: [made]))
 
 

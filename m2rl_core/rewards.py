@@ -21,7 +21,6 @@ import hashlib
 import inspect
 import re
 import traceback
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -35,7 +34,7 @@ from m2rl_core.interfaces import ComponentConfig, Domain
 from m2rl_core.rows import UnusableError, conversation, messages, numbered, on_hub
 from m2rl_core.types import Conversation, Message, Prompt, Reward, Suite, Trajectory
 
-__all__ = ["RewardConfig", "RewardDomain", "given", "reward_domain"]
+__all__ = ["FUNCTION", "RewardConfig", "RewardDomain", "domain_of", "given", "reward_domain", "row_of"]
 
 FUNCTION = "reward"
 """Name of the function that a local file is looked at for."""
@@ -57,14 +56,14 @@ class RewardConfig(ComponentConfig):
 
 
 class RewardDomain(Domain):
-    """Rows whose responses a function judges; a subclass has a ``name``, a ``reference`` and :meth:`value`."""
+    """Rows whose responses a function judges; a subclass has a ``name``, a ``reference`` and :meth:`value`, or
+    :meth:`found`."""
 
     Config: type[RewardConfig] = RewardConfig
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
 
-    @abstractmethod
     def value(self, prompt: list[Message], response: str, row: Mapping[str, Any]) -> object:
         """A number in [0, 1], a :class:`Reward`, or an awaitable of one where the domain is :attr:`remote`.
 
@@ -73,6 +72,11 @@ class RewardDomain(Domain):
             response: what it said after its reasoning.
             row: as it was read.
         """
+        raise NotImplementedError(f"{type(self).__name__} has neither 'value' nor 'found'")
+
+    def found(self, trajectory: Trajectory) -> object:
+        """What :meth:`value` is of a trajectory. To be overridden where the reward depends on more of it."""
+        return self.value(*_arguments(trajectory))
 
     @property
     def verify_seconds(self) -> float:
@@ -128,14 +132,14 @@ class RewardDomain(Domain):
     def verify(self, trajectory: Trajectory) -> Reward:
         """What the function says, or a failed verdict with the reason."""
         try:
-            return judged(self.value(*_arguments(trajectory)))
+            return judged(self.found(trajectory))
         except Exception as error:
             return Reward(None, _blamed(error))
 
     async def verify_remote(self, trajectory: Trajectory) -> Reward:
         """Like :meth:`verify`, for a function that must be awaited."""
         try:
-            found: Any = self.value(*_arguments(trajectory))
+            found: Any = self.found(trajectory)
             return judged(await found)
         except Exception as error:
             return Reward(None, _blamed(error))
@@ -157,11 +161,21 @@ def asked(place: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _arguments(trajectory: Trajectory) -> tuple[list[Message], str, Mapping[str, Any]]:
     """For :meth:`RewardDomain.value`. Of a response that comes from a file, the row alone says what was asked."""
+    row = row_of(trajectory)
+    shown = trajectory.prompt.messages or (asked("the row", row) if "prompt" in row else ())
+    return list(shown), trajectory.answer, row
+
+
+def row_of(trajectory: Trajectory) -> Mapping[str, Any]:
+    """The row that a trajectory answers.
+
+    Raises:
+        DataError: its gold is none.
+    """
     row = trajectory.prompt.ground_truth
     if not isinstance(row, Mapping):
         raise DataError("the gold of a reward function is the row as an object", found=repr(row)[:SHOWN])
-    shown = trajectory.prompt.messages or (asked("the row", row) if "prompt" in row else ())
-    return list(shown), trajectory.answer, row
+    return row
 
 
 def judged(value: object) -> Reward:
@@ -185,7 +199,8 @@ def judged(value: object) -> Reward:
 
 def _blamed(error: Exception) -> str:
     """What went wrong, and on which line of the function's own file."""
-    foreign = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    core = str(Path(__file__).parent)
+    foreign = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(core)]
     own = [frame for frame in foreign if frame.filename == foreign[0].filename]
     where = f", {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     return f"the reward function failed{where}: {type(error).__name__}: {error}"
@@ -213,9 +228,6 @@ def reward_domain(module: ModuleType, file: Path) -> type[RewardDomain] | None:
             f"it offers nothing: there is no function '{FUNCTION}' and no hook such as m2rl_domains",
             then=f"define 'def {FUNCTION}({', '.join(GIVEN)})', or mark a hook with @hookimpl",
         )
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", file.stem):
-        allowed = "a-z, 0-9, '.', '_' and '-'"
-        raise ComponentError("a domain is called like its file", found=file.stem, allowed=allowed, then="rename it")
     names = given(function)
 
     def value(self: RewardDomain, prompt: list[Message], response: str, row: Mapping[str, Any]) -> object:
@@ -223,15 +235,22 @@ def reward_domain(module: ModuleType, file: Path) -> type[RewardDomain] | None:
         every = {"prompt": text, "response": response, "row": row}
         return function(**{name: every[name] for name in names})
 
-    members = {
-        "__module__": module.__name__,
-        "__doc__": inspect.getdoc(function) or inspect.getdoc(module),
-        "name": file.stem,
-        "reference": f"the function '{FUNCTION}' in {file.name}",
-        "remote": inspect.iscoroutinefunction(function),
-        "value": value,
-    }
-    return cast("type[RewardDomain]", type("Reward", (RewardDomain,), members))
+    about = inspect.getdoc(function) or inspect.getdoc(module)
+    members = {"__doc__": about, "remote": inspect.iscoroutinefunction(function), "value": value}
+    return domain_of(module, file, RewardDomain, members)
+
+
+def domain_of(module: ModuleType, file: Path, base: type[Any], members: Mapping[str, object]) -> type[RewardDomain]:
+    """A subclass of ``base``, a :class:`RewardDomain`, with ``members``; it is called like its local file.
+
+    Raises:
+        ComponentError: the file's name is none that a domain could have.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", file.stem):
+        allowed = "a-z, 0-9, '.', '_' and '-'"
+        raise ComponentError("a domain is called like its file", found=file.stem, allowed=allowed, then="rename it")
+    about = {"__module__": module.__name__, "name": file.stem, "reference": f"'{FUNCTION}' in {file.name}"}
+    return cast("type[RewardDomain]", type("Reward", (base,), {**about, **members}))
 
 
 def given(function: Callable[..., object]) -> tuple[str, ...]:

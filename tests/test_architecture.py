@@ -24,6 +24,7 @@ FLOORS = (
         "election",
         "rows",
         "rewards",
+        "trl_rewards",
         "judge_prompts",
         "judgements",
         "procedural",
