@@ -247,6 +247,23 @@ def test_what_a_rank_says_ends_the_stage_and_a_killed_rank_does_not(
     assert bench.lines("disturbed") == undisturbed
 
 
+def test_two_processes_train_on_what_the_first_has_drawn_ahead(bench: Bench) -> None:
+    """As one process does; and a killed rank costs nothing, though groups of the next step were drawn already."""
+    ahead = ("--set", "stages.rl.staleness=1")
+    bench.run("ahead", *ahead)
+    bench.fault("os.kill(os.getpid(), signal.SIGKILL)")
+    out = bench.run("ahead-of-two", "--nproc", 2, *ahead)
+    assert not (bench.folder / "mine.fault").exists()
+    assert "a process died; all begin again from the last checkpoint" in " ".join(out.split())
+    one, two = bench.lines("ahead"), bench.lines("ahead-of-two")
+    for name, text in one.items():
+        alone, together = ([json.loads(line) for line in lines.splitlines()] for lines in (text, two[name]))
+        assert len(alone) in (5, 80)
+        close(alone, together)
+    staleness = [json.loads(line)["staleness"] for line in two["metrics.jsonl"].splitlines()]
+    assert staleness == [0, 1, 1, 1, 1]
+
+
 def test_a_killed_command_leaves_no_process(bench: Bench) -> None:
     bench.fault("time.sleep(3600)")
     command = bench.start("ended", "--nproc", 2)

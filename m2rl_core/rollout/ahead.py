@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from m2rl_core.config import RlStage
-from m2rl_core.errors import ConfigError
 from m2rl_core.rollout.collect import collect, gather
 from m2rl_core.rollout.episodes import Sampler, open_sampler
 from m2rl_core.rollout.mixture import Source
 from m2rl_core.rollout.records import from_record, to_record
 from m2rl_core.rollout.sampler_process import Recipe, SamplerProcess
-from m2rl_core.run import StageRun
+from m2rl_core.run import StageRun, team
 from m2rl_core.types import Group, Reasoning
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Ahead", "OnPolicy", "Rollouts", "open_rollouts"]
+__all__ = ["Ahead", "OnPolicy", "Rollouts", "Told", "open_rollouts"]
 
 GROUPS = "groups.jsonl"
 
@@ -113,7 +112,7 @@ class Ahead:
         """Wait for the groups of ``step``, then have those of the next one drawn with the weights loaded last."""
         groups_P = self._finished(self._drawing or self._begin(step))
         self._drawing = self._begin(step + 1) if step + 1 < self._run.stage.steps else None
-        return groups_P
+        return team.told(groups_P)
 
     def _begin(self, step: int) -> Future[list[Group]]:
         prompts_P = self._source.next(step)  # here, not in the thread: it must not race with Source.observe
@@ -145,6 +144,31 @@ class Ahead:
             self._drawing.set_result([_group(row) for row in rows])
 
 
+class Told:
+    """On every process but the first: hears of the groups that the first has had drawn. Its source only looks on."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def load_weights(self, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        for _ in tensors:  # gathered from all processes, this one too
+            pass
+
+    def collect(self, step: int) -> list[Group]:
+        self._source.shares.setdefault(step, {})
+        return team.told(list[Group]())
+
+    def save_state(self, folder: Path) -> None:
+        """The first process saves for all."""
+
+    def load_state(self, folder: Path) -> None: ...
+
+
 def _group(row: Mapping[str, Any]) -> Group:
     samples_G = [from_record(record) for record in row["samples"]]
     return Group(samples_G[0].prompt, samples_G, row["dropped"])
@@ -153,18 +177,11 @@ def _group(row: Mapping[str, Any]) -> Group:
 def open_rollouts(run: StageRun[RlStage], model: Path, source: Source, reasoning: Mapping[str, Reasoning]) -> Rollouts:
     """The rollouts of a stage, as its ``staleness`` says, starting from ``model``.
 
-    Raises:
-        ConfigError: ahead, and trained on several processes: that is not done.
+    Of several processes that train, the first has the process that draws ahead, and tells the others what it drew.
     """
     if not run.stage.staleness:
         return OnPolicy(run, open_sampler(run, model, source.prompts, reasoning), source)
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        raise ConfigError(
-            f"stages.{run.name}.staleness: one process trains where rollouts are ahead",
-            found=f"{dist.get_world_size()} processes",
-            then="leave out --nproc, or set staleness: 0",
-        )
+    if not team.leads():
+        return Told(source)
     recipe = Recipe(run.study, run.name, run.seed, run.folder, model, tuple(source.prompts), dict(reasoning))
     return Ahead(run, SamplerProcess(recipe, run.folder / "sampler.log"), source)
