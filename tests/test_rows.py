@@ -119,6 +119,37 @@ def test_a_parquet_file_is_read_in_small_parts(tmp_path: Path) -> None:
     assert list(islice(rows(str(path), ()), 999, None)) == [(f"{path}, row 1000", {"n": 999})]
 
 
+def test_a_data_set_saved_to_disk_is_read_in_its_order(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(list(columns((MATH, CHOICE, RULES))))
+    table.save_to_disk(tmp_path / "saved", num_shards=2)
+    read_back = datasets.load_from_disk(str(tmp_path / "saved"))
+    read_back.map(lambda row: row, load_from_cache_file=False)  # leaves a file of its own in the folder
+    found, errors = read(tmp_path / "saved", "math", "mcqa", "if")
+    assert [row for _, row in found] == [MATH, CHOICE, RULES]
+    assert [place.rpartition("/")[2] for place, _ in found] == [
+        "data-00000-of-00002.arrow, row 1",
+        "data-00000-of-00002.arrow, row 2",
+        "data-00001-of-00002.arrow, row 1",
+    ]
+    assert not errors
+
+
+def test_of_several_saved_splits_one_is_named(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list([{"n": 1}, {"n": 2}])
+    datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=r"several splits\. Found: train, test\. Next: name one: .*/saved/train"):
+        rows(str(tmp_path / "saved"), ())
+    assert [row for _, row in read(tmp_path / "saved" / "test")[0]] == [{"n": 2}]
+
+
+def test_a_damaged_saved_data_set_is_said(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([{"n": 1}]).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved" / "data-00000-of-00001.arrow").write_bytes(b"nothing of the kind")
+    found, errors = read(tmp_path / "saved")
+    assert not found
+    assert "data-00000-of-00001.arrow cannot be read" in errors[0]
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     write(tmp_path / "b.jsonl", {"n": 2}, {"n": 3})
     write(tmp_path / "a.parquet", {"n": 1})

@@ -1,7 +1,7 @@
 """Rows of the RL blend's schema (``nvidia/Nemotron-3-Nano-RL-Training-Blend``), as domains read them, and of SFT data.
 
-They come from local .jsonl and .parquet files or, pinned to a commit, from the hub. Importing this package imports
-neither ``datasets`` nor ``pyarrow``: reading parquet or the hub does.
+They come from local .jsonl and .parquet files, from a folder written by ``save_to_disk`` or, pinned to a commit, from
+the hub. Importing this package imports neither ``datasets`` nor ``pyarrow``: reading all but JSON lines does.
 """
 
 from m2rl_core.rows.blend import gold, messages, rows

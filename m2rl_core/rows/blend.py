@@ -16,9 +16,10 @@ def rows(source: str, datasets: Collection[str]) -> Iterator[tuple[str, dict[str
     """(place, row) for every row that is one of ``datasets`` or names no data set; the place is for messages.
 
     Args:
-        source: a local .jsonl or .parquet file, a folder of such files (read in the order of their names), or a data
-            set of the hub, ``OWNER/NAME@COMMIT`` or ``OWNER/NAME@COMMIT:SPLIT``; without a split it is ``train``. From
-            the hub, rows are streamed while they are asked for, not before.
+        source: a local .jsonl or .parquet file, a folder of such files (read in the order of their names), a folder
+            that ``datasets`` has written with ``save_to_disk``, or a data set of the hub, ``OWNER/NAME@COMMIT`` or
+            ``OWNER/NAME@COMMIT:SPLIT``; without a split it is ``train``. From the hub, rows are streamed while they are
+            asked for, not before.
 
     Raises:
         DataError: no such file, or a hub id without the commit that pins it; a line that is no JSON object, or an

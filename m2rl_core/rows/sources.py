@@ -1,14 +1,17 @@
 """Where rows come from: local files, or a data set of the hub at one commit. Nothing is held but a few rows.
 
-Parquet files and the hub give every row all columns; what is null there is left out, as in the blend's JSON lines.
+Parquet files, data sets that ``save_to_disk`` has written and the hub give every row all columns; what is null there is
+left out, as in the blend's JSON lines.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -23,9 +26,11 @@ Numbered = tuple[str, int, dict[str, Any]]
 """File or hub id, number of the row in it from 1, the row."""
 
 SUFFIXES = (".jsonl", ".parquet")
+SAVED, SPLITS = "state.json", "dataset_dict.json"
+"""Files of a folder that ``save_to_disk`` of ``datasets`` has written: of a data set, of one with several splits."""
 FORMS = (
-    "'generated', the path of a local .jsonl or .parquet file or of a folder of such (with a slash), or a hub id with "
-    "its commit, OWNER/NAME@COMMIT or OWNER/NAME@COMMIT:SPLIT"
+    "'generated', the path of a local .jsonl or .parquet file, of a folder of such or of one written by save_to_disk "
+    "(with a slash), or a hub id with its commit, OWNER/NAME@COMMIT or OWNER/NAME@COMMIT:SPLIT"
 )
 BATCH = 64
 """Rows of a parquet file that are held at a time: one may have megabytes of unit tests."""
@@ -74,9 +79,9 @@ def numbered(source: str) -> Iterator[Numbered]:
     """All rows of ``source``; the files of a folder in the order of their names.
 
     Raises:
-        DataError: at once: there is no such file, the folder has no rows, or a hub id is not pinned. While iterating: a
-            row that is no JSON object, after which the iterator goes on with the next one, or a file or data set that
-            cannot be read, after which it goes on with the next file; a package that is missing.
+        DataError: at once: there is no such file, the folder has no rows or several splits, or a hub id is not pinned.
+            While iterating: a row that is no JSON object, after which the iterator goes on with the next one, or a file
+            or data set that cannot be read, after which it goes on with the next file; a package that is missing.
     """
     found = _resolved(source)
     if isinstance(found, _OnHub):
@@ -105,6 +110,14 @@ def _resolved(source: str) -> list[Path] | _OnHub:
 
 
 def _files(folder: Path) -> list[Path]:
+    if (folder / SPLITS).is_file():
+        splits = json.loads((folder / SPLITS).read_text())["splits"]
+        raise DataError(
+            f"the folder {folder} holds several splits", found=", ".join(splits), then=f"name one: {folder}/{splits[0]}"
+        )
+    if (folder / SAVED).is_file() and list(folder.glob("*.arrow")):
+        state = json.loads((folder / SAVED).read_text())  # a map over the data set leaves other files beside its own
+        return [folder / each["filename"] for each in state["_data_files"]]
     paths = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file() and not p.name.startswith("."))
     if not paths:
         raise DataError(f"the folder {folder} has no rows", allowed=f"files that end in {' or '.join(SUFFIXES)}")
@@ -112,7 +125,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _file_rows(path: Path) -> Iterator[Numbered]:
-    rows = numbered_rows(path, torn=False) if path.suffix == ".jsonl" else _parquet_rows(path)
+    readers: Mapping[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {
+        ".jsonl": partial(numbered_rows, torn=False), ".parquet": _parquet_rows, ".arrow": _saved_rows,
+    }  # fmt: skip
+    rows = readers[path.suffix](path)
 
     def placed(row: tuple[int, dict[str, Any]]) -> Numbered:
         return str(path), *row
@@ -128,6 +144,17 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from ((number, _without_nulls(row)) for number, row in enumerate(rows, 1))
     except (arrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _saved_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Of one of the files that ``save_to_disk`` writes, which are mapped into memory."""
+    datasets = _library("datasets", str(path))
+    try:
+        yield from (
+            (number, _without_nulls(row)) for number, row in enumerate(datasets.Dataset.from_file(str(path)), 1)
+        )
+    except Exception as error:  # the library lets through whatever its own libraries raise
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _hub_rows(hub: _OnHub) -> Iterator[Numbered]:
