@@ -12,10 +12,17 @@ VLLM_STAMP := $(VLLM_VENV)/.installed
 
 DIST       ?= dist
 
-.PHONY: study test test-fast test-vllm check format install dist clean
+.PHONY: study study-seeds example-report test test-fast test-vllm check format install dist clean
 
 study: $(STAMP)  ## train, merge, evaluate and report the miniature study
 	$(BIN)/m2rl run studies/miniature.yaml
+
+study-seeds: $(STAMP)  ## the same with three seeds, in one report with intervals over training runs
+	$(BIN)/m2rl run studies/miniature.yaml --set name=miniature-seeds --set 'seeds=[17, 18, 19]'
+
+RUNS ?= runs/miniature-seeds
+example-report: $(STAMP)  ## the documentation's report, its picture and docs/findings.md, from RUNS
+	$(BIN)/python docs/example_report.py $(RUNS)
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/pytest -n 2 --dist loadfile

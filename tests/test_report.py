@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import random
 import re
@@ -27,6 +28,7 @@ from m2rl_core.report.arms import effort, expert_of, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.report.figures import draw, standalone
 from m2rl_core.report.pages import TEMPLATES, write_pages
+from m2rl_core.report.samples import browsed
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Link, Measured, markdown, number, shown, to_csv
 from m2rl_core.report.verdict import verdict
@@ -276,6 +278,63 @@ def test_scores_are_what_the_samples_say(finished: tuple[Study, list[Piece], Pat
     cells = {r[1]: r for r in page(out).tables["scores"]}
     column = cells["suite"].index("multi")
     assert cells["math-hard"][column].startswith(f"{fmean(by_seed):.1f}")
+
+
+def test_the_findings_answer_the_studys_questions(finished: tuple[Study, list[Piece], Path]) -> None:
+    plan, pieces, out = finished
+    text = (out / "findings.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "Mix, merge or distil?",
+        "What share of the experts' gain does each way keep?",
+        "Do domains help or hurt each other?",
+        "Who is ahead at equal steps, prompts and cost?",
+        "What the paper says, here",
+    ]
+    assert "](" not in text, "the page may be kept where the run's files are not"
+    grids = Evidence(plan, pieces, out).grids
+    homes = {"math-easy": "math", "math-hard": "math", "science-easy": "science"}
+
+    def mean(*models: str) -> float:
+        """In the experts' own domains; of the experts without an argument."""
+        return fmean(grids[models[0] if models else expert][suite].score for suite, expert in homes.items())
+
+    share = 100 * (mean("average") - mean("sft")) / (mean() - mean("sft"))
+    row = next(line for line in text.splitlines() if line.startswith("| average | merge | +"))
+    assert row.split("|")[4].split()[0] == number(share)
+    across = text[text.index("What training on one domain does to all") :]
+    row = next(line for line in across.splitlines() if line.startswith("| math |"))
+    assert row.split("|")[3].split()[0] == number(
+        grids["math"]["science-easy"].score - grids["sft"]["science-easy"].score, signed=True
+    )
+
+
+def test_findings_say_what_is_missing(tmp_path: Path) -> None:
+    plan = study()
+    write_report(plan, list(nodes(plan, tmp_path)), tmp_path / "report")
+    text = (tmp_path / "report" / "findings.md").read_text(encoding="utf-8")
+    assert "Missing: experts and their start" in text
+    assert "Missing: two experts and their start" in text
+
+
+def test_few_samples_are_taken_from_some_of_many_files(finished: tuple[Study, list[Piece], Path]) -> None:
+    plan, pieces, out = finished
+    evidence = Evidence(plan, pieces, out)
+    assert len(browsed(evidence)) > 3
+    assert 1 <= len(browsed(evidence, 3)) <= 3
+
+
+def test_the_example_report_stands_alone(finished: tuple[Study, list[Piece], Path], tmp_path: Path) -> None:
+    *_, out = finished
+    place = Path(__file__).resolve().parents[1] / "docs" / "example_report.py"
+    spec = importlib.util.spec_from_file_location("example_report", place)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    (tmp_path / "index.html").write_text(example.unlinked((out / "index.html").read_text(encoding="utf-8")))
+    found = page(tmp_path)
+    assert [value for _, name, value in found.attributes if name == "href"]
+    assert all(str(value).startswith("#") for _, name, value in found.attributes if name == "href")
 
 
 def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[Piece], Path]) -> None:

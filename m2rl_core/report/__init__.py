@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2rl_core.config import Study
+from m2rl_core.files import write_text
 from m2rl_core.report import scores, training
 from m2rl_core.report.analyses import analyses
 from m2rl_core.report.claims import claims
@@ -21,6 +22,8 @@ from m2rl_core.report.imported import imported
 from m2rl_core.report.merges import merges
 from m2rl_core.report.pages import write_pages
 from m2rl_core.report.published import beside_paper
+from m2rl_core.report.questions import findings_page
+from m2rl_core.report.samples import MOST
 from m2rl_core.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -34,12 +37,13 @@ def report(run: StageRun) -> None:
     write_report(run.study, run.nodes, run.folder)
 
 
-def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
-    """Write ``index.html``, ``report.md``, ``tables/*.csv`` and ``figures/*.svg`` into ``out``.
+def write_report(study: Study, nodes: Sequence[Node], out: Path, *, samples: int = MOST) -> None:
+    """Write ``index.html``, ``report.md``, ``findings.md``, ``tables/*.csv`` and ``figures/*.svg`` into ``out``.
 
     Args:
         study: the whole study.
         nodes: all nodes of its stage graph; what is not done is shown as missing.
+        samples: most samples that the page shows.
 
     Raises:
         UserError: matplotlib or jinja2 is not installed.
@@ -64,4 +68,6 @@ def write_report(study: Study, nodes: Sequence[Node], out: Path) -> None:
         files(evidence),
     ]
     there = [section for section in sections if section is not None]
-    write_pages(evidence, verdict(evidence), there, claims=claims(evidence))
+    found = verdict(evidence)
+    write_pages(evidence, found, there, claims=claims(evidence), samples=samples)
+    write_text(out / "findings.md", findings_page(evidence, found))

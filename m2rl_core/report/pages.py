@@ -20,7 +20,7 @@ from m2rl_core.report.arms import Margin
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.figures import PALETTE, draw, missing, standalone
 from m2rl_core.report.graph import HEIGHT, WIDTH, graph
-from m2rl_core.report.samples import browsed, embedded
+from m2rl_core.report.samples import MOST, browsed, embedded
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import markdown, number, numeric_columns, plain, shown, to_csv
 from m2rl_core.report.verdict import Verdict
@@ -44,12 +44,18 @@ class Strip:
 
 
 def write_pages(
-    evidence: Evidence, verdict: Verdict, sections: Sequence[Section], *, claims: Section | None = None
+    evidence: Evidence,
+    verdict: Verdict,
+    sections: Sequence[Section],
+    *,
+    claims: Section | None = None,
+    samples: int = MOST,
 ) -> None:
     """Write ``index.html``, ``report.md``, ``tables/`` and ``figures/`` below ``evidence.out``, in place of older ones.
 
     Args:
         claims: what comes right after the verdict.
+        samples: most samples to browse.
 
     Raises:
         UserError: jinja2 or matplotlib is not installed.
@@ -65,11 +71,11 @@ def write_pages(
     tables = {name: table for section in everything for name, table in section.tables.items()}
     _write_folder(evidence.out / "tables", {f"{name}.csv": to_csv(table) for name, table in tables.items()})
     _write_folder(evidence.out / "figures", {f"{name}.svg": standalone(svg) for name, svg in drawings.items()})
-    script, samples = (TEMPLATES / "browser.js").read_text(encoding="utf-8"), browsed(evidence)
+    script, chosen = (TEMPLATES / "browser.js").read_text(encoding="utf-8"), browsed(evidence, samples)
     content = {
         "script": script,
         "script_hash": "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "samples": embedded(samples) if samples else "",
+        "samples": embedded(chosen) if chosen else "",
         "study": evidence.study,
         "about": about(evidence),
         "verdict": verdict,

@@ -7,6 +7,7 @@ both there, and long texts are cut.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from m2rl_core.report.evidence import Evidence, Node, done
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["browsed", "embedded"]
+__all__ = ["MOST", "browsed", "embedded"]
 
 MOST = 400
 """Samples in a page, shared evenly among rl stages and evaluations."""
@@ -31,14 +32,18 @@ LONGEST_LINE = 64 << 20
 Record = Mapping[str, Any]
 
 
-def browsed(evidence: Evidence) -> list[dict[str, Any]]:
+def browsed(evidence: Evidence, most: int = MOST) -> list[dict[str, Any]]:
     """The samples, as the page's script reads them; sources in the order of the study's stages.
+
+    Args:
+        most: samples; of more sources than that, some at equal distances are shown.
 
     Raises:
         DataError: a line that is no JSON.
     """
     files = [(node, path) for node in evidence.nodes if (path := _file(node)) is not None]
-    share = max(1, MOST // max(1, len(files)))
+    files = files[:: math.ceil(len(files) / most) or 1]
+    share = most // max(1, len(files))
     return [_shown(evidence, node, record) for node, path in files for record in spread(path, share)]
 
 
