@@ -6,13 +6,14 @@ PLUGINS := $(sort $(dir $(wildcard plugins/*/*/pyproject.toml)))
 STAMP  := $(VENV)/.installed
 
 export OMP_NUM_THREADS = 1
+export NO_MKDOCS_2_WARNING = 1
 
 VLLM_VENV  ?= .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
 DIST       ?= dist
 
-.PHONY: study study-seeds example-report test test-fast test-vllm check format install dist clean
+.PHONY: study study-seeds example-report test test-fast test-vllm check format docs install dist clean
 
 study: $(STAMP)  ## train, merge, evaluate and report the miniature study
 	$(BIN)/m2rl run studies/miniature.yaml
@@ -42,6 +43,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP)  ## the documentation, into site/; what is made from the code is made anew
+	$(BIN)/mkdocs build --strict
+
 install: $(STAMP)
 
 dist: $(STAMP)  ## a wheel of the core and of every plugin, in dist/
@@ -68,4 +72,4 @@ $(VLLM_STAMP): pyproject.toml constraints.txt plugins/engines/vllm/pyproject.tom
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(DIST) runs
+	rm -rf $(VENV) $(VLLM_VENV) $(DIST) runs site
