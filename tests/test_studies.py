@@ -23,10 +23,13 @@ from m2rl_core.errors import DataError
 from m2rl_core.estimate import Estimate, estimate, machine
 from m2rl_core.paper import GPU_HOURS, TABLE_1
 from m2rl_core.plugins import Registry, load_plugins
+from m2rl_core.study import one_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
 PARTS = {"merge": "merger", "analyze": "analyzer"}
+SCALES = [(s.stem, scale) for s in STUDIES for scale in yaml.safe_load(s.read_text()).get("scales", ())]
+"""(study, one of its scales)."""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,25 @@ def test_models_trained_elsewhere_are_merged_and_measured(make_study: Any, tmp_p
     assert (runs / "average" / "checkpoint" / "model.safetensors").is_file()
     assert (runs / "evals" / "average" / "math-heldout" / "DONE").is_file()
     assert (runs / "report" / "DONE").is_file()
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_every_scale_resolves(make_study: Any, tmp_path: Path, name: str, scale: str) -> None:
+    result = m2rl("check", make_study(name), "--runs", tmp_path / "runs", "--set", f"scale={scale}")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [scale for name, scale in SCALES if (name, scale) == ("miniature", "smoke")])
+def test_the_miniature_runs_whole_at_its_smoke_scale(make_study: Any, tmp_path: Path, scale: str) -> None:
+    """Nothing is learned: experts that nothing has moved are merged, and what cannot be measured is said to be so."""
+    result = m2rl("run", make_study("miniature"), "--runs", tmp_path / "runs", "--set", f"scale={scale}")
+    assert result.exit_code == 0, result.stderr
+    folder = tmp_path / "runs" / f"miniature-{scale}"
+    _, nodes = one_study([folder])
+    assert [node.id for node in nodes if not (node.folder / "DONE").exists()] == []
+    assert (folder / "report" / "index.html").is_file()
+    assert "## What share of the experts' gain does each way keep?" in (folder / "report" / "findings.md").read_text()
 
 
 def estimates(name: str, registry: Registry, device: str) -> dict[str, Estimate]:
