@@ -6,6 +6,7 @@ is called. Every function raises the errors of :mod:`m2rl_core.errors`, whose me
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from m2rl_core.study import Node, Progress, Team
     from m2rl_core.types import Reasoning
 
-__all__ = ["Check", "check", "merge", "open_study", "run", "verify"]
+__all__ = ["Check", "check", "evaluate", "merge", "open_study", "run", "verify"]
 
 RUNS = Path("runs")
 
@@ -147,6 +148,52 @@ def run(
         return run_study(
             opened, source=Path("study"), runs=runs, only=only, progress=watcher, registry=registry, team=team
         )
+
+
+def evaluate(
+    model: str | Path,
+    suites: Sequence[str],
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    plugins: Sequence[str | Path] = (),
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> list[dict[str, Any]]:
+    """Score one model on suites: a study of one ``eval`` stage, which resumes as every study does.
+
+    Args:
+        model: a Hugging Face folder.
+        suites: ``DOMAIN``, all of its suites; ``DOMAIN:SUITE``; or ``DOMAIN:SUITE:K`` with K samples per prompt instead
+            of the suite's own number.
+        out: where samples and scores go.
+        limit: only the first so many prompts of each suite.
+        changes: sections of a study that are merged in, e.g. ``{"domains": {"math": {"aime24": DIR}}}``.
+        plugins: local files or folders that offer components.
+        progress: as for :func:`run`.
+        registry: the plugins where they are loaded already, ``plugins`` included.
+
+    Returns:
+        For each suite what its ``scores.json`` says: ``suite``, ``domain``, ``score`` in percent with its ``interval``,
+        ``k``, ``pass_at_k``, ``prompts``, ``failed``, ``truncated``, ``mean_tokens``.
+
+    Raises:
+        ConfigError, ComponentError: there is no such domain or suite, or settings that they do not take.
+        DataError: no such model, or a suite without prompts.
+        StageError: too many verifiers failed, or a component did.
+    """
+    from m2rl_core.config import Study
+    from m2rl_core.evaluation import evaluation
+    from m2rl_core.plugins import load_plugins
+
+    local = [str(Path(path).resolve()) for path in plugins]
+    registry = load_plugins(local) if registry is None else registry
+    tree = evaluation(str(Path(model).absolute()), suites, registry, changes or {}, limit)
+    study = Study.model_validate({**tree, "plugins": local})
+    folder = run(study, runs=out, progress=progress, registry=registry)
+    scores = [folder / "evals" / "model" / suite / "scores.json" for suite in tree["stages"]["evals"]["suites"]]
+    return [json.loads(file.read_text()) for file in scores]
 
 
 def merge(

@@ -46,7 +46,7 @@ FLOORS = (
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),
-    ("study", "report", "verify", "rescore", "estimate", "drift", "doctor", "serve"),
+    ("study", "report", "verify", "rescore", "estimate", "drift", "doctor", "serve", "evaluation"),
     ("progress", "api", "scaffold", "cli", "testing"),
 )
 RANK = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}

@@ -159,6 +159,7 @@ def test_options_are_few_and_chosen() -> None:
         "analyze": ["--base", "--json", "--model", "--out", "--plugin", "--set", "--study", "name"],
         "report": ["--out", "runs"],
         "doctor": ["--json", "--runs"],
+        "eval": ["--json", "--limit", "--out", "--plugin", "--set", "--suite", "model"],
         # a trainer that asks chooses nothing, so whoever starts the server does
         "serve-verifier": ["--expose", "--host", "--plugin", "--port", "--reasoning", "--set", "domain"],
         "schema": [],

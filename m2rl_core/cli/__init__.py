@@ -18,6 +18,7 @@ from m2rl_core.cli.analyzing import analyze
 from m2rl_core.cli.blending import blend
 from m2rl_core.cli.doctoring import doctor
 from m2rl_core.cli.errors import Group, warn
+from m2rl_core.cli.evaluating import evaluate
 from m2rl_core.cli.listing import plugins
 from m2rl_core.cli.merging import merge
 from m2rl_core.cli.output import AsJson, print_json
@@ -133,6 +134,7 @@ app.command()(blend)
 app.command()(verify)
 app.command()(rescore)
 app.command()(analyze)
+app.command("eval")(evaluate)
 app.command()(doctor)
 app.command()(serve_verifier)
 
