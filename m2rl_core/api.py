@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from m2rl_core.config import Study
     from m2rl_core.drift import Drift
     from m2rl_core.errors import DataError
-    from m2rl_core.estimate import Estimate, Machine
+    from m2rl_core.estimate import Estimate, Machine, MergeCost
     from m2rl_core.merge import Diagnostics, Loaded, Recipe
     from m2rl_core.registry import Registry
     from m2rl_core.study import Node, Progress, Team
@@ -58,6 +58,8 @@ class Check:
     """What the estimates are for."""
     estimates: Sequence[Estimate]
     """Memory and time of each training stage."""
+    merges: Sequence[MergeCost]
+    """Disk and time of each merge."""
     stated: Mapping[str, float]
     """Stage → the GPU hours that the paper states; of a study that reproduces it."""
     drift: Sequence[Drift]
@@ -88,7 +90,7 @@ def check(
     from m2rl_core.config import check_components
     from m2rl_core.counterparts import gpu_hours
     from m2rl_core.drift import drift
-    from m2rl_core.estimate import estimate
+    from m2rl_core.estimate import estimate, merge_costs
     from m2rl_core.estimate import machine as this_machine
     from m2rl_core.plugins import load_plugins
     from m2rl_core.study import plan
@@ -99,8 +101,10 @@ def check(
     devices, is_papers = machine or this_machine(), opened.reproduces == "paper"
     nodes = plan(opened, registry, Path(runs))
     estimates = estimate(opened, registry, devices)
+    merges = merge_costs(opened, registry, devices)
     stated = gpu_hours(opened) if is_papers else {}
-    return Check(opened, nodes, devices, estimates, stated, drift(opened, registry) if is_papers else (), data)
+    found = drift(opened, registry) if is_papers else ()
+    return Check(opened, nodes, devices, estimates, merges, stated, found, data)
 
 
 def run(

@@ -13,13 +13,14 @@ __all__ = ["document", "show_check"]
 
 def show_check(found: Check) -> None:
     """Print the stages, the estimates and, of a study that is meant to be the paper's, where it differs."""
-    from m2rl_core.cli.estimates import show_estimates
+    from m2rl_core.cli.estimates import show_estimates, show_merges
     from m2rl_core.cli.tables import drifts, show, stages
 
     study = found.study
     show(stages(study, found.nodes))
     seeds = len(study.seeds or [study.seed])
     show_estimates(found.estimates, found.machine, seeds=seeds, stated=found.stated)
+    show_merges(found.merges, found.machine)
     if study.reproduces == "paper":
         show(drifts(found.drift))
 
@@ -41,6 +42,7 @@ def document(found: Check) -> dict[str, Any]:
             | {"device_hours": each.device_hours, "stated_gpu_hours": found.stated.get(each.stage)}
             for each in found.estimates
         ],
+        "merges": [asdict(each) for each in found.merges],
         "drift": [{**each.claim._asdict(), "verdict": each.verdict, "found": each.found} for each in found.drift],
         "data": [str(error) for error in found.data],
     }

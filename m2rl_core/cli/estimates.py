@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from m2rl_core.cli.tables import empty, show
-from m2rl_core.estimate import Estimate, Machine, Seconds, assumptions
+from m2rl_core.estimate import Estimate, Machine, MergeCost, Seconds, assumptions
 
-__all__ = ["show_estimates"]
+__all__ = ["show_estimates", "show_merges"]
 
 MEMORY = ("weights", "grads", "optim", "activ.", "head", "engine", "KV", "teacher")
 """Columns for the fields of :class:`~m2rl_core.estimate.Memory`, in their order."""
@@ -37,6 +37,27 @@ def show_estimates(
             Text(assumptions(machine) + "\n", "dim"),
         )
     show(*remarks(found))
+
+
+def show_merges(found: Sequence[MergeCost], machine: Machine) -> None:
+    """Print what merges read, write and take; nothing without merges."""
+    known = [each for each in found if not each.unknown]
+    if known:
+        table = empty(
+            "merge",
+            numbers=["models", "readings", "read [GB]", "written [GB]", "at a time [GB]", "time"],
+            title=f"Disk and time of merges, at {machine.device.reading / 1e9:g} GB/s",
+        )
+        for each in known:
+            sizes = [Text(_gigabytes(size)) for size in (each.readings * each.read, each.written, each.most)]
+            cells = [Text(str(each.models)), Text(str(each.readings)), *sizes, Text(_span(each.seconds))]
+            table.add_row(Text(each.stage, "bold"), *cells)
+        show(table)
+    unknown: dict[str, list[str]] = {}
+    for each in found:
+        if each.unknown:
+            unknown.setdefault(each.unknown, []).append(each.stage)
+    show(*(Text(f"{', '.join(names)}: {text}.", "yellow") for text, names in unknown.items()))
 
 
 def memory_table(found: Sequence[Estimate], machine: Machine) -> Table:
@@ -102,6 +123,10 @@ def _amount(count: float, unit: float) -> str:
     if not count:
         return NOTHING
     return f"{count / unit:,.1f}" if count >= unit / 20 else "<0.1"
+
+
+def _gigabytes(size: int) -> str:
+    return _figure(size / 1e9) if size >= 5e5 else "<0.001"
 
 
 def _figure(number: float) -> str:
