@@ -241,7 +241,7 @@ def test_a_plugin_is_shown_by_any_of_its_names(install: Install) -> None:
 def test_a_local_plugin_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def reward(response): return 1.0")
     shown = m2rl("plugins", "show", "mine", "--plugin", tmp_path / "mine.py").stdout
-    assert "the function 'reward' in mine.py" in shown
+    assert "Reference: 'reward' in mine.py" in shown
     assert "seconds" in shown
 
 
