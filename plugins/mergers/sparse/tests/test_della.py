@@ -108,7 +108,7 @@ def test_tells_the_density_that_is_left() -> None:
     block, merger = block_of(deltas_E), Della(Della.Config())
     merger.merge(block, {})
     kept_E = [merger.drawn(block, expert)[1] & (delta != 0) for expert, delta in enumerate(deltas_E)]
-    wanted = {f"density/{name}": kept.float().mean() for name, kept in zip(block.names_E, kept_E, strict=True)}
+    wanted = {f"density/{name}": kept.float().mean().item() for name, kept in zip(block.names_E, kept_E, strict=True)}
     assert block.told == pytest.approx(wanted)
 
 
