@@ -28,12 +28,18 @@ from m2rl_core.schedule import lr_at
 from m2rl_core.seeding import derive
 from m2rl_core.shares import counts
 from m2rl_core.types import Batch, Conversation, Divergence, Prompt, Sample, Trajectory
+from m2rl_core.weights import torch_threads
 
 __all__ = ["NegativeLogLikelihood", "tokenised", "train_sft"]
 
 
 def train_sft(run: StageRun[SftStage]) -> None:
     """Train ``run.stage.init`` on conversations; the result is the stage's checkpoint."""
+    with torch_threads(run.stage.threads):
+        _train(run)
+
+
+def _train(run: StageRun[SftStage]) -> None:
     stage, start = run.stage, run.models[run.stage.init]
     updates = stage.updates
     chat = Chat.load(start, trust_remote_code=run.study.model.trust_remote_code)

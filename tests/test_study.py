@@ -552,6 +552,23 @@ def test_independent_stages_run_at_the_same_time(bench: Bench) -> None:
     assert max(begun) < min(seen.index(("finished", "m")), seen.index(("finished", "s")))
 
 
+def test_a_stage_with_threads_takes_their_places_on_a_cpu(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def together(threads: int) -> bool:
+        study = tree()
+        for name in ("one", "two"):
+            study["stages"][name] = {**study["stages"]["sft"], "lr": 0.5 + threads, "threads": threads}
+        study["stages"] = {name: study["stages"][name] for name in ("init", "one", "two")}
+        seen = bench.run(study, parallel=2).seen
+        begun = [seen.index(("started", name)) for name in ("one", "two")]
+        return max(begun) < min(seen.index(("finished", name)) for name in ("one", "two"))
+
+    assert together(threads=1)
+    assert not together(threads=2)
+    assert not together(threads=3)  # more than there are, and it runs all the same
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert together(threads=4)
+
+
 def test_every_worker_has_a_gpu_of_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     bench.run(tree(), only="avg")

@@ -85,6 +85,22 @@ def make_run(tiny_model: Path, tmp_path: Path, registry: Registry) -> Callable[.
     return make
 
 
+def test_threads_are_torchs_while_it_trains(
+    make_run: Callable[..., StageRun[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, backward = set(), Policy.backward
+
+    def watched(*given: Any, **more: Any) -> None:
+        seen.add(torch.get_num_threads())
+        backward(*given, **more)
+
+    monkeypatch.setattr(Policy, "backward", watched)
+    before = torch.get_num_threads()
+    train_sft(make_run(conversations=16, threads=before + 1))
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
+
+
 def test_time_is_split_by_the_studys_names_of_domains(make_run: Callable[..., StageRun[Any]]) -> None:
     train_sft(run := make_run(domains={"grey": 3, "green": 1}, conversations=32))
     for row in list(read_jsonl(run.folder / "times.jsonl"))[:2]:

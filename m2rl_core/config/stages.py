@@ -133,6 +133,9 @@ class SftStage(TrainStage):
     rollouts: dict[str, str] = Field(default_factory=dict)
     """Domain → rl stage of the same vocabulary whose right samples, the latest first, are its demonstrations:
     distillation off policy. Other domains show their own demonstrations."""
+    threads: PositiveInt = 1
+    """CPU threads of each process. Without a GPU a stage takes so many of the study's places: worth it where nothing
+    else can run meanwhile. Sums in another order round otherwise, so it belongs to the result."""
     optim: OptimSection = OptimSection(beta2=0.95)
     checkpoint_every: PositiveInt = 100
 

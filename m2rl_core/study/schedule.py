@@ -211,6 +211,7 @@ class _Scheduler:
         self.job, self.progress = job, progress
         gpus, cores = devices(), len(os.sched_getaffinity(0))
         self.width = width or len(gpus) or cores
+        self.on_cpu = not gpus
         self.free = [gpus[index % len(gpus)] if gpus else "" for index in range(self.width)]
 
     def run(self, asked: connection.Connection) -> None:
@@ -244,17 +245,19 @@ class _Scheduler:
         for node in list(self.waiting):
             if self.missing.isdisjoint(node.inputs):
                 job = self.job(node)
-                if (places := self._places(job)) > len(self.free):
+                if (places := self._places(node, job)) > len(self.free):
                     return  # the next ones, which need less, must not keep it waiting for ever
                 self.waiting.remove(node)
                 self.progress.started(node.id)
                 self.running.append(_Worker(node, job, [self.free.pop() for _ in range(places)]))
 
-    def _places(self, job: Job) -> int:
+    def _places(self, node: Node, job: Job) -> int:
         """How many workers' places a job takes. Of several machines, all work on one stage at a time."""
-        if job.team is None:
-            return 1
-        return self.width if job.team.nodes > 1 else min(job.team.count, self.width)
+        if job.team is not None and job.team.nodes > 1:
+            return self.width
+        processes = 1 if job.team is None else job.team.count
+        threads = node.config.threads if self.on_cpu and isinstance(node.config, SftStage) else 1
+        return min(processes * threads, self.width)
 
     def _end(self, one: _Worker) -> None:
         self.running.remove(one)
