@@ -30,8 +30,8 @@ from m2rl_docs.snippets import Block, blocks, commands
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-READMES = sorted(ROOT.glob("plugins/*/*/README.md"))
-"""Of plugins: they are part of the plugins' pages."""
+READMES = sorted(set(ROOT.glob("plugins/*/*/README.md")) - set(ROOT.glob("plugins/domains/verifiers/README.md")))
+"""Of plugins: they are part of the plugins' pages. Studies of environments need the packages that hold these."""
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 PLAIN = {
     *("cd", "curl", "export", "git", "hf", "make", "mkdir", "pip", "pytest", "python", "python3", "sbatch", "source"),
@@ -239,6 +239,7 @@ REST = {
     "domains": {
         **{name: {"use": name} for name in DOMAINS},
         "math": {"use": "math", "aime24": "data/24.jsonl", "aime25": "data/25.jsonl"},
+        "coding": {"use": "coding", "lcb_v5": "data/v5/", "lcb_v6": "data/v6.jsonl"},
     },
     "stages": {
         "sft": {"kind": "sft", "init": "base", "domains": list(DOMAINS), "conversations": 1024},
