@@ -20,7 +20,7 @@ FENCE = re.compile(
     r"(?P<text>.*?)^(?P=indent)(?P=fence)\s*$",
     re.MULTILINE | re.DOTALL,
 )
-NOTE = re.compile(r"<!-- (?P<key>[\w ]+): (?P<value>.+?) -->\s*\Z", re.DOTALL)
+NOTE = re.compile(r"<!-- (?P<key>[\w ]+): (?P<value>(?:(?!-->).)+) -->\s*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
