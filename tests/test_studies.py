@@ -46,8 +46,12 @@ def uses(value: Any) -> Iterator[str]:
         yield from (name for key, below in value.items() if key == "then" for name in uses(below))
 
 
+CORE = {"interference"}
+"""Analyzers that need no plugin."""
+
+
 def offered(kind: str, name: str) -> bool:
-    return (ROOT / "plugins" / f"{kind}s" / name.replace("-", "_")).is_dir()
+    return name in CORE or (ROOT / "plugins" / f"{kind}s" / name.replace("-", "_")).is_dir()
 
 
 def prepared(study: Path, registry: Registry, folder: Path) -> Path:

@@ -31,7 +31,6 @@ __all__ = ["Progress", "devices", "run_here", "run_parallel"]
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # one thread per process: results must not depend on how many there are
-    "OMP_WAIT_POLICY": "passive",  # threads that wait awake would keep the cores from those that they wait for
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # they would fill output.log, and their lock outlives a worker that is killed
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # asking whether there is a GPU must not start CUDA, which no fork survives

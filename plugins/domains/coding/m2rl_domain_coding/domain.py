@@ -18,11 +18,12 @@ from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.seeding import derive
 from m2rl_core.types import Diagnosis, Prompt, Reward, Suite, Trajectory
 from m2rl_domain_coding import livecodebench
+from m2rl_domain_coding.diagnosis import diagnose
 from m2rl_domain_coding.extraction import NoProgramError, program
 from m2rl_domain_coding.functions import LEVELS, Function, functions
 from m2rl_domain_coding.fusion import Fusion, SandboxFusion
 from m2rl_domain_coding.judging import judge, with_prelude
-from m2rl_domain_coding.sandbox import diagnose, open_backend
+from m2rl_domain_coding.sandbox import open_backend
 from m2rl_domain_coding.sandbox.backend import Backend, Limits, SandboxError
 from m2rl_domain_coding.training import training
 from m2rl_domain_coding.unit_tests import UnitTest, subset, unit_tests

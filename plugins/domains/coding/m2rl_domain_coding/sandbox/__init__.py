@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
-from m2rl_core.types import Diagnosis
 from m2rl_domain_coding.sandbox.backend import Backend, Limits, Outcome, Program, SandboxError, Status
 from m2rl_domain_coding.sandbox.namespace import Namespace
 from m2rl_domain_coding.sandbox.selftest import examine
 from m2rl_domain_coding.sandbox.spawned import Bwrap, Rlimit
 
-__all__ = ["Backend", "Limits", "Name", "Outcome", "Program", "SandboxError", "Status", "diagnose", "open_backend"]
+__all__ = [
+    "HELP",
+    "Backend",
+    "Limits",
+    "Name",
+    "Outcome",
+    "Program",
+    "SandboxError",
+    "Status",
+    "faults",
+    "open_backend",
+]
 
 Name = Literal["auto", "namespace", "bwrap", "rlimit"]
 
 _ISOLATED: dict[str, Callable[[], Backend]] = {"namespace": Namespace, "bwrap": Bwrap}
-_HELP = (
-    "Next: allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also "
+HELP = (
+    "allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also "
     "kernel.apparmor_restrict_unprivileged_userns=0; in a container --privileged, or --cap-add SYS_ADMIN with "
     "--security-opt seccomp=unconfined --security-opt apparmor=unconfined), or use a SandboxFusion server; "
     "for code that you trust, allow_weak_isolation: true."
@@ -48,26 +58,19 @@ def open_backend(name: Name, *, allow_weak_isolation: bool) -> Backend:
             return _tested(maker, isolated=key in _ISOLATED)
         except (SandboxError, OSError) as error:
             faults.append(f"{key}: {error}.")
-    raise SandboxError(f"no sandbox works on this machine. {' '.join(faults)} {_HELP}")
+    raise SandboxError(f"no sandbox works on this machine. {' '.join(faults)} Next: {HELP}")
 
 
-def diagnose() -> Iterator[Diagnosis]:
-    """Every backend, with its self-test run; one that isolates must work, or a SandboxFusion server is needed."""
-    faults: dict[str, str] = {}
+def faults() -> dict[str, str]:
+    """What keeps each backend from working here; nothing for one that has passed its self-test."""
+    found = {}
     for name, maker in {**_ISOLATED, "rlimit": Rlimit}.items():
-        isolates = name in _ISOLATED
         try:
-            _tested(maker, isolates).close()
+            _tested(maker, isolated=name in _ISOLATED).close()
+            found[name] = ""
         except (SandboxError, OSError) as error:
-            faults[name] = str(error)
-            yield Diagnosis(f"sandbox {name}", "note", faults[name])
-        else:
-            weak = "" if isolates else "; it isolates nothing, so it needs allow_weak_isolation: true"
-            yield Diagnosis(f"sandbox {name}", "ok", f"passed its self-test{weak}")
-    if faults.keys() >= _ISOLATED.keys():
-        yield Diagnosis(
-            "sandbox", "broken", "none that isolates programs works on this machine", _HELP.removeprefix("Next: ")
-        )
+            found[name] = str(error)
+    return found
 
 
 def _tested(maker: Callable[[], Backend], isolated: bool) -> Backend:
