@@ -310,7 +310,7 @@ def figure(cell: str) -> float:
 def test_check_estimates_memory_and_time(study: Path) -> None:
     result = m2rl("check", study, "--device", "cpu", "--set", "seeds=[1, 2]")
     assert result.exit_code == 0, result.stderr
-    _, memory, rows, time, days, said = blocks(result.stdout)
+    _, memory, rows, time, days, said, *merging = blocks(result.stdout)
     assert memory[0].startswith("Memory of each device in GB: cpux1, with ")
     columns = "stage parameters weights grads optim activ. head engine KV total"
     assert rows[0].split() == columns.split()
@@ -323,7 +323,8 @@ def test_check_estimates_memory_and_time(study: Path) -> None:
     hours = [figure(line.split()[-1]) for line in days[2:]]
     assert hours[-1] == pytest.approx(2 * sum(hours[:-1]), rel=0.02)
     assert said[0].startswith("Taken for granted: prompts of 512 tokens")
-    assert max(len(line) for block in (memory, rows, time, days, said) for line in block) <= 100
+    assert [line.split()[0] for line in merging[1][2:]] == ["mean"]
+    assert max(len(line) for block in (memory, rows, time, days, said, *merging) for line in block) <= 100
 
 
 def test_check_estimates_for_so_many_processes(study: Path) -> None:
