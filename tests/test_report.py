@@ -550,13 +550,14 @@ def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Pi
     assert merged.cost.device == pytest.approx(seconds("math") + seconds("science") + seconds("average"))
 
 
-def test_arms_are_compared_at_equal_budgets(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_arms_are_compared_at_their_own_budgets(finished: tuple[Study, list[Piece], Path]) -> None:
     *_, out = finished
     rows = [row for row in table(out, "equal") if row["at equal"] == "RL steps"]
-    assert [(row["way"], row["model"], row["used"]) for row in rows] == [
-        ("mix", "multi@10", "10"), ("merge", "task-arithmetic", "20"), ("distil", "", ""),
-    ]  # fmt: skip
-    assert {row["budget"] for row in rows} == {"20"}
+    assert [tuple(row[c] for c in ("arm", "budget", "mixed run", "used", "to be added")) for row in rows] == [
+        ("merge: task-arithmetic", "20", "multi@10", "10", "multi@20"),
+        ("distil: mt-opd", "25", "multi", "30", "multi@25"),
+    ]
+    assert "At equal RL steps: multi@10 − task-arithmetic" in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_cost_is_split_by_kind_of_work() -> None:

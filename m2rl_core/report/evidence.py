@@ -235,6 +235,12 @@ def node_cost(node: Node, until: int | None = None) -> Cost | None:
     return cost if rows else None
 
 
+def unit_of(evidence: Evidence) -> str:
+    """What does the study's work: ``GPU`` or ``CPU``."""
+    costs = [evidence.cost(name) for name in evidence.rl_stages()]
+    return "GPU" if any(cost and cost.gpus for cost in costs) else "CPU"
+
+
 def stage_of(model: str) -> str:
     """The stage that made a model: ``math@200`` is a kept step of ``math``."""
     return split_reference(model)[0]

@@ -8,8 +8,7 @@ from m2rl_core.counterparts import counterpart, gpu_hours
 from m2rl_core.report.arms import mean_score
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell, Link
-from m2rl_core.report.verdict import measured
+from m2rl_core.report.tables import Cell, Link, measured
 from m2rl_core.statistics import estimate
 from m2rl_core.types import Table
 

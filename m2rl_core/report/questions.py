@@ -11,13 +11,14 @@ from dataclasses import replace
 from m2rl_core.config import AnalyzeStage
 from m2rl_core.registry import use_of
 from m2rl_core.report.analyses import analyses
-from m2rl_core.report.arms import complete, contenders, expert_of, start_of, way_of
+from m2rl_core.report.arms import complete, expert_of, start_of, way_of
 from m2rl_core.report.claims import claims
+from m2rl_core.report.equal import equal_table, words
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.pages import about
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell, Measured, interval, markdown, number, plain
-from m2rl_core.report.verdict import Verdict, equal_table, measured
+from m2rl_core.report.tables import Cell, Measured, interval, markdown, measured, number, plain
+from m2rl_core.report.verdict import Verdict
 from m2rl_core.statistics import Estimate, Grid, difference, pair, share
 from m2rl_core.types import Table
 
@@ -42,10 +43,9 @@ def _sections(evidence: Evidence, verdict: Verdict) -> Iterator[Section]:
     answer = " ".join([verdict.answer, *verdict.reasons, verdict.section.text])
     yield Section("answer", "Mix, merge or distil?", answer, {k: t for k, t in compared.items() if k != "equal"})
     yield from (each(evidence) for each in (_kept, _across))
-    rivals = contenders(evidence)
-    if len(rivals) > 1:
-        equal = {"equal": equal_table(evidence, rivals)}
-        yield Section("equal", "Who is ahead at equal steps, prompts and cost?", _ahead(equal["equal"]), equal)
+    if verdict.equal:
+        equal = {"equal": equal_table(verdict.equal)}
+        yield Section("equal", "Who is ahead at equal steps, prompts and cost?", " ".join(words(verdict.equal)), equal)
     yield from _weights(evidence)
     if (found := claims(evidence)) is not None:
         yield replace(found, title="What the paper says, here", tables={"claims": found.tables["claims"]})
@@ -137,15 +137,6 @@ def _listed(names: Sequence[str]) -> str:
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _ahead(table: Table) -> str:
-    """Per budget, who scores how much."""
-    parts: dict[str, list[str]] = {}
-    for basis, _, way, _, _, score in table.rows:
-        value = f"{way} {_cell(score)}" if isinstance(score, Measured) else f"{way} not evaluated within it"
-        parts.setdefault(str(basis), []).append(value)
-    return " ".join(f"At equal {basis}: {', '.join(values)}." for basis, values in parts.items())
-
-
 def _weights(evidence: Evidence) -> Iterator[Section]:
     """Jaccard overlaps beside those of random masks."""
     stages = evidence.study.stages.items()
@@ -196,11 +187,6 @@ def _points(found: Estimate) -> str:
 
 def _around(found: Estimate) -> str:
     return f"{number(found.value, 0)} ({interval(found.low, found.high, 0)})"
-
-
-def _cell(found: Measured) -> str:
-    around = f" ({interval(*found.interval)})" if found.interval else ""
-    return number(found) + around
 
 
 def _unlinked(table: Table) -> Table:

@@ -8,8 +8,7 @@ from m2rl_core.config import RlStage, merges_some, split_reference
 from m2rl_core.report.arms import complete, contenders, expert_of, mean_score, references, start_of, way_of
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell, Measured
-from m2rl_core.report.verdict import measured
+from m2rl_core.report.tables import Cell, Measured, measured
 from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair, share
 from m2rl_core.types import Figure, Table
 

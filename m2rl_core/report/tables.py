@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m2rl_core.findings import unformula
+from m2rl_core.statistics import Estimate
 from m2rl_core.types import Table
 
 MISSING = "—"
@@ -58,6 +59,13 @@ class Link(str):
         cell = super().__new__(cls, text)
         cell.href = href
         return cell
+
+
+def measured(found: Estimate | None, *, best: bool = False, signed: bool = False, href: str = "") -> Measured | None:
+    """An estimate as a cell."""
+    if found is None:
+        return None
+    return Measured(found.value, (found.low, found.high), best=best, signed=signed, href=href)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from typing import Any
 
 from m2rl_core.config import AnalyzeStage, EvalStage, MergeStage, RlStage, SftStage
 from m2rl_core.report.domain_cost import by_domain, stalls
-from m2rl_core.report.evidence import KINDS, Cost, Evidence, node_cost
+from m2rl_core.report.evidence import KINDS, Cost, Evidence, node_cost, unit_of
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link
-from m2rl_core.report.verdict import unit_of
 from m2rl_core.types import Figure, Table
 
 POINTS = 150

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from m2rl_core.report.arms import (
     WAYS,
     Contender,
-    Effort,
     Margin,
-    along,
     contenders,
     effort,
     margins,
@@ -18,10 +16,11 @@ from m2rl_core.report.arms import (
     start_of,
     way_of,
 )
-from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.equal import Match, equal_table, matches, words
+from m2rl_core.report.evidence import Evidence, unit_of
 from m2rl_core.report.section import Section
-from m2rl_core.report.tables import Cell, Measured, interval, number
-from m2rl_core.statistics import Estimate, difference
+from m2rl_core.report.tables import Cell, Measured, interval, measured, number
+from m2rl_core.statistics import difference
 from m2rl_core.types import Table, Way
 
 
@@ -33,6 +32,8 @@ class Verdict:
     """E.g. ``Merge.``, ``Mix or distil.`` or ``Undecided.``"""
     reasons: list[str]
     margins: list[Margin]
+    equal: list[Match]
+    """The arms against the mixed run at equal budgets."""
     section: Section
     """The same in numbers."""
 
@@ -41,12 +42,17 @@ def verdict(evidence: Evidence) -> Verdict:
     """Compare the best arm of each way, over all suites."""
     rivals = contenders(evidence)
     pairs = margins(rivals)
+    equal = matches(evidence, rivals)
     reasons = [_reason(evidence, pair) for pair in pairs]
+    reasons += [next(words(equal))] if equal else []
     reasons += _absences(evidence, rivals)
     tables = {"arms": arms_table(evidence, rivals)}
     if pairs:
-        tables |= {"margins": margins_table(evidence, pairs), "equal": equal_table(evidence, rivals)}
-    return Verdict(answer(rivals, pairs), reasons, pairs, Section("arms", "The arms", _reading(evidence), tables))
+        tables["margins"] = margins_table(evidence, pairs)
+    if equal:
+        tables["equal"] = equal_table(equal)
+    section = Section("arms", "The arms", _reading(evidence), tables)
+    return Verdict(answer(rivals, pairs), reasons, pairs, equal, section)
 
 
 def answer(rivals: Sequence[Contender], pairs: Sequence[Margin]) -> str:
@@ -93,36 +99,6 @@ def margins_table(evidence: Evidence, pairs: Sequence[Margin]) -> Table:
     return Table("Margins", columns, rows, note)
 
 
-def equal_table(evidence: Evidence, rivals: Sequence[Contender]) -> Table:
-    """The contenders at equal steps, prompts and cost: each at its last evaluated point within the smallest total."""
-    rows: list[list[Cell]] = []
-    unit = unit_of(evidence)
-    for basis in ("RL steps", "prompts", f"{unit}-seconds"):
-        points = {rival.way: list(_points(evidence, rival, basis)) for rival in rivals}
-        budget = min((max(p)[0] for p in points.values() if p), default=None)
-        for way, reached in points.items():
-            within = [p for p in reached if budget is not None and p[0] <= budget * 1.001]
-            used, model = max(within) if within else (None, None)
-            score = mean_score(evidence, model) if model else None
-            rows.append([basis, budget, way, model, used, measured(score)])
-    columns = ["at equal", "budget", "way", "model", "used", "mean score"]
-    note = "A way is missing where no checkpoint within the budget was evaluated (keep_every keeps them)."
-    return Table("Arms at equal budgets", columns, rows, note)
-
-
-def measured(found: Estimate | None, *, best: bool = False, signed: bool = False, href: str = "") -> Measured | None:
-    """An estimate as a cell."""
-    if found is None:
-        return None
-    return Measured(found.value, (found.low, found.high), best=best, signed=signed, href=href)
-
-
-def unit_of(evidence: Evidence) -> str:
-    """What does the study's work: ``GPU`` or ``CPU``."""
-    costs = [evidence.cost(name) for name in evidence.rl_stages()]
-    return "GPU" if any(cost and cost.gpus for cost in costs) else "CPU"
-
-
 def _arm(evidence: Evidence, way: str, model: str, start: str | None, *, best: bool) -> list[Cell]:
     _, suites = evidence.planned
     score = mean_score(evidence, model)
@@ -135,22 +111,6 @@ def _arm(evidence: Evidence, way: str, model: str, start: str | None, *, best: b
     work = effort(evidence, model) if way != "start" else None
     taken = [work.steps, work.prompts, work.samples, work.cost and work.cost.device] if work else [None] * 4
     return [way, model, measured(score, best=best), measured(gain, signed=True), *taken]
-
-
-def _points(evidence: Evidence, rival: Contender, basis: str) -> Iterator[tuple[float, str]]:
-    """(work, model) of the contender and of models on the way to it that have been evaluated."""
-    for model in along(evidence, rival.model):
-        used = _used(effort(evidence, model), basis)
-        if used is not None and mean_score(evidence, model):
-            yield used, model
-
-
-def _used(work: Effort, basis: str) -> float | None:
-    if basis == "RL steps":
-        return work.steps
-    if basis == "prompts":
-        return work.prompts
-    return work.cost.device if work.cost else None
 
 
 def _cost_ratio(evidence: Evidence, pair: Margin) -> float | None:
