@@ -111,6 +111,36 @@ def test_a_sixth_domain_retrains_none_of_the_five_experts(home: Path) -> None:
     assert run(study, home)[1] == []
 
 
+# ── distillation off policy ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_experts_right_rollouts_teach_a_student_off_policy(home: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    both = ["math", "science"]
+    study = tree(
+        both,
+        {
+            **{name: {**RL, "domains": [name]} for name in both},
+            "student": {**SFT, "init": "sft", "domains": both, "conversations": 2, "batch": 1, "rollouts": {n: n for n in both}},
+            "evals": {**EVALS, "models": ["sft", *both, "student"]},
+            "report": {"kind": "report"},
+        },
+    )
+    root, _ = run(study, home)
+    right = [r for name in both for r in read_jsonl(root / name / "rollouts.jsonl") if r["verdict"] == "right"]
+    learned = list(read_jsonl(root / "student" / "metrics.jsonl"))
+    assert {record["domain"] for record in right} == set(both)
+    assert [row["conversations"] for row in learned] == [1, 1]
+    assert max(row["tokens"] for row in learned) <= RL["max_tokens"], "what was sampled counts, not the prompts"
+    with (root / "report" / "tables" / "arms.csv").open(newline="") as file:
+        ways = {row["model"]: row["way"] for row in csv.DictReader(file)}
+    assert ways["student"] == "distil"
+    study["stages"]["science"]["steps"] = 3  # a teacher that goes on teaches anew
+    assert {node.partition("/")[0] for node in run(study, home)[1]} == {"science", "student", "evals", "report"}
+
+
 # ── domains in sequence ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
