@@ -1,7 +1,8 @@
 """What a component says of itself, as data: its settings with types, defaults and meanings, its presets, its reference.
 
 The source is the component's own class: its docstring, its ``reference``, and the strings beneath the fields of its
-``Config``, which give units and the paper's section. ``m2rl plugins show`` prints it, and documentation is made of it.
+``Config``, which give units and the paper's section. ``m2rl plugins show`` prints it, and the documentation is made of
+it, that of the study file included.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from m2rl_core.interfaces import ComponentConfig
 from m2rl_core.registry import Entry, Kind
 from m2rl_core.registry.parts import presets_of
 
-__all__ = ["REQUIRED", "Description", "PresetDescription", "Setting", "describe"]
+__all__ = ["REQUIRED", "Description", "PresetDescription", "Setting", "describe", "markdown", "settings"]
 
 REQUIRED = "required"
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
@@ -72,7 +75,7 @@ class Description:
     distribution: str
     version: str
     text: str
-    """The docstring of its class, in Markdown."""
+    """The docstring of its class, in Markdown; of a merger, that of its module, which has the formula, before it."""
     reference: str
     """Paper section or URL that defines it."""
     settings: tuple[Setting, ...]
@@ -88,49 +91,74 @@ def describe(entry: Entry) -> Description:
     Raises:
         Exception: whatever its module raises when it is imported.
     """
-    presets = presets_of(entry).items()
+    presets, parts = presets_of(entry).items(), dict(getattr(entry.cls, "parts", {}))
     return Description(
         entry.kind,
         entry.name,
         entry.distribution,
         entry.version,
-        _text(inspect.getdoc(entry.cls)),
+        _about(entry),
         entry.cls.reference,
-        tuple(_settings(cast("type[ComponentConfig]", entry.cls.Config))),
+        tuple(_named(setting, parts) for setting in settings(cast("type[ComponentConfig]", entry.cls.Config))),
         tuple(PresetDescription(name, _json(preset.settings), preset.note) for name, preset in presets),
-        dict(getattr(entry.cls, "parts", {})),
+        parts,
     )
 
 
-def _settings(model: type[BaseModel], above: str = "") -> Iterator[Setting]:
-    """The fields of a model, each followed by those of the models that it may hold."""
-    for name, field in model.model_fields.items():
-        if name == "use" and above and len(get_args(field.annotation)) == 1:
-            continue  # tells one form of the setting from the other; the setting's type says so already
-        yield Setting(above + name, _type(field.annotation, field.metadata), _default(field), _text(field.description))
-        for inner in _models(field.annotation):
-            yield from _settings(inner, f"{above}{name}.")
+def settings(model: type[BaseModel]) -> Iterator[Setting]:
+    """The fields of a model, each followed by those of the models that it may itself be."""
+    return _settings(model, "", None)
 
 
-def _text(docstring: str | None) -> str:
+def markdown(docstring: str | None) -> str:
     """A docstring with its marks of reStructuredText as plain backquotes, line by line as it was."""
-    return _ROLE.sub(r"`\1`", (docstring or "").strip().replace("``", "`"))
+    return _ROLE.sub(r"`\1`", inspect.cleandoc(docstring or "").replace("``", "`"))
+
+
+def _about(entry: Entry) -> str:
+    docstrings = [sys.modules[entry.cls.__module__].__doc__] if entry.kind == "merger" else []
+    return "\n\n".join(filter(None, map(markdown, [*docstrings, entry.cls.__doc__])))
+
+
+def _named(setting: Setting, parts: Mapping[str, str]) -> Setting:
+    """``setting`` with what a study writes where it names another component."""
+    kind = parts.get(setting.name)
+    return setting if kind is None else replace(setting, type=f"name of a {kind}, or its settings")
+
+
+def _settings(model: type[BaseModel], above: str, given: BaseModel | None) -> Iterator[Setting]:
+    """Defaults are those of ``given`` where a field above holds other ones than ``model``."""
+    for name, field in model.model_fields.items():
+        if name == "use" and len(get_args(field.annotation)) == 1:
+            continue  # tells one form of the setting from the other; the setting's type says so already
+        default = _default(field) if given is None else getattr(given, name)
+        shown = REQUIRED if default is PydanticUndefined else _json(default)
+        yield Setting(above + name, _type(field.annotation, field.metadata), shown, markdown(field.description))
+        for inner in _models(field.annotation):
+            yield from _settings(inner, f"{above}{name}.", default if isinstance(default, inner) else None)
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a value may be, not those that it may hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
-
-
-def _default(field: FieldInfo) -> str:
-    return REQUIRED if field.is_required() else _json(field.get_default(call_default_factory=True))
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        for argument in get_args(annotation):
+            yield from _models(argument)
 
 
 def _json(value: object) -> str:
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return json.dumps(plain, ensure_ascii=False, default=str)
+    return json.dumps(_written(value) if isinstance(value, BaseModel) else value, ensure_ascii=False, default=str)
+
+
+def _written(value: BaseModel) -> dict[str, Any]:
+    """What a study would write to have it: its form, and what differs from the defaults of that."""
+    form = {"use": value.use} if "use" in type(value).model_fields else {}  # type: ignore[attr-defined]
+    return form | value.model_dump(mode="json", exclude_defaults=True)
 
 
 def _type(annotation: Any, metadata: Any = ()) -> str:

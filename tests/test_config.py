@@ -13,6 +13,7 @@ import pytest
 from m2rl_core.config import (
     MergeStage,
     RlStage,
+    SftStage,
     Study,
     anchor,
     check_components,
@@ -241,6 +242,14 @@ def test_overrides_change_one_stage_and_not_its_siblings(read: Read) -> None:
     assert isinstance(science, RlStage)
     assert (math.optim.clip, science.optim.clip) == (2, 0.5)
     assert (math.steps, science.steps, study.seed) == (5, 20, 3)
+
+
+def test_one_changed_setting_of_the_optimizer_leaves_the_stages_own(read: Read) -> None:
+    """Section A trains with another beta2 where it fine-tunes."""
+    sft, math = read().stages["sft"], read().stages["math"]
+    assert isinstance(sft, SftStage)
+    assert isinstance(math, RlStage)
+    assert [(sft.optim.clip, sft.optim.beta2), (math.optim.clip, math.optim.beta2)] == [(0.5, 0.95), (0.5, 0.98)]
 
 
 def test_an_override_takes_a_shorthand_apart(read: Read) -> None:

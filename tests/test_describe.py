@@ -51,7 +51,8 @@ class Odd:
         levels: tuple[Literal[1, 2], ...] = (1,)
         named: dict[str, int] = {}
         then: Mapping[str, Any] = {"use": "average"}
-        where: Here | Away = Here()
+        where: Here | Away = Here(speed=2.0)
+        plain: Here = Here()
 
     def __init__(self, config: Config) -> None: ...
 
@@ -72,17 +73,22 @@ def test_settings_are_told_in_the_words_of_a_study(odd: Entry) -> None:
         Setting("each", "list of number ≥ 0.0", "[]", ""),
         Setting("levels", "list of 1 or 2", "[1]", ""),
         Setting("named", "mapping of integer", "{}", ""),
-        Setting("then", "mapping", '{"use": "average"}', ""),
-        Setting("where", 'mapping with use: "here" or mapping with use: "away"', '{"use": "here", "speed": 1.0}', ""),
-        Setting("where.speed", "number > 0.0", "1.0", "Tokens per second."),
+        Setting("then", "name of a merger, or its settings", '{"use": "average"}', ""),
+        Setting("where", 'mapping with use: "here" or mapping with use: "away"', '{"use": "here", "speed": 2.0}', ""),
+        Setting("where.speed", "number > 0.0", "2.0", "Tokens per second."),
         Setting("where.url", "text", REQUIRED, "Of the server."),
+        Setting("plain", 'mapping with use: "here"', '{"use": "here"}', ""),
+        Setting("plain.speed", "number > 0.0", "1.0", "Tokens per second."),
     )
 
 
 def test_the_class_says_the_rest(odd: Entry) -> None:
     found = describe(odd)
     assert (found.kind, found.name, found.distribution, found.version) == ("merger", "odd", "tests", "1")
-    assert found.text == "A merger with every kind of setting.\n\nSee `m2rl_core.types.Block` and `passes`."
+    formula = (__doc__ or "").strip()
+    assert (
+        found.text == f"{formula}\n\nA merger with every kind of setting.\n\nSee `m2rl_core.types.Block` and `passes`."
+    )
     assert found.reference == "the paper's section 3.2"
     assert [(each.name, each.settings, each.note) for each in found.presets] == [("loud", '{"count": 9}', "much")]
     assert found.parts == {"then": "merger"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -17,15 +18,18 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
 import m2rl_core.hookspecs
 from m2rl_core.cli import app
-from m2rl_core.config import Study, check_components, grounded, load_study
+from m2rl_core.config import Section, Study, check_components, grounded, load_study
+from m2rl_core.describe import settings
 from m2rl_core.errors import DataError
 from m2rl_core.plugins import Registry, load_plugins
 from m2rl_docs.commands import walk
-from m2rl_docs.settings import settings_table, type_name
+from m2rl_docs.components import plugin_pages
 from m2rl_docs.snippets import Block, blocks, commands
+from m2rl_docs.study_file import SAID, SECTIONS, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -87,16 +91,24 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
 
 def test_every_key_of_a_study_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "study-file.html").read_text()
-    for name in (*Study.model_fields, "keep_every", "optim.beta2", "model.base"):
+    for name in (*Study.model_fields, "keep_every", "optim.beta2", "base"):
         assert f"<code>{name}</code>" in text or f"<code>{name}." in text
 
 
-def test_types_read_as_yaml_says_them() -> None:
-    assert type_name(list[str] | None) == "list of text or none"
-    assert type_name(dict[str, float]) == "map of text to number"
-    table = settings_table(registry(()).lookup("mixture", "worst-task").cls.Config)  # type: ignore[arg-type]
-    assert "| `rate` | number > 0 | `0.2` |" in table
-    assert "| `floor` | number > 0 < 1 | `0.25` |" in table
+@pytest.mark.parametrize("section", [Study, *STAGES, *SECTIONS.values()], ids=lambda section: section.__name__)
+def test_every_key_of_a_study_says_what_it_means(section: type[Section]) -> None:
+    assert not [each.name for each in settings(section) if not each.text and each.name not in SAID]
+
+
+def test_a_page_and_the_command_line_say_the_same_of_a_component() -> None:
+    done = CliRunner().invoke(app, ["plugins", "show", "worst-task", "--json"])
+    (shown,) = json.loads(done.stdout)
+    text = plugin_pages()["plugins/core.md"]
+    assert f"{shown['text']}\n\nDefined by: {shown['reference']}.\n\n| setting |" in text
+    assert len(shown["settings"]) > 1
+    for each in shown["settings"]:
+        cells = [f"`{each['name']}`", each["type"], f"`{each['default']}`", " ".join(each["text"].split())]
+        assert f"| {' | '.join(cells)} |" in text
 
 
 def test_links_and_places_of_the_readme_are_there() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from m2rl_core.cli import app
-from m2rl_docs.settings import table
+from m2rl_docs.tables import table
 
 __all__ = ["commands", "walk"]
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
 import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from m2rl_core.describe import describe
 from m2rl_core.plugins import load_plugins
 from m2rl_core.registry import KINDS, Entry, Registry
-from m2rl_docs.settings import prose, settings_table, table
+from m2rl_docs.tables import settings_table, table
 
 __all__ = ["component_index", "plugin_pages"]
 
@@ -75,26 +74,18 @@ def _readme(folder: Path) -> str:
 
 
 def _component(entry: Entry) -> str:
-    from m2rl_core.registry.parts import presets_of
-
+    found = describe(entry)
     lines = [
-        f"## {entry.kind} `{entry.name}`",
-        _about(entry),
-        f"Defined by: {entry.cls.reference}.",
-        settings_table(entry.cls.Config),  # type: ignore[arg-type]
+        f"## {found.kind} `{found.name}`",
+        found.text,
+        f"Defined by: {found.reference}.",
+        settings_table(found.settings),
     ]
-    if presets := presets_of(entry):
-        lines.append(
-            table(["preset", "what it stands for"], [[f"`{name}`", each.note] for name, each in presets.items()])
-        )
+    if found.presets:
+        rows = [[f"`{each.name}`", f"`{each.settings}`", each.note] for each in found.presets]
+        lines.append(table(["preset", "settings", "meaning"], rows))
     return "\n\n".join(lines) + "\n"
 
 
-def _about(entry: Entry) -> str:
-    """The class's docstring; of a merger, whose formula stands at the head of its module, that one before it."""
-    docs = [entry.cls.__doc__, *([sys.modules[entry.module].__doc__] if entry.kind == "merger" else [])]
-    return prose("\n\n".join(inspect.cleandoc(doc or "") for doc in reversed(docs)))
-
-
 def _summary(entry: Entry) -> str:
-    return _about(entry).partition("\n\n")[0]
+    return describe(entry).text.partition("\n\n")[0]

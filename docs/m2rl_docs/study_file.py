@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from m2rl_core import config
-from m2rl_docs.settings import prose, settings_table
+from m2rl_core.describe import markdown, settings
+from m2rl_docs.tables import settings_table
 
 __all__ = ["study_file"]
 
-SECTIONS = {
-    "The study": config.Study,
+SECTIONS: dict[str, type[config.Section]] = {
     "`model`": config.ModelSection,
     "`domains.NAME`": config.DomainSection,
-    "`optim` of a stage that trains": config.OptimSection,
     "`blend.NAME` of an sft stage": config.BlendSource,
     "`evidence` of a merge stage": config.EvidenceSection,
     "`search` of a merge stage": config.SearchSection,
+    "`trackers: [{use: trackio}]`": config.TrackioSection,
+    "`trackers: [{use: wandb}]`": config.WandbSection,
 }
 STAGES = (
     config.ModelStage,
@@ -26,25 +27,24 @@ STAGES = (
     config.AnalyzeStage,
     config.ReportStage,
 )
+APART = ("model.", "evidence.", "search.")
+"""Settings that have a section to themselves."""
+SAID = ("kind", "config")
+"""Keys that the section's title says, or that no study writes."""
 
 
 def study_file() -> str:
     """Markdown."""
-    parts = []
-    for title, model in SECTIONS.items():
-        nested = frozenset({"config"}) if model is config.DomainSection else frozenset[str]()
-        parts.append(f"## {title}\n\n{_said(model)}\n\n{settings_table(model, but=nested)}\n")
-        if model is config.Study:
-            parts += [_stage(stage) for stage in STAGES]
-    return "\n".join(parts)
+    stages = {f"`kind: {_kind(stage)}`": stage for stage in STAGES}
+    return "\n".join(_section(*each) for each in {"The study": config.Study, **stages, **SECTIONS}.items())
 
 
-def _stage(model: type[config.Section]) -> str:
-    kind = model.model_fields["kind"].annotation.__args__[0]  # type: ignore[union-attr]
-    return f"## `kind: {kind}`\n\n{_said(model)}\n\n{settings_table(model, but=frozenset({'kind'}))}\n"
+def _kind(stage: type[config.Section]) -> str:
+    return str(stage.model_fields["kind"].annotation.__args__[0])  # type: ignore[union-attr]
 
 
-def _said(model: type[config.Section]) -> str:
-    said = prose(" ".join((model.__doc__ or "").split()))
+def _section(title: str, model: type[config.Section]) -> str:
+    shown = [each for each in settings(model) if each.name not in SAID and not each.name.startswith(APART)]
+    said = " ".join(markdown(model.__doc__).split())
     said = said.partition(" — ")[2] or said
-    return said[:1].upper() + said[1:]
+    return f"## {title}\n\n{said[:1].upper()}{said[1:]}\n\n{settings_table(shown)}\n"

@@ -110,8 +110,7 @@ def _described(found: Description) -> Iterator[Table | Text]:
     if found.settings:
         table = empty("setting", "type", "default", "meaning")
         for setting in found.settings:
-            kind = f"name of a {part}, or its settings" if (part := found.parts.get(setting.name)) else setting.type
-            table.add_row(setting.name, Text(kind), Text(setting.default), Text(" ".join(setting.text.split())))
+            table.add_row(setting.name, Text(setting.type), Text(setting.default), Text(" ".join(setting.text.split())))
         yield table
     if found.presets:
         table = empty("preset", "settings", "meaning")

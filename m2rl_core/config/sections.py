@@ -32,6 +32,7 @@ __all__ = [
     "OptimSection",
     "Schedule",
     "Section",
+    "SftOptimSection",
     "Share",
     "Shares",
     "Use",
@@ -97,6 +98,7 @@ class ModelSection(Section):
     base: str | None = None
     """A Hugging Face folder or hub id, available to stages as ``base``."""
     revision: str | None = None
+    """Commit of ``base``, where that is a hub id."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the matrix products; master weights and optimizer are always float32."""
     activation_checkpointing: bool = False
@@ -111,6 +113,7 @@ class DomainSection(Section):
     """``domains.NAME`` — the keys of the core; all other keys go to the domain's own ``Config``."""
 
     use: str
+    """Name of a domain component."""
     reasoning: Reasoning = "required"
     """Format gate of the reward: exactly one ``</think>``, graded on what follows (section 3.1)."""
     config: dict[str, Any] = Field(default_factory=dict)
@@ -132,11 +135,22 @@ class OptimSection(Section):
     """AdamW, as in section A and the released code's scripts."""
 
     weight_decay: float = 0.1
+    """Of matrices, decoupled from the gradient; norms and biases do not decay."""
     beta1: Share = 0.9
+    """Share of the old mean that a step keeps."""
     beta2: Share = 0.98
+    """Share of the old mean of squares that a step keeps."""
     eps: PositiveFloat = 1e-8
+    """Added to the root of the mean of squares."""
     clip: PositiveFloat = 1.0
     """Largest global gradient norm. Paper silent; the released code's value."""
+
+
+class SftOptimSection(OptimSection):
+    """AdamW for supervised fine-tuning, as in section A."""
+
+    beta2: Share = 0.95
+    """Share of the old mean of squares that a step keeps."""
 
 
 class EvidenceSection(Section):

@@ -8,7 +8,17 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from m2rl_core.config.blend import BlendSource
 from m2rl_core.config.search import SearchSection
-from m2rl_core.config.sections import Counts, EvidenceSection, OptimSection, Schedule, Section, Share, Shares, Use
+from m2rl_core.config.sections import (
+    Counts,
+    EvidenceSection,
+    OptimSection,
+    Schedule,
+    Section,
+    SftOptimSection,
+    Share,
+    Shares,
+    Use,
+)
 
 __all__ = [
     "AnalyzeStage",
@@ -42,6 +52,7 @@ class ModelStage(Section):
     path: str
     """A Hugging Face folder or hub id."""
     revision: str | None = None
+    """Commit of ``path``, where that is a hub id."""
     domains: list[str] = Field(default_factory=list)
     """What reinforcement learning has trained it on, for analyses and the report: one for an expert, several for a
     mixed model."""
@@ -52,14 +63,19 @@ class InitStage(Section):
 
     kind: Literal["init"]
     domains: list[str]
+    """Whose demonstrations the tokenizer is trained on."""
     vocab: Annotated[int, Field(ge=SMALLEST_VOCAB)] = 512
+    """Tokens, special ones included."""
     hidden: PositiveInt = 128
+    """Width of the residual stream."""
     layers: PositiveInt = 4
+    """Transformer blocks."""
     heads: Annotated[PositiveInt, Field(validate_default=True)] = 4
     """A divisor of ``hidden`` that leaves each head an even size, for its rotary embedding."""
     kv_heads: Annotated[PositiveInt, Field(validate_default=True)] = 2
     """A divisor of ``heads``."""
     ffn: PositiveInt = 384
+    """Width within a block's feed-forward part."""
     context: PositiveInt = 1024
     """Longest sequence, tokens."""
 
@@ -96,11 +112,13 @@ class TrainStage(Stage):
     lr: PositiveFloat
     """Peak learning rate."""
     schedule: Schedule = "constant"
+    """Course of the learning rate after its warm-up. Section A: constant."""
     warmup: Share = 0.0
     """Share of the steps."""
     floor: Share = 0.0
     """Final learning rate as a share of the peak."""
     optim: OptimSection = OptimSection()
+    """AdamW's settings."""
     checkpoint_every: PositiveInt
     """Steps between two checkpoints, from which a killed run continues."""
 
@@ -136,8 +154,10 @@ class SftStage(TrainStage):
     threads: PositiveInt = 1
     """CPU threads of each process. Without a GPU a stage takes so many of the study's places: worth it where nothing
     else can run meanwhile. Sums in another order round otherwise, so it belongs to the result."""
-    optim: OptimSection = OptimSection(beta2=0.95)
+    optim: SftOptimSection = SftOptimSection()
+    """AdamW's settings."""
     checkpoint_every: PositiveInt = 100
+    """Updates between two checkpoints, from which a killed run continues."""
 
     @model_validator(mode="after")
     def _learns_from_one_kind(self) -> SftStage:
@@ -174,8 +194,9 @@ class RlStage(TrainStage):
 
     kind: Literal["rl"]
     algorithm: Use
+    """The name of an algorithm, or ``{use: NAME}`` with its settings and parts of one's own choice."""
     mixture: Use | None = None
-    """Shares that the data decide (``proportional``), or the rewards (``worst-task``); ``None``: those of
+    """Shares that the data decide (``proportional``), or the rewards (``worst-task``); null: those of
     ``domains``."""
     teachers: dict[str, str] = Field(default_factory=dict)
     """Domain → model."""
@@ -196,13 +217,15 @@ class RlStage(TrainStage):
     max_tokens: PositiveInt = 32768
     """Most tokens that an episode may draw. Section A."""
     temperature: PositiveFloat = 1.0
-    """Section A."""
+    """Of sampling, and of the log-probs that are trained on. Section A."""
     top_p: Share = 1.0
+    """Below 1 is refused: it would train on tokens of another distribution than the policy's."""
     lr: PositiveFloat = 2e-6
-    """Section A."""
+    """Peak learning rate. Section A."""
     keep_every: PositiveInt | None = None
     """Also keep the model of every so many steps, addressable as ``STAGE@STEP``."""
     checkpoint_every: PositiveInt = 20
+    """Steps between two checkpoints, from which a killed run continues."""
     verifier_failures: Share = 0.02
     """Share of failed verdicts in one step above which the stage stops."""
 
@@ -226,11 +249,13 @@ class MergeStage(Section):
     base: str | None = None
     """The anchor; its tokenizer and configuration are the result's. Default: the experts' common ``init``."""
     experts: list[str]
+    """Names of models of one architecture and vocabulary."""
     merger: Use
+    """The name of a merger, or ``{use: NAME}`` with its settings."""
     evidence: EvidenceSection | None = None
     """For mergers that need more than weights."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of the result; ``None``: the anchor's."""
+    """Of the result; null: the anchor's."""
     search: SearchSection | None = None
     """Choose among settings of the merger."""
 
@@ -244,6 +269,7 @@ class EvalStage(Section):
     suites: Counts = Field(default_factory=list)
     """Names, or names with their k; empty: every suite of the study's domains."""
     max_tokens: PositiveInt = 32768
+    """Most tokens that an answer may have."""
     verifier_failures: Share = 0.02
     """Share of failed verdicts among samples drawn together above which the stage stops."""
     limit: PositiveInt | None = None
@@ -255,6 +281,7 @@ class AnalyzeStage(Stage):
 
     kind: Literal["analyze"]
     analyzer: Use
+    """The name of an analyzer, or ``{use: NAME}`` with its settings."""
     models: list[str] = ["*"]
     """Names of models; ``*`` is every model of the study, ``math@200`` a kept step."""
     verifier_failures: Share = 0.02

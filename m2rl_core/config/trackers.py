@@ -22,9 +22,9 @@ class TrackioSection(Section):
 
     use: Literal["trackio"]
     project: str | None = None
-    """``None``: the study's name."""
+    """Null: the study's name."""
     space: str | None = None
-    """The Hugging Face Space to send to, ``OWNER/NAME``; ``None``: the folder ``trackio`` of the local cache, or what
+    """The Hugging Face Space to send to, ``OWNER/NAME``; null: the folder ``trackio`` of the local cache, or what
     ``TRACKIO_DIR``, ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` says."""
 
 
@@ -33,9 +33,9 @@ class WandbSection(Section):
 
     use: Literal["wandb"]
     project: str | None = None
-    """``None``: the study's name."""
+    """Null: the study's name."""
     entity: str | None = None
-    """User or team; ``None``: the default of whoever is logged in."""
+    """User or team; null: the default of whoever is logged in."""
     mode: Literal["offline", "online"] = "offline"
     """``offline`` writes to ``wandb/`` in the stage's folder, which ``wandb sync`` sends. ``online`` sends at once;
     the key is ``WANDB_API_KEY``'s or that of ``wandb login``."""

@@ -1,0 +1,26 @@
+"""Markdown tables, and those of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from m2rl_core.describe import REQUIRED, Setting
+
+__all__ = ["settings_table", "table"]
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; bars and line ends within cells are escaped."""
+    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def settings_table(settings: Iterable[Setting]) -> str:
+    """A row per setting; a sentence where there are none."""
+    rows = [[f"`{each.name}`", each.type, _default(each), each.text] for each in settings]
+    return table(["setting", "type", "default", "meaning"], rows) if rows else "No settings."
+
+
+def _default(setting: Setting) -> str:
+    return setting.default if setting.default == REQUIRED else f"`{setting.default}`"
