@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from m2rl_analyzer_self_verification.answers import Evaluation
 from m2rl_analyzer_self_verification.judging import Judged, Mode
 from m2rl_core.correlation import correlation
-from m2rl_core.statistics import Estimate, Grid, difference, estimate
+from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair
 from m2rl_core.types import Way
 
 __all__ = ["Evidence", "Gap", "finite"]
@@ -95,17 +97,35 @@ class Evidence:
         return max(found, key=lambda m: self.generation(m, self.suites).value, default=None)
 
     def between_modes(self, suites: Sequence[str]) -> Gap:
-        """Process minus outcome, the mean over models and suites."""
+        """Process minus outcome on the same answers, the mean over models and suites.
+
+        All models answer the same prompts, which the interval therefore draws for all of them at once.
+        """
         both = [s for s in suites if s in self.able("process") and s in self.able("outcome")]
-        process = [g for m in self.models for g in self.grids(m, "process", both)]
-        outcome = [g for m in self.models for g in self.grids(m, "outcome", both)]
-        return Gap(difference(process, outcome) if both else NOTHING, both)
+        gaps = [_mean([self._process_minus_outcome(model, suite) for model in self.models]) for suite in both]
+        return Gap(estimate(gaps) if both else NOTHING, both)
+
+    def _process_minus_outcome(self, model: str, suite: str) -> Grid:
+        process, outcome = (self.judged[model][suite, mode].agreement for mode in ("process", "outcome"))
+        return pair(process, outcome)
 
     def between_models(self, left: str, right: str, mode: Mode) -> Gap:
         """``left − right`` over the prompts that both answered."""
         able = self.able(mode)
         gap = difference(self.grids(left, mode, able), self.grids(right, mode, able)) if able else NOTHING
         return Gap(gap, able)
+
+
+def _mean(grids: Sequence[Grid]) -> Grid:
+    """[1, prompts] The mean over models, prompt by prompt, of those that have an answer with a verdict to it."""
+    points: dict[str, list[float]] = {}
+    weights: dict[str, float] = {}
+    for one in grids:
+        for item, value, weight in zip(one.items, one.points[0], one.weights, strict=True):
+            points.setdefault(item, []).append(value)
+            weights[item] = weight
+    means = np.array([[sum(each) / len(each) for each in points.values()]])
+    return Grid((0,), tuple(points), means, np.array(list(weights.values()), np.float64))
 
 
 def finite(value: float) -> float | None:

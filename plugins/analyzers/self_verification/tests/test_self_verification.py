@@ -12,11 +12,14 @@ import pytest
 from pydantic import ValidationError
 
 from m2rl_analyzer_self_verification import SelfVerification
-from m2rl_analyzer_self_verification.judging import MODES
+from m2rl_analyzer_self_verification.answers import Answer
+from m2rl_analyzer_self_verification.evidence import Evidence
+from m2rl_analyzer_self_verification.judging import MODES, Judged, Mode
 from m2rl_core.correlation import correlation
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
 from m2rl_core.judge_prompts import OUTCOME
+from m2rl_core.statistics import Estimate
 from m2rl_core.testing import AnalyzerContract
 from m2rl_core.types import Claim, Findings
 
@@ -159,6 +162,37 @@ def test_the_correlation_is_that_of_the_table(study: Any) -> None:
     balanced = [100.0, 75.0, 100.0, 50.0, 100.0, 100.0]
     again = correlation([float(row[7] or 0) for row in rows], balanced)
     assert table["process", "balanced accuracy"] == pytest.approx([again.value, again.low, again.high])
+
+
+def verdicts(right: Sequence[int]) -> Judged:
+    """Of four verdicts on each prompt's right answer, so many agree."""
+    answers = [Answer(f"p{i}", 0, 1.0, (), "", "", True) for i in range(len(right))]
+    return Judged(answers, [[j < n for j in range(4)] for n in right])
+
+
+def between(models: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> Estimate:
+    """Of models with so many right verdicts on each prompt, (outcome, process)."""
+    judged: dict[str, dict[tuple[str, Mode], Judged]] = {
+        model: {("s", mode): verdicts(n) for mode, n in zip(MODES, both, strict=True)} for model, both in models.items()
+    }
+    return Evidence(["s"], {}, judged, None, {}, {}, 0.6).between_modes(["s"]).estimate
+
+
+def test_the_interval_between_modes_is_that_of_the_prompts() -> None:
+    """By hand: differences of 0, 1, 2 and 3 quarters on 10 prompts each; a mean of 37.5 with an error of s/√40."""
+    outcome, process = [0, 1, 2, 1] * 10, [0, 2, 4, 4] * 10
+    alone = between({"one": (outcome, process)})
+    assert alone.value == pytest.approx(37.5)
+    deviation = 25 * math.sqrt(10 * (1.5**2 + 0.5**2) * 2 / 39)
+    assert alone.error == pytest.approx(deviation / math.sqrt(40), rel=0.06)
+    assert between({f"model {i}": (outcome, process) for i in range(4)}) == alone, "four times the same is no news"
+    level = between({"up": ([0, 1] * 20, [1, 1] * 20), "down": ([0, 1] * 20, [0, 2] * 20)})
+    assert level == Estimate(12.5, 12.5, 12.5, 0.0), "what one model loses on a prompt, the other one gains"
+
+
+def test_a_prompt_that_a_model_left_unanswered_counts_for_the_others() -> None:
+    found = between({"all": ([0, 0, 0], [4, 2, 1]), "two": ([0, 0], [2, 4])})
+    assert found.value == pytest.approx((75 + 75 + 25) / 3)
 
 
 def test_claims(study: Any) -> None:
