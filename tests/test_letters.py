@@ -123,7 +123,14 @@ def test_experts_right_rollouts_teach_a_student_off_policy(home: Path) -> None:
         both,
         {
             **{name: {**RL, "domains": [name]} for name in both},
-            "student": {**SFT, "init": "sft", "domains": both, "conversations": 2, "batch": 1, "rollouts": {n: n for n in both}},
+            "student": {
+                **SFT,
+                "init": "sft",
+                "domains": both,
+                "conversations": 2,
+                "batch": 1,
+                "rollouts": {n: n for n in both},
+            },
             "evals": {**EVALS, "models": ["sft", *both, "student"]},
             "report": {"kind": "report"},
         },

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from m2rl_core.config import SftStage
+from m2rl_core.paper import TABLE_1
 from m2rl_core.report.evidence import Evidence, Node, done
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link
@@ -24,6 +25,9 @@ def blend(evidence: Evidence) -> Section | None:
     rows = [row for name, stage in stages.items() for row in _rows(evidence, name, stage)]
     note = "Conversations of one epoch. Missing where the stage is not done."
     columns = ["stage", "source", "kind", "conversations", "%", "epochs"]
+    if evidence.study.reproduces == "paper":
+        columns += ["the paper's samples", "% there"]
+        rows = [[*row, *_published(str(row[1]))] for row in rows]
     tables = {"blend": Table("Blend of supervised fine-tuning", columns, rows, note)}
     return Section("blend", "Data of supervised fine-tuning", "Where conversations came from (Table 1).", tables)
 
@@ -38,6 +42,14 @@ def _rows(evidence: Evidence, name: str, stage: SftStage) -> Iterator[list[Cell]
         known = [count, 100 * count / total] if node else [None, None]
         yield [label, source, _kind(stage, source), *known, stage.epochs]
     yield [label, "total", None, total if node else None, 100.0 if node else None, stage.epochs]
+
+
+def _published(source: str) -> list[Cell]:
+    """Samples and percent of a source in Table 1."""
+    if source == "total":
+        return [sum(row.samples for row in TABLE_1.values()), 100.0]
+    row = TABLE_1.get(source)
+    return [row.samples, row.percent] if row else [None, None]
 
 
 def _shown(node: Node | None, stage: SftStage) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""The paper's own scores and GPU hours (arXiv 2602.12566v3, Tables 2 to 4 and 8) beside a study that repeats it."""
+"""The paper's own numbers (arXiv 2602.12566v3, Tables 2 to 8) beside a study that repeats it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from m2rl_core.counterparts import counterpart, gpu_hours
 from m2rl_core.report.arms import mean_score
 from m2rl_core.report.evidence import FILES, Evidence
+from m2rl_core.report.published_analyses import analyses_beside_paper
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link, measured
 from m2rl_core.statistics import estimate
@@ -52,7 +53,11 @@ def beside_paper(evidence: Evidence) -> Section | None:
     columns = ["stage", "device-hours", "% of all", "the paper's GPU hours", "% of all there"]
     why = "Other GPUs and other engines differ in hours; shares tell more. The paper: Table 2."
     tables["paper_cost"] = Table("Cost beside the paper's", columns, hours, why)
-    text = "This study's numbers and the paper's own, from its Tables 2, 3, 4 and 8."
+    tables |= analyses_beside_paper(evidence)
+    text = (
+        "This study's numbers and the paper's own, from its Tables 2 to 8; Table 1 stands beside the blend. Of "
+        "its figures 2 to 5 and 9 the paper prints no numbers, and 6 to 8 draw Table 7."
+    )
     return Section("paper", "Beside the paper", text, tables)
 
 
