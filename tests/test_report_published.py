@@ -16,6 +16,7 @@ from m2rl_core.files import append_jsonl
 from m2rl_core.findings import plain, write_findings
 from m2rl_core.report.data import blend
 from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.merges import merges
 from m2rl_core.report.published import SCORES, SUITES, beside_paper
 from m2rl_core.report.published_analyses import ALONE, JUDGED, JUDGES, OVERLAPS, PAIRS, SAID
 from m2rl_core.types import Findings, Table
@@ -107,9 +108,14 @@ def evidence(root: Path, right: Mapping[tuple[str, str], int], plan: Study) -> E
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Mapping[str, Table]:
-    right = {("m", "aime24"): 7, ("pair", "aime24"): 8, ("c", "lcb-v5"): 6, ("pair", "lcb-v5"): 5}
-    section = beside_paper(evidence(tmp_path, right, study()))
+def there(tmp_path: Path) -> Evidence:
+    math = {("m", "aime24"): 7, ("m", "aime25"): 5, ("pair", "aime24"): 8, ("all", "aime24"): 6}
+    return evidence(tmp_path, {**math, ("c", "lcb-v5"): 6, ("pair", "lcb-v5"): 5}, study())
+
+
+@pytest.fixture
+def found(there: Evidence) -> Mapping[str, Table]:
+    section = beside_paper(there)
     assert section is not None
     return section.tables
 
@@ -127,6 +133,13 @@ def test_table_6_stands_beside_the_merges_of_two(found: Mapping[str, Table]) -> 
     assert rows["math", "aime24"] == [80.0, pytest.approx(10.0), 80.29, pytest.approx(2.63)]
     assert rows["coding", "lcb-v5"] == [50.0, pytest.approx(-10.0), 60.42, pytest.approx(-4.58)]
     assert rows["math", "aime25"] == [None, None, 72.44, pytest.approx(2.02)], "not evaluated here"
+
+
+def test_merges_of_two_are_shown_on_the_suites_that_they_are_meant_for(there: Evidence) -> None:
+    section = merges(there)
+    assert section is not None
+    assert section.tables["some_merges"].columns == ["model", "aime24", "lcb-v5"]
+    assert section.tables["merges"].columns == ["model", "aime24", "aime25", "lcb-v5", "mean"]
 
 
 def test_table_7_stands_beside_the_analysis(found: Mapping[str, Table]) -> None:

@@ -1,9 +1,14 @@
-"""Figure 1 of the paper for any study: how its models come from each other, from left to right."""
+"""Figure 1 of the paper for any study: how its models come from each other, from left to right.
+
+Columns begin at the top, and models that come from each other one by one stand below each other in one of them, so that
+a narrow screen, which shows two columns at once, begins with something to see.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from m2rl_core.config import InitStage, MergeStage, ModelStage, RlStage, SftStage, is_cascade
 from m2rl_core.report.arms import way_of
@@ -48,18 +53,18 @@ class Graph:
 
 
 def graph(evidence: Evidence) -> Graph:
-    """Lay the models out in columns: each stands right of everything that it is made of."""
+    """Lay the models out in columns: each stands right of everything that it is made of, or below it."""
     makers = {n: s for n, s in evidence.study.stages.items() if isinstance(s, Maker)}
     sources = {name: dict(_sources(stage)) for name, stage in makers.items()}
     for name in sorted({source for found in sources.values() for source in found} - sources.keys()):
         sources = {name: {}, **sources}
     columns = _columns(sources)
-    tallest = max(map(len, columns), default=0)
-    height = tallest * (HEIGHT + DOWN) - DOWN
-    places: dict[str, tuple[float, float]] = {}
-    for column, names in enumerate(columns):
-        top = (height - len(names) * (HEIGHT + DOWN) + DOWN) / 2
-        places |= {n: (column * (WIDTH + ACROSS), top + row * (HEIGHT + DOWN)) for row, n in enumerate(names)}
+    height = max(map(len, columns), default=0) * (HEIGHT + DOWN) - DOWN
+    places = {
+        name: (column * (WIDTH + ACROSS), row * (HEIGHT + DOWN))
+        for column, names in enumerate(columns)
+        for row, name in enumerate(names)
+    }
     boxes = [_box(evidence, name, *place) for name, place in places.items()]
     arrows = [
         Arrow(_path(places[source], places[name]), teaches)
@@ -80,7 +85,8 @@ def _sources(stage: Maker) -> Iterator[tuple[str, bool]]:
 
 
 def _columns(sources: dict[str, dict[str, bool]]) -> list[list[str]]:
-    """Models by the longest way that leads to them, in the order of the study."""
+    """Models by the longest way that leads to them, in the order of the study; those at the start of which there is
+    but one each share the first column."""
     depth: dict[str, int] = {}
 
     def measure(name: str) -> int:
@@ -91,7 +97,8 @@ def _columns(sources: dict[str, dict[str, bool]]) -> list[list[str]]:
     columns: list[list[str]] = [[] for _ in range(1 + max(map(measure, sources), default=-1))]
     for name in sources:
         columns[depth[name]].append(name)
-    return columns
+    line = [names[0] for names in takewhile(lambda names: len(names) == 1, columns)]
+    return [line, *columns[len(line) :]] if line else columns
 
 
 def _box(evidence: Evidence, name: str, x: float, y: float) -> Box:
@@ -123,7 +130,9 @@ def _learning(evidence: Evidence, name: str, stage: RlStage) -> str:
 
 
 def _path(source: tuple[float, float], target: tuple[float, float]) -> str:
-    """From the right side of one box to the left side of another."""
+    """From the right side of one box to the left side of another, or down to the next one."""
+    if source[0] == target[0]:
+        return f"M{source[0] + WIDTH / 2:g} {source[1] + HEIGHT:g}V{target[1]:g}"
     x0, y0 = source[0] + WIDTH, source[1] + HEIGHT / 2
     x1, y1 = target[0], target[1] + HEIGHT / 2
     bend = ACROSS * 0.6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from m2rl_core.config import merges_some
@@ -23,7 +24,7 @@ def merges(evidence: Evidence) -> Section | None:
         return None
     tables = {"merges": _compared(evidence, "Ways to merge", arms), **_selections(evidence, [*arms, *some])}
     if some:
-        tables["some_merges"] = _compared(evidence, "Merges of some of the experts", some)
+        tables["some_merges"] = _known(_compared(evidence, "Merges of some of the experts", some))
     return Section("merges", "Merges compared", "Merging methods side by side (Table 4).", tables)
 
 
@@ -37,6 +38,14 @@ def _compared(evidence: Evidence, title: str, models: Sequence[str]) -> Table:
     columns.append(best_marked([mean_score(evidence, m) for m in models], [FILES] * len(models)))
     rows: list[list[Cell]] = [[model, *(column[i] for column in columns)] for i, model in enumerate(models)]
     return Table(title, ["model", *suites, "mean"], rows, "Bold: the highest of its column.")
+
+
+def _known(table: Table) -> Table:
+    """Without the columns that no row fills, if any column is filled: merges of some are meant for some suites."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
+    if len(kept) == 1:
+        return table
+    return replace(table, columns=[table.columns[i] for i in kept], rows=[[row[i] for i in kept] for row in table.rows])
 
 
 def _selections(evidence: Evidence, arms: Sequence[str]) -> dict[str, Table]:
