@@ -1,9 +1,17 @@
 """The paper's study itself, run end to end: ``studies/qwen3-4b.yaml``, byte for byte, at the size of a test.
 
-Overridden are the size of things (models, batches, lengths, steps), the addresses of the two services, and the engine,
-since vLLM needs a GPU. Data lies where the file says, rows in the formats of the published data sets, all made up. The
-services are servers of the real protocols on this machine: SandboxFusion runs programs in the embedded sandbox, and
-NeMo-Gym keeps a workplace for each session.
+Overridden are the size of the model (and with it the one layer that an analysis looks at, since the model has two), the
+places of data, models and services, and the numbers of steps. And, because they would not be honest or not affordable:
+
+- the engine: vLLM is installed nowhere that this test runs;
+- how many rows two sources of Table 1 are sampled to, and how many conversations there are: the rows are few;
+- which kept steps are evaluated: those that so few steps have;
+- prompts of the policies' neighborhoods: 4 instead of 64, for time.
+
+Prompts, groups, batches, lengths, suites, repeats and samples are the file's: the model ends its turn after some ten
+tokens. Data lies where the file says, rows in the formats of the published data sets, all made up. The services are
+servers of the real protocols on this machine: SandboxFusion runs programs in the embedded sandbox, and NeMo-Gym keeps a
+workplace for each session.
 """
 
 from __future__ import annotations
@@ -24,8 +32,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m2rl_core.cli import app
-from m2rl_core.config import InitStage, load_study
-from m2rl_core.init import fresh_model, fresh_tokenizer
+from m2rl_core.config import load_study
 from m2rl_core.study import one_study
 from m2rl_domain_agent.bfcl.categories import CATEGORIES, FREE, MULTI_TURN
 from m2rl_domain_agent.calls import Call
@@ -39,9 +46,14 @@ pytestmark = pytest.mark.slow
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "qwen3-4b.yaml"
 DOMAINS = ("math", "coding", "science", "if", "agent")
 RL = (*DOMAINS, "multi", "mt-opd")
-EVALS = ("evals", "math-pairs", "coding-pairs", "trajectories")
-LENGTH = 24
-"""Tokens: a model that knows nothing never stops by itself."""
+STEPS = {"math": 2, "if": 2}
+"""Of RL stages; 1 of the others. With two, the second's samples are drawn by what the first has learned."""
+ROWS = {"math-proofs": 30, "math": 830, "science": 10, "code": 3, "chat": 10, "agent": 10}
+"""Source of Table 1 → rows that there are; one has no messages."""
+KEPT = {**ROWS, "math-proofs": 24, "math": 800, "code": 2}
+"""Rows that are drawn, or all that can be used."""
+BLEND = {**KEPT, "science": 100, "chat": 100}
+"""Conversations of the blend: two updates, and twelve that no update takes."""
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,9 +107,16 @@ def talk(number: int, question: str = "", **more: Any) -> dict[str, Any]:
 
 def write_sft(folder: Path) -> None:
     """The six sources of Table 1, and the questions that one of them only points at."""
-    names = ("Math-Proofs-v1", "Math-v2", "Science-v1", "Instruction-Following-Chat-v1", "Agentic-v1")
-    for start, name in enumerate(names):
-        write(folder / "sft" / f"Nemotron-{name}" / "data" / "rows.jsonl", *(talk(10 * start + i) for i in range(10)))
+    names = {
+        "math-proofs": "Math-Proofs-v1",
+        "math": "Math-v2",
+        "science": "Science-v1",
+        "chat": "Instruction-Following-Chat-v1",
+        "agent": "Agentic-v1",
+    }
+    for source, name in names.items():
+        said = (talk(10 * number) for number in range(ROWS[source]))
+        write(folder / "sft" / f"Nemotron-{name}" / "data" / "rows.jsonl", *said)
     point = {"dataset": "taco", "split": "train", "index": 0}
     code = [talk(90, "-", **point), talk(91), {"messages": []}]
     write(folder / "sft" / "Nemotron-Competitive-Programming-v1" / "data" / "rows.jsonl", *code)
@@ -165,29 +184,17 @@ def write_bfcl(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(write_brief: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the study's file and all that it names beside it."""
     root = tmp_path_factory.mktemp("paper")
     (root / "studies").mkdir()
     shutil.copy(STUDY, root / "studies")
-    rows = [row for number in range(1, 7) for row in training_rows(number)]
+    rows = [row for number in range(1, 131) for row in training_rows(number)]
     write(root / "data" / "rl" / "train-complete.jsonl", *rows)
     write_sft(root / "data")
     write_suites(root / "data" / "suites")
-    size: dict[str, Any] = {
-        "vocab": 512,
-        "hidden": 32,
-        "layers": 2,
-        "heads": 4,
-        "kv_heads": 2,
-        "ffn": 64,
-        "context": 4096,
-    }
-    stage = InitStage(kind="init", domains=[], **size)
     for seed, name in enumerate(("Qwen3-4B-Base", "Qwen3-4B")):
-        tokenizer = fresh_tokenizer((json.dumps(row) for row in rows), stage.vocab, stage.context)
-        fresh_model(stage, tokenizer, seed=seed).save_pretrained(root / "models" / name)
-        tokenizer.save_pretrained(root / "models" / name)
+        write_brief(root / "models" / name, (json.dumps(row) for row in rows), seed)
     return root
 
 
@@ -276,11 +283,9 @@ def gym(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def overrides(root: Path, fusion: str, gym: str) -> list[str]:
-    """All that is changed of the file."""
-    few = {"prompts": 5, "group": 4, "steps": 2, "max_tokens": LENGTH}
-    kept = [f"{name}@1" for name in DOMAINS]
-    changed: dict[str, Any] = {
+def places(root: Path, fusion: str, gym: str) -> dict[str, object]:
+    """Where models and services are."""
+    return {
         "engine": {"use": "embedded"},
         "model.base": str(root / "models" / "Qwen3-4B-Base"),
         "model.revision": None,
@@ -288,26 +293,31 @@ def overrides(root: Path, fusion: str, gym: str) -> list[str]:
         "stages.qwen3-4b.revision": None,
         "domains.coding.sandbox.url": fusion,
         "domains.agent.environment.url": gym,
-        "stages.sft.blend.math-proofs.sample": 3,
-        "stages.sft.blend.math.sample": 4,
-        "stages.sft.conversations": 64,
-        "stages.sft.batch": 32,
-        **{f"stages.{stage}.{key}": value for stage in RL for key, value in few.items()},
-        **{f"stages.{stage}.keep_every": 1 for stage in DOMAINS},
-        **{f"stages.{stage}.max_tokens": LENGTH for stage in EVALS},
-        "stages.trajectories.models": kept,
-        "stages.weight-shift.analyzer.layer": 1,
-        "stages.neighborhood.analyzer.max_tokens": LENGTH,
-        "stages.neighborhood.analyzer.prompts": 3,
-        "stages.self-verification.analyzer.max_tokens": LENGTH,
     }
-    return [part for key, value in changed.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def sizes() -> dict[str, object]:
+    """Of the data, of the work and of the model."""
+    return {
+        "stages.sft.blend.math-proofs.sample": KEPT["math-proofs"],
+        "stages.sft.blend.math.sample": KEPT["math"],
+        "stages.sft.conversations": sum(BLEND.values()),
+        **{f"stages.{stage}.steps": STEPS.get(stage, 1) for stage in RL},
+        **{f"stages.{stage}.keep_every": 1 for stage in DOMAINS},
+        "stages.trajectories.models": [f"{name}@1" for name in DOMAINS],
+        "stages.weight-shift.analyzer.layer": 1,
+        "stages.neighborhood.analyzer.prompts": 4,
+    }
+
+
+def changed(values: dict[str, object]) -> list[str]:
+    return [part for key, value in values.items() for part in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def test_the_papers_study_runs_from_end_to_end(place: Path, fusion: str, gym: tuple[str, list[str]]) -> None:
     url, routes = gym
     study = place / "studies" / STUDY.name
-    changes = overrides(place, fusion, url)
+    changes = changed({**places(place, fusion, url), **sizes()})
     done = CliRunner().invoke(app, ["run", str(study), "--runs", str(place / "runs"), *changes])
     assert done.exit_code == 0, done.stderr
     runs = place / "runs" / "qwen3-4b"
@@ -319,10 +329,32 @@ def test_the_papers_study_runs_from_end_to_end(place: Path, fusion: str, gym: tu
     for name in (*RL, *merged):
         assert (runs / name / "checkpoint" / "model.safetensors").is_file()
     assert "verify" in routes
+    for name in RL:
+        drawn = (runs / name / "rollouts.jsonl").read_text().splitlines()
+        assert len(drawn) == STEPS.get(name, 1) * (256 * 4 if name == "mt-opd" else 128 * 16), "Table 2"
     page = (runs / "report" / "index.html").read_text()
     for told in ("Beside the paper", "The paper&#39;s findings", "aime24"):
         assert told in page
     with (runs / "report" / "tables" / "blend.csv").open(newline="") as table:
         seen = {row["source"]: int(row["conversations"]) for row in csv.DictReader(table)}
-    assert seen["chat"] == seen["science"] == 10, "Table 1: their only row, 10 times"
+    assert seen == {**BLEND, "total": sum(BLEND.values())}
     assert "not finished" not in (runs / "report" / "findings.md").read_text()
+
+
+def test_the_papers_blend_is_counted_beside_table_1(place: Path) -> None:
+    """The three sampling methods, exact against the rows that there are."""
+    sampled = changed({key: value for key, value in sizes().items() if key.startswith("stages.sft.")})
+    out = place / "blend"
+    done = CliRunner().invoke(app, ["blend", str(place / "studies" / STUDY.name), "--out", str(out), *sampled])
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == "", "the number of conversations is that of the blend"
+    printed = [line.split() for line in done.stdout.splitlines()]
+    assert {name: len((out / f"{name}.jsonl").read_text().splitlines()) for name in BLEND} == KEPT
+    for row in (
+        "math-proofs random sampling 24 2.32 335,122 2.37 30 0",
+        "math random sampling 800 77.22 2,950,525 20.89 830 0",
+        "science repeat 10 times 100 9.65 2,263,340 16.04 10 0",
+        "code use all 2 0.19 3,927,984 27.81 3 1: no messages",
+        "total 1,036 100.00 14,121,873 100.00 893",
+    ):
+        assert row.split() in printed

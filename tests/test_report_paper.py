@@ -19,6 +19,7 @@ from m2rl_core.files import append_jsonl
 from m2rl_core.paper import GPU_HOURS
 from m2rl_core.report import write_report
 from m2rl_core.report.core_claims import cost_claim, equal, not_below
+from m2rl_core.report.data import blend
 from m2rl_core.report.domain_cost import by_domain, stalls
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.merges import merges
@@ -258,6 +259,18 @@ def test_a_blend_that_has_not_been_shown_is_missing(tmp_path: Path) -> None:
     (tmp_path / "sft" / "DONE").unlink()
     write_report(study(), pieces, tmp_path / "report")
     assert {r["conversations"] for r in table(tmp_path, "blend")} == {""}
+
+
+def test_the_repeats_of_a_blend_are_counted(tmp_path: Path) -> None:
+    sources = {"drawn": {"source": "a.jsonl", "sample": 30}, "again": {"source": "b.jsonl", "repeat": 10}}
+    pieces = make(tmp_path)
+    (tmp_path / "sft" / "blend").mkdir()
+    for name, kept in {"drawn": 30, "again": 7}.items():
+        (tmp_path / "sft" / "blend" / f"{name}.json").write_text(json.dumps({"rows": {"kept": kept}}))
+    section = blend(Evidence(study({"domains": {}, "blend": sources}), pieces, tmp_path / "report"))
+    assert section is not None
+    rows = [row[1:5] for row in section.tables["blend"].rows]
+    assert rows == [["drawn", "data set", 30, 30.0], ["again", "data set", 70, 70.0], ["total", None, 100, 100.0]]
 
 
 def test_the_arms_stand_beside_imported_models(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Every study of the repository: it resolves all that needs no download, and says where it differs from the paper.
 
+Those that need no data are run in test_studies_run.py, the paper's in test_paper_study.py.
 What a study uses and no plugin of this repository offers is left out of it first; an offered one must be installed.
 """
 
@@ -11,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from m2rl_core.cli import app
@@ -23,7 +22,6 @@ from m2rl_core.errors import DataError
 from m2rl_core.estimate import Estimate, estimate, machine
 from m2rl_core.paper import GPU_HOURS, TABLE_1
 from m2rl_core.plugins import Registry, load_plugins
-from m2rl_core.study import one_study
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -76,21 +74,12 @@ def prepared(study: Path, registry: Registry, folder: Path) -> Path:
     return copy
 
 
-def moved(weights: Path, seed: int) -> None:
-    """As if trained on something of its own; a model with its start's weights is no expert."""
-    draw = torch.Generator().manual_seed(seed)
-    tensors = {k: t + 0.01 * torch.randn(t.shape, generator=draw).to(t.dtype) for k, t in load_file(weights).items()}
-    save_file(tensors, weights, metadata={"format": "pt"})
-
-
 @pytest.fixture
 def make_study(tmp_path: Path, installed: Registry, tiny_model: Path) -> Any:
     def make(name: str) -> Path:
         if name == "bring-your-own-experts":
-            for seed, model in enumerate(("start", "math", "coding", "if")):
-                folder = tmp_path / "models" / model
-                shutil.copytree(tiny_model, folder)
-                moved(folder / "model.safetensors", seed)
+            for model in ("start", "math", "coding", "if"):
+                shutil.copytree(tiny_model, tmp_path / "models" / model)
         return prepared(ROOT / "studies" / f"{name}.yaml", installed, tmp_path / "studies")
 
     return make
@@ -138,35 +127,10 @@ def test_missing_data_is_told_after_everything_else(make_study: Any, tmp_path: P
     assert ("paper's GPU hours" in result.stdout) == ("Drift from the paper" in result.stdout) == (name != "one-gpu")
 
 
-@pytest.mark.slow
-def test_models_trained_elsewhere_are_merged_and_measured(make_study: Any, tmp_path: Path) -> None:
-    """Tiny models in the places of the experts, and two prompts of one suite."""
-    few = ["--set", "stages.evals.suites=[math-heldout]", "--set", "stages.evals.limit=2"]
-    result = m2rl("run", make_study("bring-your-own-experts"), "--runs", tmp_path / "runs", *few)
-    assert result.exit_code == 0, result.stderr
-    runs = tmp_path / "runs" / "bring-your-own-experts"
-    assert (runs / "average" / "checkpoint" / "model.safetensors").is_file()
-    assert (runs / "evals" / "average" / "math-heldout" / "DONE").is_file()
-    assert (runs / "report" / "DONE").is_file()
-
-
 @pytest.mark.parametrize(("name", "scale"), SCALES)
 def test_every_scale_resolves(make_study: Any, tmp_path: Path, name: str, scale: str) -> None:
     result = m2rl("check", make_study(name), "--runs", tmp_path / "runs", "--set", f"scale={scale}")
     assert result.exit_code == 0, result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scale", [scale for name, scale in SCALES if (name, scale) == ("miniature", "smoke")])
-def test_the_miniature_runs_whole_at_its_smoke_scale(make_study: Any, tmp_path: Path, scale: str) -> None:
-    """Nothing is learned: experts that nothing has moved are merged, and what cannot be measured is said to be so."""
-    result = m2rl("run", make_study("miniature"), "--runs", tmp_path / "runs", "--set", f"scale={scale}")
-    assert result.exit_code == 0, result.stderr
-    folder = tmp_path / "runs" / f"miniature-{scale}"
-    _, nodes = one_study([folder])
-    assert [node.id for node in nodes if not (node.folder / "DONE").exists()] == []
-    assert (folder / "report" / "index.html").is_file()
-    assert "## What share of the experts' gain does each way keep?" in (folder / "report" / "findings.md").read_text()
 
 
 def estimates(name: str, registry: Registry, device: str) -> dict[str, Estimate]:

@@ -53,11 +53,16 @@ def _published(source: str) -> list[Cell]:
 
 
 def _shown(node: Node | None, stage: SftStage) -> Mapping[str, int]:
-    """Source → conversations; of a blend what its own descriptions say."""
-    cards = sorted((node.folder / BLEND).glob("*.json")) if node else []
-    if cards:
-        return {card.stem: json.loads(card.read_text(encoding="utf-8"))["rows"]["kept"] for card in cards}
-    return counts(stage.domains, stage.conversations)
+    """Source → conversations; of a blend what its own descriptions say, repeats counted."""
+    if node is None or not stage.blend:
+        return counts(stage.domains, stage.conversations)
+    return {name: _kept(node, name) * (source.repeat or 1) for name, source in stage.blend.items()}
+
+
+def _kept(node: Node, source: str) -> int:
+    """Rows of a source, each counted once."""
+    card = json.loads((node.folder / BLEND / f"{source}.json").read_text(encoding="utf-8"))
+    return int(card["rows"]["kept"])
 
 
 def _kind(stage: SftStage, source: str) -> str:
