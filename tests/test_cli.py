@@ -481,7 +481,7 @@ def test_run_passes_on_what_it_is_given(study: Path, tmp_path: Path, monkeypatch
 
 def test_run_passes_on_the_processes(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = run_with(monkeypatch, tmp_path)
-    assert m2rl("run", study).exit_code == 0
+    assert m2rl("run", study, "--only", "sft").exit_code == 0
     machines = ("--nnodes", "2", "--node-rank", "1", "--rendezvous", "first:29400")
     assert m2rl("run", study, "--nproc", "8", *machines).exit_code == 0
     assert [call["team"] for call in calls] == [None, Team(8, 2, 1, "first:29400")]

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -180,6 +181,7 @@ def test_yaml_is_what_the_reader_takes(block: Block, tmp_path: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for other in blocks(block.page):
         if other.title.endswith(".py"):
+            (folder / other.title).parent.mkdir(exist_ok=True)
             (folder / other.title).write_text(other.text)
     for name in TALK.findall(block.text):
         (folder / name).write_text('{"messages": []}\n')
@@ -187,7 +189,7 @@ def test_yaml_is_what_the_reader_takes(block: Block, tmp_path: Path) -> None:
         if {"experts", "merge_method"} & tree.keys():
             read_recipe(tree, folder)
         else:
-            read_study(tree, folder)
+            read_study(tree, folder, [str(module) for module in folder.glob("m2rl-*/m2rl_*.py")])
 
 
 def pieces(text: str) -> list[dict[str, object]]:
@@ -206,13 +208,13 @@ def read_recipe(tree: dict[str, object], folder: Path) -> None:
     load_recipe(folder / "recipe.yaml")
 
 
-def read_study(tree: dict[str, object], folder: Path) -> None:
-    """Data that is not here is all that may be wrong with it."""
+def read_study(tree: dict[str, object], folder: Path, installed: Sequence[str]) -> None:
+    """Data that is not here is all that may be wrong with it; ``installed`` are modules that the page has installed."""
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(completed(tree)))
     study = grounded(load_study(file), folder)
     data: list[DataError] = []
-    check_components(study, registry(tuple(study.plugins)), data)
+    check_components(study, registry((*study.plugins, *installed)), data)
 
 
 @cache

@@ -84,8 +84,12 @@ def test_versions_are_held_against_the_metadata(tmp_path: Path, monkeypatch: pyt
     info = tmp_path / "m2rl_core-0.1.0.dist-info"
     info.mkdir()
     asked = ["torch>=999", "no-such-package>=2", "numpy", "no-such-extra; extra == 'data'", "nothing; extra == 'dev'"]
+    asked += [f"many-{number}; extra == 'docs'" for number in range(6)]
     lines = ["Metadata-Version: 2.1", "Name: m2rl-core", "Version: 0.1.0", "Requires-Python: >=99"]
-    lines += ["Provides-Extra: data", "Provides-Extra: dev", *(f"Requires-Dist: {each}" for each in asked)]
+    lines += [
+        *(f"Provides-Extra: {extra}" for extra in ("data", "dev", "docs")),
+        *(f"Requires-Dist: {each}" for each in asked),
+    ]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     rows = by_name(versions([]))
@@ -99,6 +103,7 @@ def test_versions_are_held_against_the_metadata(tmp_path: Path, monkeypatch: pyt
     assert rows["extra 'data'"] == Diagnosis(
         "extra 'data'", "note", "not installed: no-such-extra", "pip install 'm2rl-core[data]'"
     )
+    assert rows["extra 'docs'"].found == "not installed: many-0, many-1, many-2, many-3 and 2 more"
 
 
 def test_plugins_that_do_not_load_are_rows(install: Install) -> None:

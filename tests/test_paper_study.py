@@ -1,7 +1,7 @@
 """The paper's study itself, run end to end: ``studies/qwen3-4b.yaml``, byte for byte, at the size of a test.
 
 Overridden are the size of the model (and with it the one layer that an analysis looks at, since the model has two), the
-places of data, models and services, and the numbers of steps. And, because they would not be honest or not affordable:
+places of data, models and services, and the numbers of steps. Besides:
 
 - the engine: vLLM is installed nowhere that this test runs;
 - how many rows two sources of Table 1 are sampled to, and how many conversations there are: the rows are few;
@@ -46,8 +46,8 @@ pytestmark = pytest.mark.slow
 STUDY = Path(__file__).resolve().parents[1] / "studies" / "qwen3-4b.yaml"
 DOMAINS = ("math", "coding", "science", "if", "agent")
 RL = (*DOMAINS, "multi", "mt-opd")
-STEPS = {"math": 2, "if": 2}
-"""Of RL stages; 1 of the others. With two, the second's samples are drawn by what the first has learned."""
+STEPS = 2
+"""Of RL stages: samples of the second are drawn by what the first has learned."""
 ROWS = {"math-proofs": 30, "math": 830, "science": 10, "code": 3, "chat": 10, "agent": 10}
 """Source of Table 1 → rows that there are; one has no messages."""
 KEPT = {**ROWS, "math-proofs": 24, "math": 800, "code": 2}
@@ -302,7 +302,7 @@ def sizes() -> dict[str, object]:
         "stages.sft.blend.math-proofs.sample": KEPT["math-proofs"],
         "stages.sft.blend.math.sample": KEPT["math"],
         "stages.sft.conversations": sum(BLEND.values()),
-        **{f"stages.{stage}.steps": STEPS.get(stage, 1) for stage in RL},
+        **{f"stages.{stage}.steps": STEPS for stage in RL},
         **{f"stages.{stage}.keep_every": 1 for stage in DOMAINS},
         "stages.trajectories.models": [f"{name}@1" for name in DOMAINS],
         "stages.weight-shift.analyzer.layer": 1,
@@ -331,7 +331,7 @@ def test_the_papers_study_runs_from_end_to_end(place: Path, fusion: str, gym: tu
     assert "verify" in routes
     for name in RL:
         drawn = (runs / name / "rollouts.jsonl").read_text().splitlines()
-        assert len(drawn) == STEPS.get(name, 1) * (256 * 4 if name == "mt-opd" else 128 * 16), "Table 2"
+        assert len(drawn) == STEPS * (256 * 4 if name == "mt-opd" else 128 * 16), "Table 2"
     page = (runs / "report" / "index.html").read_text()
     for told in ("Beside the paper", "The paper&#39;s findings", "aime24"):
         assert told in page

@@ -80,7 +80,7 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> N
     folder = tmp_path / "m2rl-domain-my-own"
     *files, then = result.stdout.splitlines()
     assert sorted(files) == sorted(map(str, folder.iterdir()))
-    assert then == f"Next: pip install -e {folder} && pytest {folder}, then say 'my-own' in a study"
+    assert then == f"Next: pip install -e {folder} pytest && python -m pytest {folder}, then say 'my-own' in a study"
     again = m2rl("new", "domain", "my-own", "--out", tmp_path)
     assert again.exit_code == 2
     assert again.stderr == f"Error: {folder} is there already. Next: choose another name, or remove it\n"

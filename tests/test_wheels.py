@@ -21,6 +21,7 @@ from zipfile import ZipFile
 import pytest
 
 from m2rl_core.scaffold import PLUGINS
+from m2rl_docs.snippets import blocks, commands, unprinted
 
 pytestmark = pytest.mark.slow
 
@@ -61,8 +62,8 @@ class Environment:
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def pip(self, *arguments: str | Path) -> str:
-        return self.run("python", "-m", "pip", "--disable-pip-version-check", *arguments)
+    def pip(self, *arguments: str | Path, at: Path | None = None) -> str:
+        return self.run("python", "-m", "pip", "--disable-pip-version-check", *arguments, at=at)
 
     def installed(self) -> set[str]:
         """Distributions of its own."""
@@ -197,3 +198,36 @@ def test_new_plugins_work_in_a_study(fresh: Path, environment: Environment, tmp_
     assert len(steps) == 2
     assert json.loads((runs / "look" / "findings.json").read_text())["tables"]["norms"]["rows"]
     assert json.loads((runs / "evals" / "merge" / "fresh-heldout" / "scores.json").read_text())["prompts"] == 4
+
+
+# ── the transcript ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+SHORT = ("stages.sft.conversations=64", "stages.roman.steps=2", "stages.evals.limit=4")
+"""The page's run takes minutes."""
+
+
+def test_a_new_user_can_do_what_the_transcript_shows(dist: Path, tmp_path: Path) -> None:
+    """Every file and command of the page in their order; pip asks no index, and training is short."""
+    made, printed = Environment(tmp_path / "venv"), ""
+    (tmp_path / "wheelhouse").symlink_to(dist)
+    for block in blocks(ROOT / "docs" / "first-domain.md"):
+        if block.title == "output":
+            line = unprinted(block, printed)
+            assert line is None, f"{block}: not printed: {line}\n{printed}"
+        elif block.title and block.title != "recorded":
+            (tmp_path / block.title).write_text(block.text)
+        elif block.language == "bash":
+            printed = "".join(followed(made, words, tmp_path) for words in commands(block.text))
+    assert {"roman.yaml", "runs"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def followed(made: Environment, words: list[str], at: Path) -> str:
+    """What a command of the page prints in the environment that the page makes."""
+    match words:
+        case ["python3" | "source", *_]:
+            return ""
+        case ["pip", "install", *rest]:
+            return made.pip("install", "--no-index", "--no-build-isolation", *rest, at=at)
+        case ["m2rl", "run", *rest]:
+            return made.run("m2rl", "run", *rest, *(part for each in SHORT for part in ("--set", each)), at=at)
+    return made.run(*words, at=at)

@@ -2,7 +2,8 @@
 
 A comment right before a block says why it is not run, ``<!-- not run: it needs a GPU -->``. Such a block is still read:
 its commands must be ones that the command line takes. ``<!-- ends with 2: … -->`` says that the last command of a block
-ends with this exit code, and why. A block titled "output" is what the one before it prints, with ``…`` for anything.
+ends with this exit code, and why. A block titled "output" is what the one before it prints, with ``…`` for anything;
+one titled "recorded" is what it printed once, with numbers that another run need not have.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Block", "blocks", "commands"]
+__all__ = ["Block", "blocks", "commands", "unprinted"]
 
 FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>\w*)(?: +title=\"(?P<title>[^\"]+)\")?[^\n]*\n"
@@ -77,3 +78,15 @@ def commands(text: str) -> Iterator[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
             yield words
+
+
+def unprinted(block: Block, printed: str) -> str | None:
+    """The first line of an output that ``printed`` lacks, or has before the lines above it; ``None`` where none is."""
+    flat = " ".join(printed.split())
+    at = 0
+    for line in filter(None, map(str.strip, block.text.splitlines())):
+        pattern = ".*?".join(re.escape(" ".join(part.split())) for part in line.split("…"))
+        if (match := re.compile(pattern).search(flat, at)) is None:
+            return line
+        at = match.end()
+    return None

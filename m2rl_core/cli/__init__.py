@@ -87,11 +87,15 @@ def run(
     rendezvous: Rendezvous = "",
 ) -> None:
     """Run a study, or go on with it: finished stages are kept, an interrupted one resumes."""
-    from m2rl_core.study import Team
+    from m2rl_core.cli.scores import show_scores
+    from m2rl_core.study import Team, one_study
 
     team = Team(nproc, nnodes, node_rank, rendezvous) if nproc * nnodes > 1 else None
     loaded, registry = _opened(study, overrides)
-    typer.echo(f"Done: {api.run(loaded, runs=runs, only=only, team=team, registry=registry)}")
+    folder = api.run(loaded, runs=runs, only=only, team=team, registry=registry)
+    if only is None and node_rank == 0:
+        show_scores(*one_study([folder]))
+    typer.echo(f"Done: {folder}")
 
 
 @app.command()
@@ -153,12 +157,14 @@ def report(
 
     Runs of one study with different seeds are pooled: intervals then cover the choice of the training run, too.
     """
+    from m2rl_core.cli.scores import show_scores
     from m2rl_core.report import write_report
     from m2rl_core.study import one_study
 
     study, nodes = one_study(runs)
     out = out or runs[0] / "report-now"
     write_report(study, nodes, out)
+    show_scores(study, nodes)
     typer.echo(f"Done: {out / 'index.html'}")
 
 

@@ -33,4 +33,4 @@ def new(
     folder = files[0].parent
     for file in files:
         typer.echo(str(file))
-    typer.echo(f"Next: pip install -e {folder} && pytest {folder}, then say '{name}' in a study")
+    typer.echo(f"Next: pip install -e {folder} pytest && python -m pytest {folder}, then say '{name}' in a study")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
@@ -58,7 +58,13 @@ def _extras(wanted: Iterable[Requirement]) -> Iterator[Diagnosis]:
                 missing.setdefault(extra, []).append(each.name)
     for extra, names in missing.items():
         then = f"pip install '{CORE}[{extra}]'"
-        yield Diagnosis(f"extra '{extra}'", "note", f"not installed: {', '.join(names)}", then)
+        yield Diagnosis(f"extra '{extra}'", "note", f"not installed: {_some(names)}", then)
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first of many names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _required(requirement: Requirement) -> Diagnosis:

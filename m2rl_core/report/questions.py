@@ -83,6 +83,8 @@ def _kept_words(gain: Estimate, said: Mapping[str, Estimate]) -> str:
     known = f"The experts gain {_points(gain)} in their own domains."
     if not gain.low > 0:
         return f"{known} That is not certain, so that shares of it mean nothing."
+    if not said:
+        return f"{known} Nothing that combines experts has been evaluated on all suites."
     order = sorted(said, key=lambda arm: -said[arm].value)
     return f"{known} Of that, kept: " + "; ".join(f"{arm} {_around(said[arm])}%" for arm in order) + "."
 
