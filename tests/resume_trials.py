@@ -27,7 +27,10 @@ from m2rl_core.types import Composition, Conversation, Divergence, Prompt, Rewar
 if TYPE_CHECKING:
     from m2rl_core.run import StageRun
 
-COMPARED = ("metrics.jsonl", "rollouts.jsonl", "checkpoint/model.safetensors", "kept/000003/model.safetensors")
+COMPARED = (
+    *("metrics.jsonl", "rollouts.jsonl", "checkpoint/model.safetensors", "checkpoint/README.md"),
+    *("kept/000003/model.safetensors", "kept/000003/README.md"),
+)
 RL = {
     "kind": "rl", "init": "start", "domains": ["a", "b"], "algorithm": "resume-plain", "steps": 6, "prompts": 4,
     "group": 4, "max_tokens": 4, "lr": 0.01, "checkpoint_every": 1, "keep_every": 3,

@@ -43,6 +43,7 @@ FLOORS = (
         "chat",
         "schedule",
         "blend",
+        "model_card",
     ),
     ("weights", "run", "policy", "engine", "rollout", "algorithm"),
     ("init", "train_sft", "train_rl", "evaluate", "merge", "analyze", "interference", "model"),

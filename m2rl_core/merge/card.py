@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from m2rl_core.merge.survey import SAMPLE, Survey
+from m2rl_core.model_card import CARD, front_matter, markdown_table
 from m2rl_core.weights import LEAF
 
 _OWN = "## What the merger tells\n\n"
@@ -66,7 +67,12 @@ def write_config(config: Mapping[str, Any], folder: Path, dtype: torch.dtype) ->
 
 
 def write_card(
-    folder: Path, recipe: Mapping[str, Any], reference: str, found: Diagnostics, notes: Sequence[str] = ()
+    folder: Path,
+    recipe: Mapping[str, Any],
+    reference: str,
+    found: Diagnostics,
+    notes: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> None:
     """``README.md`` in the model hub's form.
 
@@ -76,23 +82,24 @@ def write_card(
         reference: of the merger.
         found: fingerprints and diagnostics.
         notes: on the recipe.
+        origins: ids on the model hub of the models that the inputs started from.
     """
-    front = yaml.safe_dump({"library_name": "transformers", "tags": ["merge", "m2rl"]}, sort_keys=False)
+    front = yaml.safe_dump(front_matter(origins, ["merge"], merged=True), sort_keys=False)
     parts = [
         f"---\n{front}---\n",
         f"# Merged by {recipe['merger']['use']}\n",
         f"Made with m2rl {version('m2rl-core')}. Method: {reference}.\n",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)}```\n",
         *(f"{note}\n" for note in notes),
-        "## Inputs\n\n" + _table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
+        "## Inputs\n\n" + markdown_table(["model", "fingerprint of the weights"], list(found.fingerprints.items())),
         _vectors(found),
         *(
-            [_OWN + _table(["", "mean over all weights"], [[k, f"{v:.6g}"] for k, v in found.own.items()])]
+            [_OWN + markdown_table(["", "mean over all weights"], [[k, f"{v:.6g}"] for k, v in found.own.items()])]
             * bool(found.own)
         ),
         *(f"> {line}\n" for line in found.warnings),
     ]
-    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    (folder / CARD).write_text("\n".join(parts), encoding="utf-8")
 
 
 def _vectors(found: Diagnostics) -> str:
@@ -100,7 +107,7 @@ def _vectors(found: Diagnostics) -> str:
     metrics = found.metrics
     if found.survey.base is None:
         rows = [[name, f"{metrics[f'norm/{name}']:.6g}"] for name in found.experts]
-        return f"## Experts\n\n{_table(['expert', 'distance from their mean'], rows)}\n{_ESTIMATE}"
+        return f"## Experts\n\n{markdown_table(['expert', 'distance from their mean'], rows)}\n{_ESTIMATE}"
     rows = [
         [
             name,
@@ -113,10 +120,5 @@ def _vectors(found: Diagnostics) -> str:
     ]
     cosines = [f"cosine with {name}" for name in found.experts]
     conflict = f"Weights that some experts raise and others lower: {metrics['sign_conflict']:.1%}. "
-    table = _table(["expert", "length", "of the base's", "changed weights", *cosines], rows)
+    table = markdown_table(["expert", "length", "of the base's", "changed weights", *cosines], rows)
     return f"## Task vectors\n\n{table}\n{conflict}{_ESTIMATE}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)

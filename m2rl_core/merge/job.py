@@ -7,7 +7,7 @@ import operator
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from m2rl_core.merge.parts import Share
 from m2rl_core.merge.remarks import remarks
 from m2rl_core.merge.stream import Report, Stream
 from m2rl_core.merge.sweep import Sweep, output_of
+from m2rl_core.model_card import published
 from m2rl_core.weights import Fingerprint, Layout, Writer, copy_companions, fingerprint
 
 
@@ -44,6 +45,8 @@ class Job:
     evidence: Evidence
     unmoved: Sequence[str]
     """A sentence for each expert that its training has not moved."""
+    called: Mapping[Path, str] = field(default_factory=dict)
+    """What the recipe on the card calls a folder, where that is not its path."""
 
     @property
     def merger(self) -> Merger:
@@ -151,18 +154,23 @@ class Job:
         copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
-        card.write_card(folder, self._recipe(merger), "; ".join(references), found, _presets(merger))
+        origins = dict.fromkeys(each for model in self.models for each in published(model.checkpoint.folder))
+        recipe = self._recipe(merger)
+        card.write_card(folder, recipe, "; ".join(references), found, _presets(merger), list(origins))
 
     def _recipe(self, merger: Merger) -> dict[str, Any]:
         parts = [{"tensors": list(share.tensors), "merger": _use(share.merger)} for share in self.shares[1:]]
         return {
             "merger": _use(merger),
-            "base": None if self.base is None else str(self.base),
-            "experts": {name: str(folder) for name, folder in self.experts.items()},
-            **({"evidence": {name: str(at) for name, at in self.evidence.folders.items()}} if merger.needs else {}),
+            "base": None if self.base is None else self._called(self.base),
+            "experts": {name: self._called(folder) for name, folder in self.experts.items()},
+            **({"evidence": {n: self._called(at) for n, at in self.evidence.folders.items()}} if merger.needs else {}),
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
             **({"parts": parts} if parts else {}),
         }
+
+    def _called(self, folder: Path) -> str:
+        return self.called.get(folder, str(folder))
 
 
 def _use(merger: Merger) -> dict[str, Any]:

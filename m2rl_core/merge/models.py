@@ -101,11 +101,13 @@ def prepared(
     evidence: Mapping[str, Path] | None = None,
     parts: Sequence[Parted] = (),
     trained: Collection[str] = (),
+    called: Mapping[Path, str] | None = None,
 ) -> Iterator[Job]:
     """A merge whose inputs are open and have passed every check that comes before the stream; see merge_models.
 
     Args:
         trained: experts whose training is known, and which may have been moved by nothing.
+        called: what the recipe on the card calls a folder, where that is not its path.
     """
     if not experts:
         raise ConfigError(f"merger '{merger.name}' was given no experts")
@@ -122,7 +124,8 @@ def prepared(
         kind = None if dtype is None else getattr(torch, dtype)
         named = dict(zip(experts, models[-len(experts) :], strict=True))
         with opened_evidence(merger, evidence, named, models[0].names) as seen:
-            yield Job(shares(merger, parts, models[0]), base, experts, models, kind, threads, report, seen, unmoved)
+            made_by = shares(merger, parts, models[0])
+            yield Job(made_by, base, experts, models, kind, threads, report, seen, unmoved, called or {})
 
 
 def _check(merger: Merger, base: Path | None, experts: Sequence[str]) -> None:

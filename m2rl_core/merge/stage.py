@@ -62,7 +62,10 @@ def prepared_job(run: StageRun[MergeStage], merger: Merger) -> Iterator[Job]:
     def report(done: int, total: int) -> None:
         run.report(step=done >> 20, steps=total >> 20, text=f"{total / 2**20:.0f} MiB of weights")
 
-    with prepared(merger, base, experts, stage.dtype, usual_threads(), report, evidence, trained=_trained(run)) as job:
+    called = {folder: name for name, folder in run.models.items()}
+    called |= {folder: folder.name for folder in (evidence or {}).values()}
+    threads, trained = usual_threads(), _trained(run)
+    with prepared(merger, base, experts, stage.dtype, threads, report, evidence, trained=trained, called=called) as job:
         for sentence in job.unmoved:
             run.note(sentence)
         yield job

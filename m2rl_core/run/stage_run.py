@@ -13,11 +13,13 @@ from typing_extensions import TypeVar
 from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, RlStage, Study
 from m2rl_core.errors import ShortageError, StageError
 from m2rl_core.interfaces import Domain, Engine
+from m2rl_core.model_card import complete
 from m2rl_core.plugins import Registry
 from m2rl_core.redaction import redacted
 from m2rl_core.run import team
 from m2rl_core.run.journal import Journal
 from m2rl_core.run.memory import DOING, remedies, shortage
+from m2rl_core.run.origin import made
 from m2rl_core.run.randomness import Randomness
 from m2rl_core.run.states import Part, States
 from m2rl_core.run.trackers import Tracked, Tracker, tracker
@@ -44,6 +46,8 @@ class NodeView:
     """Ids of the nodes that it came from."""
     key: str
     """Hash of all that could change its results."""
+    hub: str = ""
+    """Of a model that was fetched from the hub, its id there."""
 
 
 def _discard(fields: Mapping[str, Any]) -> None:
@@ -68,6 +72,7 @@ class StageRun(Generic[S]):
         suite: what an ``eval`` node measures.
         nodes: everything that it came from, in topological order; for a report, everything.
         key: hash of all that could change the results; a state of another key is never restored.
+        covered: what it is the hash of, for the card of the model.
         shared: folder that the study's stages share, for what is addressed by its content; its own where there is none.
         send: takes progress to whoever watches.
     """
@@ -85,12 +90,13 @@ class StageRun(Generic[S]):
         suite: str = "",
         nodes: Sequence[NodeView] = (),
         key: str = "",
+        covered: Mapping[str, Any] | None = None,
         shared: Path | None = None,
         send: Callable[[Mapping[str, Any]], None] = _discard,
     ) -> None:
         self.name, self.stage, self.study, self.seed = name, stage, study, seed
         self.folder, self.models, self.registry = folder, models, registry
-        self.suite, self.nodes, self.key = suite, nodes, key
+        self.suite, self.nodes, self.key, self.covered = suite, nodes, key, covered or {}
         self.shared = folder if shared is None else shared
         self._send = send if team.leads() else _discard
         self._journal = Journal(folder)
@@ -258,15 +264,23 @@ class StageRun(Generic[S]):
     def keep(self, step: int, save: Callable[[Path], None], *, every: int | None = 1) -> None:
         """Keep the model after ``step`` steps for good, as ``NAME@STEP``, where ``step`` is a multiple of ``every``."""
         if every and step % every == 0:
-            self._write(f"kept/{step:06d}", save)
+            self._write_model(f"kept/{step:06d}", save, step)
 
     def finish(self, save: Callable[[Path], None]) -> None:
         """Write the stage's model to ``checkpoint/``."""
-        self._write("checkpoint", save)
+        self._write_model("checkpoint", save)
 
     def leave(self, name: str, save: Callable[[Path], None]) -> None:
         """Leave ``NAME/`` in the stage's folder for whoever looks into it."""
         self._write(name, save)
+
+    def _write_model(self, name: str, save: Callable[[Path], None], step: int | None = None) -> None:
+        def with_card(folder: Path) -> None:
+            save(folder)
+            if team.leads():
+                complete(folder, made(self, step))
+
+        self._write(name, with_card)
 
     def _write(self, name: str, save: Callable[[Path], None]) -> None:
         with team.shared_folder(self.folder / name) as folder:

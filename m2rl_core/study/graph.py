@@ -23,6 +23,7 @@ from m2rl_core.config import (
     Study,
     TrainStage,
     anchor,
+    is_local,
     model_names,
     references,
     split_reference,
@@ -69,7 +70,8 @@ class Node:
     @property
     def view(self) -> NodeView:
         """What later nodes see of it."""
-        return NodeView(self.id, self.stage, self.kind, self.folder, self.seed, self.inputs, self.key)
+        hub = self.config.path if isinstance(self.config, ModelStage) and not is_local(self.config) else ""
+        return NodeView(self.id, self.stage, self.kind, self.folder, self.seed, self.inputs, self.key, hub)
 
 
 def expand(study: Study, suites: Mapping[str, str]) -> list[Node]:

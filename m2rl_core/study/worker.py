@@ -137,6 +137,7 @@ def stage_run(job: Job, send: Send) -> StageRun:
         suite=node.suite,
         nodes=job.nodes,
         key=node.key,
+        covered=node.covered,
         shared=folders.shared(node),
         send=send,
     )
