@@ -83,3 +83,10 @@ def test_run_does_what_is_left_to_do(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [node.done for node in m2rl_core.check(study(), runs=tmp_path).nodes] == [True, True]
     m2rl_core.run(study(), runs=tmp_path)
     assert "2 done before: init, sft" in capsys.readouterr().out
+    file = tmp_path / "tiny.yaml"
+    file.write_text(study().model_dump_json())
+    shown = CliRunner().invoke(app, ["run", str(file), "--runs", str(tmp_path), "--json"])
+    document = json.loads(shown.stdout)
+    assert document["folder"] == str(folder)
+    assert [(node["id"], node["done"]) for node in document["nodes"]] == [("init", True), ("sft", True)]
+    assert "2 done before" in shown.stderr

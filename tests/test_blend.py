@@ -317,6 +317,18 @@ def test_the_command_writes_what_the_stage_trains_on(
     assert is_materialised(tmp_path / "stage", sources, derive(17, "sft"))
 
 
+def test_the_command_tells_a_program_the_same(study: Path, tmp_path: Path) -> None:
+    found = json.loads(m2rl("blend", study, "--out", tmp_path / "out", "--json").stdout)
+    stage = found["stages"]["sft"]
+    assert (stage["folder"], stage["samples"]) == (str(tmp_path / "out"), 108)
+    math = next(source for source in stage["sources"] if source["name"] == "math")
+    assert {key: math[key] for key in ("method", "samples", "read", "dropped")} == {
+        "method": "random sampling", "samples": 30, "read": 100, "dropped": {},
+    }  # fmt: skip
+    code = next(source for source in stage["sources"] if source["name"] == "code")
+    assert code["dropped"] == {"no messages": 5}
+
+
 def test_a_number_of_conversations_that_does_not_fit_is_told(study: Path, tmp_path: Path) -> None:
     result = m2rl("blend", study, "--out", tmp_path / "out", "--set", "stages.sft.conversations=200")
     assert "conversations is 200, which is more than there are: the blend has 108." in result.stderr

@@ -137,10 +137,10 @@ def test_options_are_few_and_chosen() -> None:
     options = {name: sorted(o for p in command.params for o in p.opts) for name, command in commands.items()}
     assert options == {
         # processes and machines change no result, so they are the command's business and not the study's
-        "run": ["--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
+        "run": ["--json", "--nnodes", "--node-rank", "--nproc", "--only", "--rendezvous", "--runs", "--set", "study"],
         "check": ["--device", "--json", "--nnodes", "--nproc", "--runs", "--set", "study"],
         "plugins": ["--check", "--json"],
-        "new": ["--like", "--out", "kind", "name"],
+        "new": ["--json", "--like", "--out", "kind", "name"],
         "merge": [
             "--base",
             "--dtype",
@@ -155,11 +155,11 @@ def test_options_are_few_and_chosen() -> None:
             "--threads",
             "recipe",
         ],
-        "blend": ["--out", "--set", "study"],
+        "blend": ["--json", "--out", "--set", "study"],
         "verify": ["--gold", "--json", "--out", "--plugin", "--reasoning", "--set", "domain", "file"],
         "rescore": ["--json", "--out", "--stage", "run"],
         "analyze": ["--base", "--json", "--model", "--out", "--plugin", "--set", "--study", "name"],
-        "report": ["--out", "runs"],
+        "report": ["--json", "--out", "runs"],
         "doctor": ["--json", "--runs"],
         "eval": ["--json", "--limit", "--out", "--plugin", "--set", "--suite", "model"],
         # a trainer that asks chooses nothing, so whoever starts the server does
@@ -594,5 +594,13 @@ def test_a_report_of_an_unfinished_study(study: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "study.yaml").write_text(yaml.safe_dump(load_study(study, ["seed=18"]).model_dump(mode="json")))
-    assert m2rl("report", folder, other, "--out", tmp_path / "out").exit_code == 0
+    found = json.loads(m2rl("report", folder, other, "--out", tmp_path / "out", "--json").stdout)
+    assert found == {
+        "study": load_study(study).name,
+        "report": str(tmp_path / "out" / "index.html"),
+        "findings": str(tmp_path / "out" / "findings.md"),
+        "answer": "Not answered.",
+        "reasons": found["reasons"],
+        "margins": [],
+    }
     assert " · 2 seeds · " in (tmp_path / "out" / "index.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -81,6 +82,8 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> N
     *files, then = result.stdout.splitlines()
     assert sorted(files) == sorted(map(str, folder.iterdir()))
     assert then == f"Next: pip install -e {folder} pytest && python -m pytest {folder}, then say 'my-own' in a study"
+    told = json.loads(m2rl("new", "study", "mine", "--out", tmp_path, "--json").stdout)
+    assert told == {"kind": "study", "name": "mine", "files": [str(tmp_path / "mine.yaml")]}
     again = m2rl("new", "domain", "my-own", "--out", tmp_path)
     assert again.exit_code == 2
     assert again.stderr == f"Error: {folder} is there already. Next: choose another name, or remove it\n"

@@ -6,6 +6,7 @@ Importing this module must stay cheap: what a command needs is imported when it 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from m2rl_core.cli.evaluating import evaluate
 from m2rl_core.cli.listing import plugins
 from m2rl_core.cli.merging import merge
 from m2rl_core.cli.output import AsJson, print_json
+from m2rl_core.cli.reporting import report
 from m2rl_core.cli.scaffolding import new
 from m2rl_core.cli.serving import serve_verifier
 from m2rl_core.cli.verifying import rescore, verify
@@ -85,14 +87,23 @@ def run(
     nnodes: Nnodes = 1,
     node_rank: NodeRank = 0,
     rendezvous: Rendezvous = "",
+    as_json: AsJson = False,
 ) -> None:
     """Run a study, or go on with it: finished stages are kept, an interrupted one resumes."""
+    from rich.console import Console
+
+    from m2rl_core.cli.checking import nodes
     from m2rl_core.cli.scores import show_scores
-    from m2rl_core.study import Team, one_study
+    from m2rl_core.progress import open_progress
+    from m2rl_core.study import Team, one_study, plan
 
     team = Team(nproc, nnodes, node_rank, rendezvous) if nproc * nnodes > 1 else None
     loaded, registry = _opened(study, overrides)
-    folder = api.run(loaded, runs=runs, only=only, team=team, registry=registry)
+    with open_progress(Console(stderr=True)) if as_json else nullcontext() as progress:
+        folder = api.run(loaded, runs=runs, only=only, team=team, progress=progress, registry=registry)
+    if as_json:
+        print_json({"study": loaded.name, "folder": folder, "nodes": nodes(plan(loaded, registry, runs))})
+        return
     if only is None and node_rank == 0:
         show_scores(*one_study([folder]))
     typer.echo(f"Done: {folder}")
@@ -139,33 +150,9 @@ app.command()(verify)
 app.command()(rescore)
 app.command()(analyze)
 app.command("eval")(evaluate)
+app.command()(report)
 app.command()(doctor)
 app.command()(serve_verifier)
-
-
-@app.command()
-def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN…", help="A study's folder, e.g. runs/miniature; several of one study, by seeds."),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write it; the first RUN/report-now by default.")
-    ] = None,
-) -> None:
-    """Write a report of what a study has found so far; what is not done yet is shown as missing.
-
-    Runs of one study with different seeds are pooled: intervals then cover the choice of the training run, too.
-    """
-    from m2rl_core.cli.scores import show_scores
-    from m2rl_core.report import write_report
-    from m2rl_core.study import one_study
-
-    study, nodes = one_study(runs)
-    out = out or runs[0] / "report-now"
-    write_report(study, nodes, out)
-    show_scores(study, nodes)
-    typer.echo(f"Done: {out / 'index.html'}")
 
 
 @app.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from m2rl_core.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,18 +25,25 @@ def blend(
         list[str] | None,
         typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a value of the study; may be repeated."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the blend of a study's fine-tuning and show what it is made of; interrupted, it goes on where it was."""
     from m2rl_core.cli.tables import show
     from m2rl_core.config import grounded, load_study
 
     loaded = grounded(load_study(study, overrides or ()), study.absolute().parent)
-    stages = _blended(loaded)
+    stages, documents = _blended(loaded), dict[str, Any]()
     for name, stage in stages.items():
-        found = _written(loaded, name, stage, out if len(stages) == 1 else out / name)
-        show(_table(loaded, name, found))
+        folder = out if len(stages) == 1 else out / name
+        found = _written(loaded, name, stage, folder)
+        documents[name] = _document(found, folder)
+        if not as_json:
+            show(_table(loaded, name, found))
         _say_conversations(name, stage, found)
-    typer.echo(f"Done: {out}")
+    if as_json:
+        print_json({"study": loaded.name, "stages": documents})
+    else:
+        typer.echo(f"Done: {out}")
 
 
 def _blended(study: Study) -> dict[str, SftStage]:
@@ -88,6 +97,16 @@ def _table(study: Study, name: str, found: Blend) -> Table:
     whole = [f"{sum(row.samples for row in paper.values()):,}", "100.00"] if paper else []
     table.add_row("total", "", f"{len(found):,}", "100.00", *whole, f"{sum(p.tally.read for p in found.parts):,}", "")
     return table
+
+
+def _document(found: Blend, folder: Path) -> dict[str, Any]:
+    """The same as plain data."""
+    sources = [
+        {"name": part.name, "source": part.section.source, "method": part.section.method, "samples": len(part)}
+        | {"read": part.tally.read, "dropped": part.tally.dropped}
+        for part in found.parts
+    ]
+    return {"folder": folder, "samples": len(found), "sources": sources}
 
 
 def _dropped(part: Part) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m2rl_core.api import Check
+    from m2rl_core.study import Node
 
-__all__ = ["document", "show_check"]
+__all__ = ["document", "nodes", "show_check"]
 
 
 def show_check(found: Check) -> None:
@@ -30,11 +32,7 @@ def document(found: Check) -> dict[str, Any]:
     return {
         "study": found.study.name,
         "machine": str(found.machine),
-        "nodes": [
-            {"id": n.id, "stage": n.stage, "kind": n.kind, "seed": n.seed, "inputs": n.inputs, "done": n.done}
-            | {"folder": str(n.folder), "key": n.key}
-            for n in found.nodes
-        ],
+        "nodes": nodes(found.nodes),
         "estimates": [
             asdict(each)
             | {"memory": each.memory and {**asdict(each.memory), "total": each.memory.total}}
@@ -46,3 +44,12 @@ def document(found: Check) -> dict[str, Any]:
         "drift": [{**each.claim._asdict(), "verdict": each.verdict, "found": each.found} for each in found.drift],
         "data": [str(error) for error in found.data],
     }
+
+
+def nodes(found: Sequence[Node]) -> list[dict[str, Any]]:
+    """A study's pieces of work as plain data."""
+    return [
+        {"id": n.id, "stage": n.stage, "kind": n.kind, "seed": n.seed, "inputs": n.inputs, "done": n.done}
+        | {"folder": str(n.folder), "key": n.key}
+        for n in found
+    ]

@@ -24,12 +24,12 @@ from m2rl_core.report.pages import write_pages
 from m2rl_core.report.published import beside_paper
 from m2rl_core.report.questions import findings_page
 from m2rl_core.report.samples import MOST
-from m2rl_core.report.verdict import verdict
+from m2rl_core.report.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from m2rl_core.run import StageRun
 
-__all__ = ["report", "write_report"]
+__all__ = ["Verdict", "report", "write_report"]
 
 
 def report(run: StageRun) -> None:
@@ -37,13 +37,16 @@ def report(run: StageRun) -> None:
     write_report(run.study, run.nodes, run.folder)
 
 
-def write_report(study: Study, nodes: Sequence[Node], out: Path, *, samples: int = MOST) -> None:
+def write_report(study: Study, nodes: Sequence[Node], out: Path, *, samples: int = MOST) -> Verdict:
     """Write ``index.html``, ``report.md``, ``findings.md``, ``tables/*.csv`` and ``figures/*.svg`` into ``out``.
 
     Args:
         study: the whole study.
         nodes: all nodes of its stage graph; what is not done is shown as missing.
         samples: most samples that the page shows.
+
+    Returns:
+        The study's answer, which is also the page's first screen.
 
     Raises:
         UserError: matplotlib or jinja2 is not installed.
@@ -71,3 +74,4 @@ def write_report(study: Study, nodes: Sequence[Node], out: Path, *, samples: int
     found = verdict(evidence)
     write_pages(evidence, found, there, claims=claims(evidence), samples=samples)
     write_text(out / "findings.md", findings_page(evidence, found))
+    return found
