@@ -7,8 +7,10 @@ from __future__ import annotations
 import __future__
 
 import ast
+import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ import yaml
 from typer.testing import CliRunner
 
 import m2rl_core.hookspecs
+from m2rl_core import api
 from m2rl_core.cli import app
 from m2rl_core.config import Section, Study, check_components, grounded, load_study
 from m2rl_core.describe import settings
@@ -29,6 +32,7 @@ from m2rl_core.errors import DataError
 from m2rl_core.plugins import Registry, load_plugins
 from m2rl_docs.commands import walk
 from m2rl_docs.components import plugin_pages
+from m2rl_docs.python_api import FUNCTIONS, signature
 from m2rl_docs.snippets import Block, blocks, commands
 from m2rl_docs.study_file import SAID, SECTIONS, STAGES
 
@@ -38,6 +42,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 READMES = sorted(set(ROOT.glob("plugins/*/*/README.md")) - set(ROOT.glob("plugins/domains/verifiers/README.md")))
 """Of plugins: they are part of the plugins' pages. Studies of environments need the packages that hold these."""
 BLOCKS = [block for page in PAGES for block in blocks(page)]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAIN = {
     *("cd", "curl", "export", "git", "hf", "make", "mkdir", "pip", "pytest", "python", "python3", "sbatch", "source"),
     *("srun", "tensorboard"),
@@ -71,6 +76,21 @@ def test_the_site_builds_without_a_warning_and_asks_nobody(site: Path) -> None:
     assert "<h1" in start
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+def test_its_search_finds_a_page_without_a_server(site: Path) -> None:
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page, complaints = browser.new_page(), list[str]()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto((site / "index.html").as_uri())
+        page.locator("input.md-search__input").press_sequentially("ties density", timeout=120_000)
+        found = page.locator(".md-search-result__link[href*='merger-ties']").first
+        found.wait_for(state="attached", timeout=120_000)
+        assert complaints == []
+
+
 def test_every_plugin_has_a_page_with_all_its_settings(site: Path) -> None:
     for folder in ROOT.glob("plugins/*/*/pyproject.toml"):
         kind, name = folder.parent.parent.name.removesuffix("s"), folder.parent.name.replace("_", "-")
@@ -90,6 +110,19 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
             assert parameter.param_type_name == "argument" or parameter.opts[0] in text
 
 
+def test_every_function_of_the_python_api_is_in_the_reference(site: Path) -> None:
+    text = (site / "reference" / "python.html").read_text()
+    functions = [getattr(api, name) for name in api.__all__ if inspect.isfunction(getattr(api, name))]
+    assert set(functions) == set(FUNCTIONS)
+    for function in functions:
+        exact = ast.unparse(ast.parse(signature(function)))
+        source = ast.unparse(ast.parse(inspect.getsource(function)).body[0]).splitlines()[0]
+        assert exact.replace(":\n    ...", ":") == source
+        assert f'<h2 id="{function.__name__}">' in text
+        for name in inspect.signature(function).parameters:
+            assert f"<code>{name}</code>" in text
+
+
 def test_every_key_of_a_study_is_in_the_reference(site: Path) -> None:
     text = (site / "reference" / "study-file.html").read_text()
     for name in (*Study.model_fields, "keep_every", "optim.beta2", "base"):
@@ -104,8 +137,11 @@ def test_every_key_of_a_study_says_what_it_means(section: type[Section]) -> None
 def test_a_page_and_the_command_line_say_the_same_of_a_component() -> None:
     done = CliRunner().invoke(app, ["plugins", "show", "worst-task", "--json"])
     (shown,) = json.loads(done.stdout)
-    text = plugin_pages()["plugins/core.md"]
-    assert f"{shown['text']}\n\nDefined by: {shown['reference']}.\n\n| setting |" in text
+    text = re.sub(r"<(https://[^>]+)>", r"\1", plugin_pages()["plugins/core.md"])
+    assert (
+        f'{shown["text"]}\n\nDefined by: {shown["reference"]}.\n\n<div class="settings" markdown>\n\n| setting |'
+        in text
+    )
     assert len(shown["settings"]) > 1
     for each in shown["settings"]:
         cells = [f"`{each['name']}`", each["type"], f"`{each['default']}`", " ".join(each["text"].split())]

@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,9 @@ def test_a_page_does_what_it_says(
     found = blocks(page)
     if not any(block.language in ("bash", "python") and not block.title and not block.not_run for block in found):
         pytest.skip("nothing to run")
-    if any("runs/" in block.text or "studies/" in block.text for block in found if block.language == "bash"):
+    if any(
+        "runs/" in block.text or "studies/" in block.text for block in found if block.language in ("bash", "python")
+    ):
         shutil.copytree(request.getfixturevalue("home"), tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
@@ -105,7 +109,9 @@ def test_a_page_does_what_it_says(
             continue
         elif block.language == "python":
             code = compile(block.text, str(block), "exec", flags=__future__.annotations.compiler_flag)
-            exec(code, names)
+            with redirect_stdout(StringIO()) as out:
+                exec(code, names)
+            printed = out.getvalue()
         elif block.language == "bash":
             printed = run(block, tmp_path)
 

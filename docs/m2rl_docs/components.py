@@ -18,6 +18,7 @@ __all__ = ["component_index", "plugin_pages"]
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 CORE = "m2rl-core"
+URL = re.compile(r"https://[^\s;,)]+")
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)")
 
 
@@ -78,7 +79,7 @@ def _component(entry: Entry) -> str:
     lines = [
         f"## {found.kind} `{found.name}`",
         found.text,
-        f"Defined by: {found.reference}.",
+        "Defined by: " + URL.sub(r"<\g<0>>", found.reference) + ".",
         settings_table(found.settings),
     ]
     if found.presets:

@@ -19,7 +19,9 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
 def settings_table(settings: Iterable[Setting]) -> str:
     """A row per setting; a sentence where there are none."""
     rows = [[f"`{each.name}`", each.type, _default(each), each.text] for each in settings]
-    return table(["setting", "type", "default", "meaning"], rows) if rows else "No settings."
+    if not rows:
+        return "No settings."
+    return f'<div class="settings" markdown>\n\n{table(["setting", "type", "default", "meaning"], rows)}\n\n</div>'
 
 
 def _default(setting: Setting) -> str:
