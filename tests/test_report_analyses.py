@@ -153,7 +153,7 @@ def test_every_analysis_has_its_section(tmp_path: Path) -> None:
     out = written(tmp_path)
     page = Page((out / "index.html").read_text(encoding="utf-8"))
     assert [name for name in page.ids if name.startswith("analysis-")] == ["analysis-shift", "analysis-near"]
-    assert "What the analyzer weight-shift found with layer = 1." in page.text
+    assert "found with layer = 1 (section 3.3, Table 5 and Figure 3 of the paper)." in page.text
     assert rows(out, "shift.changed")[1] == ["math", "0.31"]
     assert rows(out, "shift.claims")[1][-1] == "of 30% masks"
     drawn = {path.name for path in (out / "figures").glob("shift.*")}

@@ -11,6 +11,7 @@ from m2rl_core.findings import FILE
 from m2rl_core.registry import use_of
 from m2rl_core.report.claims import anchor, stage_claims
 from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.paper_findings import PLACES
 from m2rl_core.report.pooling import pooled_figure, pooled_table, with_intervals
 from m2rl_core.report.section import Section
 from m2rl_core.types import Figure, Table
@@ -58,7 +59,8 @@ def _about(evidence: Evidence, stage: str) -> str:
     assert isinstance(section, AnalyzeStage)
     name, config = use_of(section.analyzer)
     settings = f" with {', '.join(f'{key} = {_setting(value)}' for key, value in config.items())}" if config else ""
-    return f"What the analyzer {name} found{settings}."
+    place = f" ({PLACES[name]})" if name in PLACES else ""
+    return f"What the analyzer {name} found{settings}{place}."
 
 
 def _setting(value: object) -> str:

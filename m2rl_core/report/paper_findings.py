@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-__all__ = ["Untested", "untested"]
+__all__ = ["PLACES", "Untested", "untested"]
 
 
 class Untested(NamedTuple):
@@ -60,6 +60,13 @@ ANALYZERS = {
     ),
 }
 """(analyzer, section) → what it tests."""
+PLACES = {
+    "weight-shift": "section 3.3, Table 5 and Figure 3 of the paper",
+    "policy-neighborhood": "section 3.4, Table 6 and Figure 4 of the paper",
+    "gain-consistency": "section 3.5 and Figure 5 of the paper",
+    "self-verification": "section 3.6, Table 7 and Figures 6 to 8 of the paper",
+}
+"""Analyzer → where in the paper its tables and figures are."""
 
 
 def untested(statements: Collection[str], analyzers: Collection[str], planned: Collection[str]) -> Iterator[Untested]:

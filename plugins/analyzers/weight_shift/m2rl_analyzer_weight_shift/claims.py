@@ -21,6 +21,7 @@ from m2rl_core.statistics import Estimate, Grid, estimate
 from m2rl_core.types import Claim, ClaimVerdict
 
 SECTION = "3.3"
+UNCHANGED = "no weight has changed"
 
 
 def claims(shifts: Shifts, domains: Mapping[str, str], reasoning: Sequence[str]) -> list[Claim]:
@@ -36,6 +37,8 @@ def claims(shifts: Shifts, domains: Mapping[str, str], reasoning: Sequence[str])
 def _sparse(shifts: Shifts) -> Claim:
     statement = "A minority of the weights changes: about 30% on average."
     found = _over_places(shifts, [float(np.mean(measures.shares([t]))) for t in shifts.places.values()])
+    if found.value == 0:
+        return _unmeasured(statement, UNCHANGED)
     verdict, note = _above(0.5, found, flip=True), "share of changed weights, mean over models"
     return replace(_claim(statement, found, verdict, note), expected=("below", 0.5))
 
@@ -48,6 +51,8 @@ def _overlap(shifts: Shifts) -> Claim:
     if share > UNINFORMATIVE:
         return _unmeasured(statement, f"uninformative: a model has changed {share:.0%} of its weights")
     found = {rule: _over_places(shifts, _excess(shifts, rule)) for rule in RULES}
+    if not np.isfinite(found["eta"].value):
+        return _unmeasured(statement, UNCHANGED)
     others = "; ".join(f"{rule} {found[rule].value:+.3f}" for rule in RULES[1:])
     note = f"Jaccard overlap minus that of random masks, mean over pairs; by other rules: {others}"
     return replace(_claim(statement, found["eta"], _above(0.0, found["eta"]), note), expected=("above", 0.0))

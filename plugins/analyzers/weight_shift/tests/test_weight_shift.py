@@ -165,6 +165,13 @@ def test_masks_that_hold_nearly_everything_are_called_uninformative(tmp_path: Pa
     assert "uninformative" in overlap.note
 
 
+def test_of_models_that_equal_their_base_nothing_is_claimed(tmp_path: Path) -> None:
+    base = trained(tmp_path, 0.2, 0.1)["base"]
+    found = analyse(Folders({"base": base, "math": base, "coding": base}, {"m": "math", "c": "coding"}))
+    assert {each.verdict for each in found.claims} == {"not measurable"}
+    assert claim(found, "minority").note == claim(found, "overlap more").note == "no weight has changed"
+
+
 def test_one_model_has_no_pairs(tmp_path: Path) -> None:
     models = trained(tmp_path, 0.2, 0.1)
     found = analyse(Folders({"base": models["base"], "math": models["math"]}))
