@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from m2rl_core.study import one_study
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +45,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "miniature-smoke"
 
 
+def test_nothing_is_left_to_be_done(study: Path) -> None:
+    assert [node.id for node in one_study([study])[1] if not (node.folder / "DONE").exists()] == []
+
+
 def test_every_stage_leaves_what_it_should(study: Path) -> None:
     for stage in ("sft", *DOMAINS, "multi"):
         names = {p.name for p in (study / stage).iterdir()}
@@ -73,6 +79,7 @@ def test_the_report_is_there(study: Path) -> None:
     page = (study / "report" / "index.html").read_text()
     for stage in ("ta-dare", "math-coding", "weights", "neighborhood", "gains", "judges", "interference"):
         assert stage in page
+    assert "## What share of the experts' gain does each way keep?" in (study / "report" / "findings.md").read_text()
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert (study / "report" / "report.md").is_file()
     assert list((study / "report" / "tables").glob("*.csv"))

@@ -1,6 +1,7 @@
-"""The studies of the repository that need no data, run as their files say, from their first stage to the report.
+"""Studies of the repository that need no data, run as their files say, from their first stage to the report.
 
-Nothing is learned here: what is overridden are counts of steps, prompts and samples, and the sizes of models.
+The miniature is run in test_end_to_end.py. Nothing is learned here: what is overridden are counts of steps, prompts and
+samples, and the sizes of models.
 """
 
 from __future__ import annotations
@@ -35,13 +36,6 @@ def run(file: Path, runs: Path, changes: Mapping[str, object]) -> tuple[Study, P
     assert [node.id for node in nodes if not (node.folder / "DONE").exists()] == []
     assert (folder / "report" / "index.html").is_file()
     return study, folder
-
-
-def test_the_miniature_runs_whole_at_its_smoke_scale(tmp_path: Path) -> None:
-    """Experts that nothing has moved are merged, and what cannot be measured is said to be so."""
-    _, folder = run(STUDIES / "miniature.yaml", tmp_path / "runs", {"scale": "smoke"})
-    assert folder.name == "miniature-smoke"
-    assert "## What share of the experts' gain does each way keep?" in (folder / "report" / "findings.md").read_text()
 
 
 def test_the_cascade_runs_whole(tmp_path: Path) -> None:
