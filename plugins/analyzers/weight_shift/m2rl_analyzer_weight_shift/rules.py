@@ -22,6 +22,10 @@ from m2rl_analyzer_weight_shift.tally import BINS, Counts, Flags, Floats
 
 Integers = npt.NDArray[np.signedinteger[Any]]
 
+Halves = npt.NDArray[np.int16]
+
+_FAR = 0x7FFF
+"""Steps of bits that only numbers of two signs are apart; and the mask of all bits but the sign."""
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 """Bytes of a float type → integers of its width."""
 
@@ -55,6 +59,37 @@ def mark_beyond_a_step(models_EN: Tensor, base_N: Tensor, dtype: torch.dtype, ou
     np.greater(models_EN.numpy(), above_N, out=out_EN)
     np.less(models_EN.numpy(), below_N, out=room_EN)
     np.logical_or(out_EN, room_EN, out=out_EN)
+
+
+def mark_by_bits(weights_SN: Tensor, exact_EN: Flags, ulp_EN: Flags, room: Halves) -> None:
+    """The ``exact`` and the ``ulp`` rule of finite 16-bit floats, by integer arithmetic on their bits.
+
+    Bits of one sign count steps. Of two signs they differ by at least 128 from each other and from the next wrap, so
+    that both rules say "changed", as is true of all but the zeros and the smallest numbers beside them.
+
+    Args:
+        weights_SN: [1 + E, N], the base first.
+        exact_EN, ulp_EN: results, [E, at least N]; what is beyond N becomes false.
+        room: at least E·N.
+    """
+    bits_SN: Halves = weights_SN.view(torch.int16).numpy()
+    models, count = bits_SN.shape[0] - 1, bits_SN.shape[1]
+    steps_EN = room[: models * count].reshape(models, count)
+    np.subtract(bits_SN[1:], bits_SN[0], out=steps_EN)
+    if steps_EN.min() <= -_FAR or steps_EN.max() >= _FAR:
+        _across_zero(bits_SN, steps_EN)
+    np.not_equal(steps_EN, 0, out=exact_EN[:, :count])
+    steps_EN += 1
+    np.greater(steps_EN.view(np.uint16), 2, out=ulp_EN[:, :count])
+    exact_EN[:, count:] = ulp_EN[:, count:] = False
+
+
+def _across_zero(bits_SN: Halves, steps_EN: Halves) -> None:
+    """Correct the steps from numbers on or next to zero to those on its other side, −0 being 0."""
+    models, at = np.nonzero((steps_EN <= -_FAR) | (steps_EN >= _FAR))
+    model, base = (each.astype(np.int32) for each in (bits_SN[1 + models, at], bits_SN[0, at]))
+    between = np.where(model < 0, -(model & _FAR), model) - np.where(base < 0, -(base & _FAR), base)
+    steps_EN[models, at] = between.clip(-2, 2)
 
 
 def pairs(flags_REN: Flags) -> Counts:

@@ -94,12 +94,15 @@ class _Reader:
 
     def measure(self, piece: _Span) -> _Found:
         kernel, raw = self._buffers()
-        sources = [self._read(index, piece, buffer) for index, buffer in zip(range(len(raw)), raw, strict=True)]
-        found = _Found(piece.place, Tally.zero(len(sources) - 1))
+        rows = [self._read(index, piece, buffer) for index, buffer in enumerate(raw)]
+        dtypes = {row.dtype for row in rows}
+        sources = raw.view(dtypes.pop())[:, : piece.count] if len(dtypes) == 1 else rows
+        found = _Found(piece.place, Tally.zero(len(rows) - 1))
         for offset in range(0, piece.count, BLOCK):
-            kernel.load([source[offset : offset + BLOCK] for source in sources])
+            end = offset + BLOCK
+            kernel.load(sources[:, offset:end] if isinstance(sources, Tensor) else [row[offset:end] for row in rows])
             if not kernel.finite:
-                self._refuse(piece, sources)
+                self._refuse(piece, rows)
             index = (piece.start + offset) // BLOCK
             if index % SAMPLED == 0:
                 found.changes.append((self._factor(piece, index), kernel.changes()))

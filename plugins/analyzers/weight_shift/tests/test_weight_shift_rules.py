@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from m2rl_analyzer_weight_shift.kernel import Kernel
-from m2rl_analyzer_weight_shift.rules import eta_for, eta_is_exact, histogram, neighbours, pairs
+from m2rl_analyzer_weight_shift.rules import (
+    eta_for,
+    eta_is_exact,
+    histogram,
+    mark_beyond_a_step,
+    mark_by_bits,
+    neighbours,
+    pairs,
+)
 from m2rl_analyzer_weight_shift.sketch import Projection
 from m2rl_analyzer_weight_shift.tally import RULES
 
@@ -74,6 +82,46 @@ def test_the_short_way_for_bfloat16_counts_like_the_long_one() -> None:
     assert short["eta"] == long["eta"] == short["exact"]
     assert 0 < short["ulp"] < short["exact"] < 3000
     assert long["ulp"] > short["ulp"], "steps of float32 are narrower"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bits_tell_what_floats_tell_of_every_finite_weight(dtype: torch.dtype) -> None:
+    every = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(dtype)
+    finite = every[every.isfinite()]
+    info = torch.finfo(dtype)
+    step = info.smallest_normal * info.eps  # the smallest number above zero
+    edges = [0.0, step, 2 * step, 3 * step, info.smallest_normal, 1.0, 1 + info.eps, 3.14, info.max]
+    for edge in [*edges, *(-each for each in edges)]:
+        weights_SN = torch.stack([torch.full_like(finite, edge), finite, finite.flip(0)])
+        exact, ulp, ulp_by_floats, room = np.ones((4, 2, len(finite) + 3), np.bool_)
+        mark_by_bits(weights_SN, exact, ulp, np.empty(weights_SN.numel(), np.int16))
+        floats = weights_SN.float()
+        inner = slice(0, len(finite))
+        mark_beyond_a_step(floats[1:], floats[0], dtype, ulp_by_floats[:, inner], room[:, inner])
+        assert np.array_equal(ulp[:, inner], ulp_by_floats[:, inner])
+        assert np.array_equal(exact[:, inner], (floats[1:] != floats[0]).numpy())
+        assert not exact[:, len(finite) :].any()
+        assert not ulp[:, len(finite) :].any()
+
+
+@pytest.mark.parametrize("count", [512, 1000])
+def test_a_block_of_one_type_is_measured_like_one_of_single_tensors(count: int) -> None:
+    noise = torch.Generator().manual_seed(5)
+    base = torch.randn(count, generator=noise).bfloat16()
+    models = base.float() * (1 + 0.01 * (torch.rand(3, count, generator=noise) < 0.4))
+    weights_SN = torch.cat([base[None], models.bfloat16()])
+    found = []
+    for sources in (weights_SN, list(weights_SN)):
+        kernel = Kernel(3, 1e-3, Projection(0))
+        kernel.load(sources)
+        changes = kernel.changes()
+        found.append((changes, kernel.tally("w", 2)))
+    (changes, one), (again, other) = found
+    assert np.array_equal(changes, again)
+    assert changes.sum() == 3 * count
+    for field in ("size", "both_REE", "dots_EE", "squares_EE", "sketch_EED"):
+        assert np.array_equal(getattr(one, field), getattr(other, field))
+    assert one.both_REE[1].diagonal().tolist() == (models.bfloat16() != base).sum(1).tolist()
 
 
 def test_a_finer_model_is_judged_by_the_steps_of_the_coarser_type() -> None:
