@@ -32,8 +32,8 @@ from m2rl_core.interfaces import Loss
 from m2rl_core.ops import Lecture, divergence, fused, fused_loss, logprob, products, token_logps
 from m2rl_core.ops.rows import Comparison, Partial
 from m2rl_core.packing import ALIGN as ROW_ALIGN
-from m2rl_core.policy import Frozen, Policy, attention
-from m2rl_core.policy.model import _checkpoint_activations
+from m2rl_core.policy import Frozen, Policy, attention, model
+from m2rl_core.policy.model import checkpoint_activations
 from m2rl_core.train_sft import NegativeLogLikelihood, share_tokens
 from m2rl_core.types import Batch, Divergence, Sample
 
@@ -98,7 +98,7 @@ def opened(shape: Shape, *, dtype: str, checkpointing: bool = False, optim: Opti
     ).train()
     assert model.num_parameters() == shape.parameters
     if checkpointing:
-        _checkpoint_activations(model)
+        checkpoint_activations(model)
     return Policy(model, dtype=dtype, optim=optim)
 
 
@@ -151,6 +151,7 @@ def as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(ops, "row_functions", lambda _: Kernels)
         patch.setattr(ops, "accumulate_", lambda total, *_: total.zero_())  # addmm's own sum: it has no workspace
     patch.setattr(torch.nn.Linear, "to", converted)
+    patch.setattr(model, "quicken", lambda _: None)
 
 
 def converted(linear: torch.nn.Linear, dtype: torch.dtype) -> None:

@@ -154,12 +154,13 @@ def _layer(load: Load) -> float:
 
     Per token, with H, Q and KV features and F of the MLP: the norms keep their float32 input and its normalised form;
     products keep their input, which autocast casts anew for each; attention keeps query, key and value for every query
-    head, and its output; the MLP four tensors.
+    head, and its output; the MLP four tensors. On a CPU (:mod:`m2rl_core.policy.blocks`) norms keep the normalised form
+    alone, and their output is cast once for all products.
     """
     shape, size = load.shape, load.size
-    norms = 2 * (FLOAT32 + load.residual) * shape.hidden
-    inputs = (5 if load.autocast else 2) * size * shape.hidden
-    qk_norm = (FLOAT32 + size) * (shape.q + shape.kv) if shape.qk_norm else 0
+    norms = 2 * (FLOAT32 + (0 if load.cpu else load.residual)) * shape.hidden
+    inputs = (5 if load.autocast and not load.cpu else 2) * size * shape.hidden
+    qk_norm = (FLOAT32 + (0 if load.cpu else size)) * (shape.q + shape.kv) if shape.qk_norm else 0
     states = 4 * (FLOAT32 if load.row else size) * shape.q + (size * shape.q if load.row and load.size < FLOAT32 else 0)
     statistics = FLOAT32 * (2 + 2 * shape.heads + shape.kv_heads)
     return load.tokens * (norms + inputs + qk_norm + states + statistics + 4 * size * shape.ffn)
@@ -176,10 +177,13 @@ def _forward(load: Load) -> float:
 
 
 def _backward(load: Load) -> float:
-    """Bytes per token of the gradients in flight: of the residual stream, of a product, of the MLP's hidden layer."""
-    return (load.residual + load.size) * load.shape.hidden + load.size * load.shape.ffn
+    """Bytes per token of the gradients in flight: of the residual stream, of a product, of the MLP's hidden layer.
+
+    Of that there are two on a CPU, measured: of the product of its halves and of one half.
+    """
+    return (load.residual + load.size) * load.shape.hidden + (2 if load.cpu else 1) * load.size * load.shape.ffn
 
 
 def _last(load: Load) -> float:
     """Bytes per token that the last norm saves, and the hidden states that the head reads."""
-    return (FLOAT32 + 2 * load.residual) * load.shape.hidden
+    return (FLOAT32 + (1 if load.cpu else 2) * load.residual) * load.shape.hidden

@@ -25,6 +25,7 @@ from m2rl_core.interfaces import Loss
 from m2rl_core.ops import Lecture, Scores, fused_loss, token_logps
 from m2rl_core.packing import pack
 from m2rl_core.policy import attention, sharding, storage
+from m2rl_core.policy.blocks import quicken
 from m2rl_core.policy.meta import give_memory, outline
 from m2rl_core.policy.optimizer import open_optimizer
 from m2rl_core.run import StageRun
@@ -51,7 +52,7 @@ def predictors(batch: Batch) -> tuple[Tensor, Tensor]:
     return trained, trained - 1
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any) -> None:
     """Under the name that the installed transformers has for it."""
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable()
@@ -139,6 +140,8 @@ class Policy:
             sharding.shard(self.scorer, model.base_model.layers, self.scorer.dtype)
             if any(parameter.is_meta for parameter in model.parameters()):
                 give_memory(self.scorer, self.device)
+        if self.device.type == "cpu":
+            quicken(model)
         if optim is not None:
             self.optimizer = open_optimizer(model, optim, offload=offload)
         self.source: Path | None = None
@@ -176,7 +179,7 @@ class Policy:
         many, device = dist.is_initialized(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = outline(folder, attention.NAME, **trust) if many else _whole(folder, **trust).to(device)
         if checkpointing:
-            _checkpoint_activations(model)
+            checkpoint_activations(model)
         policy = cls(model.train(), dtype=dtype, optim=optim, temperature=temperature, offload=offload, device=device)
         if many:
             policy.read(folder)
