@@ -26,7 +26,7 @@ from m2rl_core.files import append_jsonl, read_jsonl
 from m2rl_core.report import training, write_report
 from m2rl_core.report.arms import effort, expert_of, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
-from m2rl_core.report.figures import draw, standalone
+from m2rl_core.report.figures import PALETTE, draw, standalone
 from m2rl_core.report.pages import TEMPLATES, write_pages
 from m2rl_core.report.samples import browsed
 from m2rl_core.report.section import Section
@@ -634,6 +634,33 @@ def test_lines_of_one_colour_differ_in_stroke_and_the_legend_has_room() -> None:
     assert "stroke-dasharray" not in drawn(8)
     assert "stroke-dasharray" in drawn(9)
     assert height(drawn(15)) > height(drawn(4)) == height(drawn(1))
+
+
+def test_lines_go_on_where_a_value_is_missing() -> None:
+    def path(values: list[float | None]) -> str:
+        svg = draw(Figure("f", "lines", [0, 15, 30], {"a": values}), "f")
+        return str(re.findall(rf'<path d="([^"]*)"[^>]*style="fill: none; stroke: {PALETTE[0]}', svg)[0])
+
+    whole, broken = path([1.0, 2.0, 3.0]), path([1.0, None, 3.0])
+    assert (whole.count("L"), broken.count("L")) == (2, 1)
+    assert whole.split("L")[0] == broken.split("L")[0]
+
+
+def test_curves_of_several_domains_have_fewer_points(tmp_path: Path) -> None:
+    plan = study()
+    long = {name: plan.stages[name].model_copy(update={"steps": 100}) for name in ("math", "multi")}
+    pieces: Any = []
+    for name, stage in long.items():
+        rows = [{"step": i, **{f"reward/{domain}": i / 100 for domain in stage.domains}} for i in range(100)]
+        (tmp_path / name).mkdir()
+        append_jsonl(tmp_path / name / "metrics.jsonl", rows)
+        pieces.append(Piece(name, "rl", tmp_path / name, 17))
+    found = training.curves(Evidence(plan.model_copy(update={"stages": plan.stages | long}), pieces, tmp_path))
+    assert found is not None
+    alone, beside = found.figures["reward-math"], found.figures["reward-multi"]
+    assert (len(alone.x), len(beside.x)) == (100, 25)
+    assert beside.series["math"][0] == pytest.approx(fmean(i / 100 for i in range(4)))
+    assert beside.x[0] == 2.5
 
 
 @pytest.mark.parametrize("kind", ["lines", "bars", "heatmap", "scatter"])

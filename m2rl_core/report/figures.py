@@ -167,13 +167,14 @@ def _size(figure: Figure) -> tuple[float, float]:
 
 
 def _lines(axes: Axes, figure: Figure) -> None:
-    """A series without any value is not drawn and keeps its colour, so that figures side by side agree."""
+    """A series without any value is not drawn and keeps its colour, so that figures side by side agree. Lines go on
+    over places where a value is missing."""
     x = _positions(figure.x)
     for i, (label, values) in enumerate(figure.series.items()):
-        known = sum(v is not None for v in values)
+        known = [(at, value) for at, value in zip(x, _floats(values), strict=True) if math.isfinite(value)]
         if known:
-            marker, (again, which) = "o" if known < 12 else None, divmod(i, len(PALETTE))
-            [line] = axes.plot(x, _floats(values), label=_label(label), marker=marker, markersize=3)
+            marker, (again, which) = "o" if len(known) < 12 else None, divmod(i, len(PALETTE))
+            [line] = axes.plot(*zip(*known, strict=True), label=_label(label), marker=marker, markersize=3)
             line.set(color=PALETTE[which], linestyle=_STROKES[again % len(_STROKES)])
     axes.grid(axis="y")
     _ticks(axes, figure.x)

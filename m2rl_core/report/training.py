@@ -15,8 +15,8 @@ from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link
 from m2rl_core.types import Figure, Table
 
-POINTS = 150
-"""Most points of a curve; longer runs are averaged in bins."""
+POINTS, CROWDED = 150, 30
+"""Most points of a curve, alone and beside others; longer runs are averaged in bins."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -66,7 +66,7 @@ def curves(evidence: Evidence) -> Section | None:
         for name, stage in evidence.rl_stages().items()
         if stage.mixture is not None
     }
-    text = "Mean reward of each step's samples, per domain, averaged over seeds (Figure 9)."
+    text = "Mean reward of each step's samples, per domain, over seeds and, in long runs, some steps (Figure 9)."
     return Section("rewards", "Training rewards", text, {}, figures) if figures else None
 
 
@@ -178,7 +178,7 @@ def _curve(evidence: Evidence, name: str, metric: str, title: str) -> Figure:
     """A metric of one stage, a series per domain of the study, the mean over seeds."""
     seeds = [rows for rows in evidence.metrics(name).values() if rows]
     steps = max((len(rows) for rows in seeds), default=0)
-    bins = _bins(steps)
+    bins = _bins(steps, POINTS if len(evidence.rl_stages()[name].domains) == 1 else CROWDED)
     series = {
         domain: [_mean([row.get(f"{metric}/{domain}") for rows in seeds for row in rows[a:b]]) for a, b in bins]
         for domain in evidence.study.domains
@@ -187,9 +187,9 @@ def _curve(evidence: Evidence, name: str, metric: str, title: str) -> Figure:
     return Figure(title, "lines", [(a + b - 1) / 2 + 1 for a, b in bins], series, "step", label)
 
 
-def _bins(steps: int) -> list[tuple[int, int]]:
-    """Steps in at most POINTS bins of equal width."""
-    width = max(1, math.ceil(steps / POINTS))
+def _bins(steps: int, most: int) -> list[tuple[int, int]]:
+    """Steps in at most so many bins of equal width."""
+    width = max(1, math.ceil(steps / most))
     return [(a, min(a + width, steps)) for a in range(0, steps, width)]
 
 
