@@ -155,6 +155,41 @@ def test_a_folder_without_configuration(models: dict[str, Path]) -> None:
     assert "expert 'science' has no config.json" in refused(models)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_beside_the_weights_that_cannot_be_read(models: dict[str, Path], name: str) -> None:
+    file = models["science"] / name
+    file.unlink()
+    file.mkdir()
+    assert f"expert 'science': {file} cannot be read. Found: Is a directory" in refused(models)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "[" * 100_000, "is no JSON"),
+        ("tokenizer.json", '{"model": [1]}', "describes no tokenizer"),
+        ("tokenizer.json", '{"model": {"merges": 5}}', "describes no tokenizer"),
+    ],
+    ids=["deep", "model", "merges"],
+)
+def test_a_file_beside_the_weights_that_says_nothing(
+    models: dict[str, Path], name: str, text: str, message: str
+) -> None:
+    (models["science"] / name).write_text(text)
+    assert f"expert 'science': {models['science'] / name} {message}" in refused(models)
+
+
+def test_a_template_of_the_base_that_cannot_be_read_is_told_of_before_the_weights_are_merged(
+    models: dict[str, Path],
+) -> None:
+    (models["base"] / "chat_template.jinja").unlink()
+    (models["base"] / "chat_template.jinja").symlink_to("/proc/self/mem")
+    seen: list[int] = []
+    message = refused(models, report=lambda done, _: seen.append(done))
+    assert message.startswith(f"{models['base'] / 'chat_template.jinja'} cannot be read")
+    assert not seen
+
+
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,51 @@ def test_refuses_types_that_are_not_float(tmp_path: Path) -> None:
     assert "I64" in message
 
 
+def test_refuses_what_cannot_be_read(tmp_path: Path) -> None:
+    """A folder in a file's place, and a disk that fails: memory without a page at 0 is read like one."""
+    (tmp_path / "model.safetensors").mkdir()
+    assert refused(tmp_path) == (
+        f"{tmp_path / 'model.safetensors'} cannot be read. Found: Is a directory. Next: mend or copy it again"
+    )
+    (tmp_path / "model.safetensors").rmdir()
+    (tmp_path / "model.safetensors").symlink_to("/proc/self/mem")
+    assert f"{tmp_path / 'model.safetensors'} cannot be read" in refused(tmp_path)
+    shard(tmp_path / "m", [tensors()])
+    (tmp_path / "m" / INDEX).unlink()
+    (tmp_path / "m" / INDEX).mkdir()
+    assert f"{tmp_path / 'm' / INDEX} cannot be read" in refused(tmp_path / "m")
+
+
+def header(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Of a safetensors file, and its data."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"shape": [-5, -3]}, "no safetensors file. Found: tensor 'a.weight' of shape [-5, -3]"),
+        ({"shape": [5.0, 3.0]}, "no safetensors file. Found: tensor 'a.weight' of shape [5.0, 3.0]"),
+        ({"data_offsets": [0]}, "is no safetensors file"),
+        ({"data_offsets": ["a", "b"]}, "is no safetensors file"),
+        ({"data_offsets": [-30, 0]}, "tensor 'a.weight' is not where it should be"),
+        ({"data_offsets": [0, 30]}, "is not where it should be"),  # over another
+        ({"data_offsets": [10_000, 10_030]}, "is not where it should be"),
+        ({"dtype": 5}, "is no safetensors file"),
+    ],
+    ids=str,
+)
+def test_refuses_a_header_that_would_read_other_bytes(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
+    save_file(tensors(), tmp_path / "model.safetensors")
+    found, data = header((tmp_path / "model.safetensors").read_bytes())
+    assert found["a.weight"]["data_offsets"] != [0, 30]
+    found["a.weight"] |= entry
+    text = json.dumps(found).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    assert message in refused(tmp_path)
+
+
 def test_refuses_a_missing_shard(tmp_path: Path) -> None:
     items = list(tensors().items())
     shard(tmp_path / "m", [dict(items[:2]), dict(items[2:])])
@@ -172,8 +218,9 @@ def test_refuses_an_index_that_does_not_match(tmp_path: Path) -> None:
     del index["weight_map"]["a.weight"]
     (tmp_path / "m" / INDEX).write_text(json.dumps(index))
     assert "a.weight" in refused(tmp_path / "m")
-    (tmp_path / "m" / INDEX).write_text("[]")
-    assert "no index" in refused(tmp_path / "m")
+    for text in ("[]", "{", '{"weight_map": ["a.weight"]}', '{"weight_map": {"a.weight": 5}}', "[" * 100_000):
+        (tmp_path / "m" / INDEX).write_text(text)
+        assert "is no index of shards" in refused(tmp_path / "m")
 
 
 def test_refuses_a_tensor_in_two_shards(tmp_path: Path) -> None:
@@ -202,3 +249,10 @@ def test_companions_are_what_a_model_needs_beside_weights_and_configuration(tmp_
     (folder / "generation_config.json").write_text("another")
     copy_companions(source, folder)
     assert {path.name: path.read_text() for path in folder.iterdir()} == {name: name for name in needed}
+
+
+def test_a_companion_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=r"tokenizer\.json cannot be read"):
+        copy_companions(tmp_path / "source", tmp_path)

@@ -232,17 +232,26 @@ def _same_tokenizer(anchor: Model, model: Model) -> bool:
     """Whether text becomes the same tokens, however the files spell it; no tokenizer agrees with any."""
     for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"):
         one, other = anchor.checkpoint.folder / name, model.checkpoint.folder / name
-        if not (one.exists() and other.exists()) or filecmp.cmp(one, other, shallow=False):
+        if not (one.exists() and other.exists()) or _same_bytes(one, other, model.label):
             continue
         if name != "tokenizer.json" or _tokenization(one, anchor.label) != _tokenization(other, model.label):
             return False
     return True
 
 
+def _same_bytes(one: Path, other: Path, label: str) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError as error:
+        raise _unreadable(label, Path(error.filename), error) from error
+
+
 def _tokenization(file: Path, label: str) -> list[Any]:
     """What ``tokenizer.json`` says of how text becomes tokens."""
     found = _read_json(file, label)
     model = found.get("model") or {}
+    if not isinstance(model, dict) or not isinstance(model.get("merges") or [], list):
+        raise DataError(f"{label}: {file} describes no tokenizer", found=f"model: {str(model)[:80]}")
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or ()]
     parts = [found.get(part) for part in ("added_tokens", "normalizer", "pre_tokenizer")]
     return [*parts, model.get("vocab"), merges]
@@ -253,7 +262,7 @@ def _special_tokens(model: Model) -> dict[str, Any]:
     file = model.checkpoint.folder / "tokenizer_config.json"
     tokens = _read_json(file, model.label) if file.exists() else {}
     texts = {name: tokens.get(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    plain = {name: token["content"] if isinstance(token, dict) else token for name, token in texts.items()}
+    plain = {name: token.get("content") if isinstance(token, dict) else token for name, token in texts.items()}
     ids = {name: model.config.get(name) for name in _SPECIAL}
     return {name: value for name, value in {**plain, **ids}.items() if value is not None}
 
@@ -263,8 +272,14 @@ def _read_json(file: Path, label: str) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{label} has no {file.name}", found=file.parent) from error
-    except ValueError as error:
+    except OSError as error:
+        raise _unreadable(label, file, error) from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{label}: {file} is no JSON", found=error) from error
     if not isinstance(found, dict):
         raise DataError(f"{label}: {file} is no JSON object", found=type(found).__name__)
     return found
+
+
+def _unreadable(label: str, file: Path, error: OSError) -> DataError:
+    return DataError(f"{label}: {file} cannot be read", found=error.strerror, then="mend or copy it again")

@@ -80,7 +80,12 @@ class Job:
             )
 
     def write(self, folders: Mapping[str, Path]) -> card.Diagnostics:
-        """Fill the folders, one per output of the merger."""
+        """Fill the folders, one per output of the merger.
+
+        What is copied comes first, so that a file which cannot be read is told of before the weights take their time.
+        """
+        for folder in folders.values():
+            copy_companions(self.anchor.checkpoint.folder, folder)
         with ExitStack() as stack:
             writers = [stack.enter_context(Writer(folders[name], self.layout)) for name in self.merger.outputs()]
             streams = self._streams(writers)
@@ -149,9 +154,8 @@ class Job:
         }
 
     def _complete(self, folder: Path, found: card.Diagnostics, merger: Merger) -> None:
-        """Everything but the weights, which ``merger`` has made, and the parts'."""
+        """What is told of the weights, which ``merger`` has made, and the parts'."""
         types = [dtype for dtype, _ in self.layout.values()]
-        copy_companions(self.anchor.checkpoint.folder, folder)
         card.write_config(self.anchor.config, folder, max(set(types), key=types.count))
         references = dict.fromkeys([merger.reference, *(share.merger.reference for share in self.shares[1:])])
         origins = dict.fromkeys(each for model in self.models for each in published(model.checkpoint.folder))

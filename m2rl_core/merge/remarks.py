@@ -46,10 +46,10 @@ def _files(anchor: Model, model: Model) -> Iterator[str]:
 
 def _template(folder: Path) -> Any:
     """The chat template, wherever it is kept."""
-    file = folder / "chat_template.jinja"
-    return (
-        file.read_text(encoding="utf-8") if file.exists() else _field(folder / "tokenizer_config.json", "chat_template")
-    )
+    try:
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return _field(folder / "tokenizer_config.json", "chat_template")
 
 
 def _field(file: Path, key: str) -> Any:

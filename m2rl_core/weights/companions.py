@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+
+from m2rl_core.errors import DataError
 
 COMPANIONS = (
     "tokenizer*",
@@ -20,7 +21,15 @@ COMPANIONS = (
 
 
 def copy_companions(source: Path, folder: Path) -> None:
-    """Copy the :data:`COMPANIONS` of the model in ``source`` into ``folder``, over those that are there."""
+    """Copy the :data:`COMPANIONS` of the model in ``source`` into ``folder``, over those that are there.
+
+    Raises:
+        DataError: one that cannot be read.
+    """
     found = {path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()}
     for path in sorted(found):
-        shutil.copyfile(path, folder / path.name)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read", found=error.strerror, then="mend or copy it again") from error
+        (folder / path.name).write_bytes(content)
