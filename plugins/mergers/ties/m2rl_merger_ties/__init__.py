@@ -19,7 +19,7 @@ from m2rl_core.each_expert import Each, each_or_all, numbers_E
 from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
-from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
+from m2rl_core.order_statistics import CountHigh, CountLow, High, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
 from m2rl_merger_ties.trim import Rule, Semantics, below_E, densities_E
 
@@ -30,7 +30,7 @@ _TINY = 1e-38
 
 
 class Ties(Merger):
-    """Four readings; three where a tensor or mergekit's rule decides about cancellations."""
+    """Four readings, two where all thresholds are zero; by mergekit's rule for cancellations three, or two."""
 
     name: ClassVar[str] = "ties"
     reference: ClassVar[str] = "the paper's section 3.2; https://arxiv.org/abs/2306.01708 section 4"
@@ -76,12 +76,14 @@ class Ties(Merger):
             raise ValueError(f"weights cannot be negative, and one is {least}: it would elect the wrong sign")
 
     def passes(self) -> Sequence[Pass]:
-        config = self.config
+        config, weights = self.config, tuple(self.config.weights or ())
         rule, scope = Rule(each_or_all(config.density), config.semantics), config.scope
+        original = config.semantics == "original"
         trim: list[Pass] = []  # nothing to find out where everything is kept
         if not self._keeps_all:
-            trim = [CountHigh(magnitudes_EN, scope), CountLow(magnitudes_EN, rule, scope)]
-        return [*trim, Majority(config.scope, tuple(config.weights or ()))] if config.semantics == "original" else trim
+            first = CountHighOfAll(scope, weights) if original else CountHigh(magnitudes_EN, scope)
+            trim = [first, CountLow(magnitudes_EN, rule, scope)]
+        return [*trim, Majority(scope, weights)] if original else trim
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Sums one expert after another, so that no weight depends on the block around it."""
@@ -159,6 +161,14 @@ class Majority:
     weights: tuple[float, ...]
     name: str = "majority"
 
+    def known(self, stats: Stats) -> int | None:
+        """Where thresholds of zero trim nothing, it is that of all entries."""
+        low: Low | None = stats.get(CountLow.name)
+        if low is None or any(below_E(low)):
+            return None
+        high: HighOfAll = stats[CountHigh.name]
+        return high.majority
+
     def measure(self, block: Block, stats: Stats) -> int:
         import torch
 
@@ -167,6 +177,34 @@ class Majority:
 
     def combine(self, left: int, right: int) -> int:
         return left + right
+
+
+@dataclass(frozen=True)
+class HighOfAll(High):
+    """High halves, and the majority if nothing is trimmed."""
+
+    majority: int = 0
+
+
+@dataclass
+class CountHighOfAll:
+    """The first reading, which looks ahead: behind thresholds of zero a third one would find what this one has.
+
+    They are zero of bfloat16 experts that moved in few places, and behind DARE.
+    """
+
+    scope: Literal["model", "tensor"]
+    weights: tuple[float, ...]
+    name: str = CountHigh.name
+
+    def measure(self, block: Block, stats: Stats) -> HighOfAll:
+        high = CountHigh(magnitudes_EN).measure(block, stats)
+        majority = Majority(self.scope, self.weights).measure(block, {})
+        return HighOfAll(high.counts_RB, high.nonzero_R, majority=majority)
+
+    def combine(self, left: HighOfAll, right: HighOfAll) -> HighOfAll:
+        high = CountHigh(magnitudes_EN).combine(left, right)
+        return HighOfAll(high.counts_RB, high.nonzero_R, majority=left.majority + right.majority)
 
 
 @hookimpl
