@@ -29,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from merge_sides import METHODS, SIZES
@@ -44,12 +45,23 @@ def main() -> None:
     if options.memory:
         _memory(options)
         return
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-") as scratch:
-        folder = Path(scratch)
-        _child("make", folder, options.size)
+    with _models(options) as folder:
         print(f"a base and 5 experts of {options.size}; {options.threads} threads; disk {_disk_rate(folder):.2f} GB/s")
         for method in options.methods:
             _compete(options, folder, method)
+
+
+@contextmanager
+def _models(options: argparse.Namespace) -> Iterator[Path]:
+    """A folder with the models: those of an earlier run, or new ones, which go with it unless they are to be kept."""
+    if options.models is not None:
+        if not options.models.exists():
+            _child("make", options.models, options.size)
+        yield options.models
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="merge-") as scratch:
+        _child("make", Path(scratch), options.size)
+        yield Path(scratch)
 
 
 def _compete(options: argparse.Namespace, folder: Path, method: str) -> None:
@@ -105,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--folder", help="where to put the models; default: the system's temporary folder")
+    parser.add_argument("--models", type=Path, help="keep the models here, for the next run to find")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--mergekit", type=Path, help="the environment that mergekit is installed in")
     parser.add_argument("--mergekit-dtype", default="float32", help="of its arithmetic")
