@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from m2rl_core.errors import ComponentError, ConfigError
+from m2rl_core.merge import merge_models
 from m2rl_core.plugins import load_plugins
 from m2rl_core.testing import MergerContract, merge_tensors
+from m2rl_core.testing.family import family
 from m2rl_core.types import Block
 from m2rl_merger_dare import Dare
 from m2rl_merger_dare.drop import RUN, Dropping, Mask
@@ -134,6 +136,16 @@ def test_neither_threads_nor_blocks_change_a_byte(tmp_path: Path) -> None:
         [found] = merge_tensors(dare("ties"), folder, base, experts, threads=threads, block=block)
         first = found if first is None else first
         assert all(torch.equal(found[name], first[name]) for name in base)
+
+
+def test_shards_change_no_byte(tmp_path: Path) -> None:
+    found = []
+    for name, limit in (("whole", 1 << 40), ("shards", 9000)):
+        models = family(tmp_path / name, shard_bytes=limit)
+        out = tmp_path / name / "out"
+        merge_models(dare("ties"), base=models.pop("base"), experts=models, out=out)
+        found.append((out / "model.safetensors").read_bytes())
+    assert found[0] == found[1]
 
 
 def test_the_mean_of_many_draws_is_the_task_vector(tmp_path: Path) -> None:
