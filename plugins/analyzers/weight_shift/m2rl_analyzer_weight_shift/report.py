@@ -28,7 +28,7 @@ def findings(lab: Lab, config: WeightShift.Config) -> Findings:
     """See :meth:`m2rl_analyzer_weight_shift.WeightShift.run`."""
     base, domains = _base(lab, config), _domains(lab, config)
     with opened(lab.models[base], {model: lab.models[model] for model in domains}) as models:
-        threads = min(MOST_THREADS, 2 * (os.cpu_count() or 1))  # half of them wait for the disk
+        threads = min(MOST_THREADS, os.cpu_count() or 1)  # more would wait for the interpreter, not for the disk
         found = survey(models, eta=config.eta, seed=config.seed, threads=threads)
         dtypes = [models.dtypes(model) for model in domains]
     other = found.places.get(None, Tally.zero(len(domains)))
