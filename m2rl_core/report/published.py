@@ -55,8 +55,8 @@ def beside_paper(evidence: Evidence) -> Section | None:
     tables["paper_cost"] = Table("Cost beside the paper's", columns, hours, why)
     tables |= analyses_beside_paper(evidence)
     text = (
-        "This study's numbers and the paper's own, from its Tables 2 to 8; Table 1 stands beside the blend. Of "
-        "its figures 2 to 5 and 9 the paper prints no numbers, and 6 to 8 draw Table 7."
+        "This study's numbers and the paper's own, from its Tables 2 to 8; Table 1 stands beside the blend. Its "
+        "figures 2 to 5 and 9 are pictures, whose numbers no table gives, and 6 to 8 draw Table 7."
     )
     return Section("paper", "Beside the paper", text, tables)
 
