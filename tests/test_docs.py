@@ -108,6 +108,7 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
         assert f'<h2 id="{name.replace(" ", "-")}">{name}<' in text, f"{name} is missing: make docs"
         for parameter in command.params:
             assert parameter.param_type_name == "argument" or parameter.opts[0] in text
+    assert r"\|" not in text
 
 
 def test_every_function_of_the_python_api_is_in_the_reference(site: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = ["component_index", "plugin_pages"]
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 CORE = "m2rl-core"
 URL = re.compile(r"https://[^\s;,)]+")
+CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)")
 
 
@@ -68,9 +69,13 @@ def _page(distribution: str, entries: Sequence[Entry], folder: Path | None) -> s
 
 
 def _readme(folder: Path) -> str:
-    """The plugin's own README a heading lower, without links to files, which the site does not have."""
+    """The plugin's own README a heading lower, without links to files, which the site does not have.
+
+    Bars within code are escaped for GitHub's tables; those of this site take them as they are.
+    """
     body = (folder / "README.md").read_text().removeprefix("# ").partition("\n")[2]
     body = LINK.sub(r"\1", re.sub(r"^(#+ )", r"#\1", body, flags=re.MULTILINE))
+    body = CODE.sub(lambda found: found[0].replace(r"\|", "|"), body)
     return f"## About this plugin\n\n{body.strip()}\n"
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from m2rl_core.describe import REQUIRED, Setting
 
 __all__ = ["settings_table", "table"]
 
+BAR = re.compile(r"(`[^`]*`)|\|")
+"""Code, or else a bar."""
+
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; bars and line ends within cells are escaped."""
-    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    """A Markdown table; a cell is one line, and its bars are escaped where they are not within code."""
+    cells = [[" ".join(BAR.sub(lambda found: found[1] or r"\|", cell).split()) for cell in row] for row in rows]
     lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
