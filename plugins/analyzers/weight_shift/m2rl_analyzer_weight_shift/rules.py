@@ -24,8 +24,8 @@ Integers = npt.NDArray[np.signedinteger[Any]]
 
 Halves = npt.NDArray[np.int16]
 
-_FAR = 0x7FFF
-"""Steps of bits that only numbers of two signs are apart; and the mask of all bits but the sign."""
+_SIZE = 0x7FFF
+"""The bits of a number without its sign."""
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 """Bytes of a float type → integers of its width."""
 
@@ -76,20 +76,20 @@ def mark_by_bits(weights_SN: Tensor, exact_EN: Flags, ulp_EN: Flags, room: Halve
     models, count = bits_SN.shape[0] - 1, bits_SN.shape[1]
     steps_EN = room[: models * count].reshape(models, count)
     np.subtract(bits_SN[1:], bits_SN[0], out=steps_EN)
-    if steps_EN.min() <= -_FAR or steps_EN.max() >= _FAR:
-        _across_zero(bits_SN, steps_EN)
+    near = np.flatnonzero((bits_SN[0] & _SIZE) <= 1)
+    if near.size:
+        steps_EN[:, near] = _across_zero(bits_SN[:, near])
     np.not_equal(steps_EN, 0, out=exact_EN[:, :count])
     steps_EN += 1
     np.greater(steps_EN.view(np.uint16), 2, out=ulp_EN[:, :count])
     exact_EN[:, count:] = ulp_EN[:, count:] = False
 
 
-def _across_zero(bits_SN: Halves, steps_EN: Halves) -> None:
-    """Correct the steps from numbers on or next to zero to those on its other side, −0 being 0."""
-    models, at = np.nonzero((steps_EN <= -_FAR) | (steps_EN >= _FAR))
-    model, base = (each.astype(np.int32) for each in (bits_SN[1 + models, at], bits_SN[0, at]))
-    between = np.where(model < 0, -(model & _FAR), model) - np.where(base < 0, -(base & _FAR), base)
-    steps_EN[models, at] = between.clip(-2, 2)
+def _across_zero(bits_SN: Halves) -> Halves:
+    """Steps, up to 2, from bases on or next to zero: the other sign is next to them, and −0 is 0."""
+    signed_SN = np.where(bits_SN < 0, -(bits_SN & _SIZE), bits_SN).astype(np.int32)
+    steps_EN: Halves = (signed_SN[1:] - signed_SN[0]).clip(-2, 2).astype(np.int16)
+    return steps_EN
 
 
 def pairs(flags_REN: Flags) -> Counts:
