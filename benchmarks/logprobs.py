@@ -10,7 +10,8 @@ Forward and backward of −Σ log-prob; for KL and JS of Σ divergence from a te
 alternately; medians. *Memory* is the most that a call needs beside its inputs, gradients included. On a CPU each run is
 a process of its own: one call whose memory is read (the peak of the resident set, reset before the call), then one that
 is timed in CPU seconds, which are seconds of an otherwise idle machine. On a GPU times are those of CUDA events.
-With 151,936 tokens ``linear`` takes minutes. Liger-Kernel and Cut Cross-Entropy take part where installed.
+With 151,936 tokens ``linear`` takes minutes. Liger-Kernel and Cut Cross-Entropy take part on a GPU, where installed:
+their kernels run nowhere else.
 """
 
 from __future__ import annotations
