@@ -666,6 +666,7 @@ def test_killed_and_run_again_gives_the_same_bytes(
 
 
 PROGRAM = f"""
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(HERE)!r})
@@ -675,6 +676,7 @@ from test_study import TOYS, Watcher, tree
 m2rl_core.study.STAGES, m2rl_core.study.PRELOAD = TOYS, m2rl_core.study.PRELOAD[1:]
 if __name__ == "__main__":
     folder, watcher = Path(sys.argv[1]), Watcher()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests are a shell's background job
     try:
         m2rl_core.study.run_study(
             Study.model_validate(tree()), source=folder / "s.yaml", runs=folder / "runs", progress=watcher
