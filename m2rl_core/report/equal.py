@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from m2rl_core.config import RlStage, split_reference
 from m2rl_core.report.arms import Contender, along, effort, mean_score
@@ -122,12 +122,8 @@ def _match(evidence: Evidence, mixed: Contender, arm: Contender, basis: str, poi
     _, suites = evidence.planned
     grids = mixed.grids if model == mixed.model else [evidence.grids[model][suite] for suite in suites]
     gap = difference(grids, arm.grids)
-    match = Match(basis, arm, budget, model, known[model], gap, "")
-    return (
-        match
-        if match.equal
-        else Match(basis, arm, budget, model, known[model], gap, _wanted(evidence, mixed.model, basis, budget))
-    )
+    match = Match(basis, arm, budget, model, known[model], gap, wanted="")
+    return match if match.equal else replace(match, wanted=_wanted(evidence, mixed.model, basis, budget))
 
 
 def _wanted(evidence: Evidence, mixed: str, basis: str, budget: float) -> str:
