@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,18 @@ def _table(name: str, table: Table) -> Table:
 def _figure(name: str, figure: Figure) -> Figure:
     where = _named("figure", name)
     x = tuple(value if isinstance(value, str) else _known(value, where) for value in figure.x)
-    series = {str(label): tuple(_number(v, where) for v in values) for label, values in figure.series.items()}
-    for label, values in series.items():
-        if len(values) != len(x):
-            raise ValueError(f"{where}: '{label}' has {len(values)} values for {len(x)} places along x")
-    return replace(figure, x=x, series=series)
+    series, beneath = _rows(figure.series, len(x), where), _rows(figure.beneath, len(x), where)
+    if beneath and (figure.kind != "heatmap" or list(beneath) != list(series)):
+        raise ValueError(f"{where}: values beneath {list(beneath)} are for the cells of a heat map with these rows")
+    return replace(figure, x=x, series=series, beneath=beneath)
+
+
+def _rows(named: Mapping[str, Sequence[float | None]], places: int, where: str) -> dict[str, tuple[float | None, ...]]:
+    rows = {str(label): tuple(_number(v, where) for v in values) for label, values in named.items()}
+    for label, values in rows.items():
+        if len(values) != places:
+            raise ValueError(f"{where}: '{label}' has {len(values)} values for {places} places along x")
+    return rows
 
 
 def _claim(claim: Claim) -> Claim:

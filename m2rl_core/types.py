@@ -408,6 +408,8 @@ class Figure:
     x_label: str = ""
     y_label: str = ""
     note: str = ""
+    beneath: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """Second values of a heat map's cells, written below the first with their signs; rows as of ``series``."""
 
 
 @dataclass(frozen=True, slots=True)

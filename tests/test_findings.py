@@ -27,6 +27,7 @@ def found() -> Findings:
         {"kl": Table("KL", ["domain", "mean", "low"], rows, "nats")},
         {
             "map": Figure("Map", "heatmap", ["a", "b"], {"a": [1.0, None], "b": (np.float64(0.5), math.nan)}, "x", "y"),
+            "both": Figure("Both", "heatmap", ["a"], {"m": [1.0]}, beneath={"m": [np.float32(-0.5)]}),
             "line": Figure("Line", "lines", range(2), {"a": [0.1, 0.2]}),
         },
         [
@@ -69,6 +70,9 @@ def test_a_table_is_a_csv_that_no_spreadsheet_runs(tmp_path: Path) -> None:
         (Findings({"../t": Table("T", ["a"], [])}), "table '../t' cannot name a file"),
         (Findings({}, {"f": Figure("F", "bars", ["a"], {"s": [1, 2]})}), "figure 'f': 's' has 2 values for 1 places"),
         (Findings({}, {"f": Figure("F", "lines", [math.nan], {})}), "figure 'f': a place along x is no number"),
+        (Findings({}, {"f": Figure("F", "lines", [1], {"s": [1]}, beneath={"s": [1]})}), "'f': values beneath .* heat"),
+        (Findings({}, {"f": Figure("F", "heatmap", [1], {"s": [1]}, beneath={"t": [1]})}), "with these rows"),
+        (Findings({}, {"f": Figure("F", "heatmap", [1], {"s": [1]}, beneath={"s": []})}), "'s' has 0 values for 1"),
         (Findings(claims=[Claim("C", "3", "x", None, "holds")]), "claim 'C': 'x' is neither"),  # type: ignore[arg-type]
     ],
 )

@@ -678,6 +678,13 @@ def test_figures_take_the_pages_colours_and_leave_out_what_is_missing(kind: Any)
     assert root.get("aria-label") == "f"
 
 
+def test_second_values_of_cells_stand_below_the_first_with_their_signs() -> None:
+    one = Figure("f", "heatmap", ["a", "b"], {"m": [0.25, None]}, beneath={"m": [3.0, -4.0]})
+    texts = re.findall(r"<text [^>]*?y=\"([\d.]+)\"[^>]*>([^<]+)</text>", draw(one, "f"))
+    height = {text: float(y) for y, text in texts}
+    assert height["0.250"] == height["—"] < height["+3.00"] == height["−4.00"]
+
+
 def test_without_the_extra_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = study()
     for name in ("matplotlib", "jinja2"):

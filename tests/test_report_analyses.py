@@ -222,6 +222,11 @@ def test_what_does_not_fit_together_stands_side_by_side() -> None:
     whole = pooled_figure([figures[0], replace(figures[0], series={"a": [4.0]})])
     assert whole is not None
     assert whole.series == {"a": [2.5]}
+    map_ = Figure("f", "heatmap", ["x"], {"a": [1.0]}, beneath={"a": [-2.0]})
+    whole = pooled_figure([map_, replace(map_, beneath={"a": [-3.0]})])
+    assert whole is not None
+    assert (whole.series, whole.beneath) == ({"a": [1.0]}, {"a": [-2.5]})
+    assert pooled_figure([map_, replace(map_, beneath={})]) is None
 
 
 def test_intervals_of_a_number_with_a_unit_are_found() -> None:

@@ -156,7 +156,7 @@ _RC = {
 def _size(figure: Figure) -> tuple[float, float]:
     width, height = _SIZE
     if figure.kind == "heatmap":
-        return width, max(1.6, 0.9 + 0.34 * len(figure.series))
+        return width, max(1.6, 0.9 + (0.46 if figure.beneath else 0.34) * len(figure.series))
     if figure.kind == "bars":
         return width, max(1.8, 0.9 + len(figure.x) * (0.1 + 0.16 * len(figure.series)))
     names = [_label(name) for name in figure.series]
@@ -196,13 +196,12 @@ def _bars(axes: Axes, figure: Figure) -> None:
 
 
 def _heatmap(axes: Axes, figure: Figure) -> None:
-    """Opacity is the size of a value, blue above zero and orange below."""
+    """Opacity is the size of a value, blue above zero and orange below; what is beneath it has no colour."""
     from matplotlib.patches import Rectangle
 
     cells = [_floats(values) for values in figure.series.values()]
-    largest = max((abs(v) for row in cells for v in row if math.isfinite(v)), default=0.0) or 1.0
-    crowded = len(figure.x) > _CELLS
-    decimals = min(4, max(0, (1 if crowded else 2) - math.floor(math.log10(largest))))
+    beneath = [_floats(values) for values in figure.beneath.values()]
+    largest, decimals = _scale(cells, len(figure.x))
     size = 9.5 * min(1.0, _CELLS / max(1, len(figure.x)))
     for row, values in enumerate(cells):
         for column, value in enumerate(values):
@@ -210,12 +209,22 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
             colour = PALETTE[0] if not known or value >= 0 else PALETTE[1]
             shade = 0.08 + 0.62 * abs(value) / largest if known else 0.0
             axes.add_patch(Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=colour, alpha=shade, linewidth=0))
-            axes.text(column, row, number(value, decimals), ha="center", va="center", fontsize=size)
+            middle = row - 0.16 if beneath else row
+            axes.text(column, middle, number(value, decimals), ha="center", va="center", fontsize=size)
+            if beneath:
+                second = number(beneath[row][column], _scale(beneath, len(figure.x))[1], signed=True)
+                axes.text(column, row + 0.22, second, ha="center", va="center", fontsize=0.84 * size)
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     _name_ticks(axes, figure.x)
     axes.set_yticks(range(len(cells)), [clean(name, _NAME) for name in figure.series])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def _scale(cells: Sequence[Sequence[float]], columns: int) -> tuple[float, int]:
+    """The largest size of a value, and the decimals that tell values of that size apart where there is room."""
+    largest = max((abs(v) for row in cells for v in row if math.isfinite(v)), default=0.0) or 1.0
+    return largest, min(4, max(0, (1 if columns > _CELLS else 2) - math.floor(math.log10(largest))))
 
 
 def _scatter(axes: Axes, figure: Figure) -> None:

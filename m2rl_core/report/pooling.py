@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -53,13 +53,19 @@ def pooled_table(found: Sequence[Table]) -> Table | None:
 def pooled_figure(found: Sequence[Figure]) -> Figure | None:
     """The mean over seeds, point by point; ``None`` where the seeds' figures show other things."""
     first = found[0]
-    if any((f.kind, list(f.x), list(f.series)) != (first.kind, list(first.x), list(first.series)) for f in found):
+    if any(_what(figure) != _what(first) for figure in found):
         return None
-    series = {
-        name: [_mean(values) for values in zip(*(figure.series[name] for figure in found), strict=True)]
-        for name in first.series
-    }
-    return replace(first, series=series, note=f"{first.note} Mean of {len(found)} seeds.".strip())
+    series, beneath = _means([figure.series for figure in found]), _means([figure.beneath for figure in found])
+    return replace(first, series=series, beneath=beneath, note=f"{first.note} Mean of {len(found)} seeds.".strip())
+
+
+def _what(figure: Figure) -> tuple[object, ...]:
+    """What a figure shows, whatever the values."""
+    return figure.kind, list(figure.x), list(figure.series), list(figure.beneath)
+
+
+def _means(found: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, list[float | None]]:
+    return {name: [_mean(values) for values in zip(*(rows[name] for rows in found), strict=True)] for name in found[0]}
 
 
 def _groups(columns: Sequence[str]) -> Iterator[tuple[int, ...]]:

@@ -98,16 +98,23 @@ def _correlations(subjects: Sequence[Subject]) -> Table:
 
 
 def figures(subjects: Sequence[Subject], tau: float) -> Iterator[tuple[str, Figure]]:
-    """Fig. 4 twice per model, KL and ΔPerf; one scatter per model; neighbours by threshold."""
+    """Fig. 4 and one scatter per model; neighbours by threshold."""
     for s in subjects:
-        expert = f"KL(expert ‖ {s.title}), nats per sequence"
-        yield f"kl-{s.name}", Figure(expert, "heatmap", s.domains, s.rows(s.per_sequence), "data", "expert")
-        change = f"ΔPerf of {s.title} against each expert, points"
-        yield f"change-{s.name}", Figure(change, "heatmap", s.domains, s.rows(s.changes), "data", "expert")
+        yield f"kl-{s.name}", _heatmap(s)
         yield from _scatter(s)
     pairs = {s.title: counts(s.pairs, TAUS) for s in subjects}
     title, note = "Policy neighbours by threshold", f"The study's own threshold is τ = {tau:g}."
     yield "neighbors-by-tau", Figure(title, "lines", list(TAUS), pairs, "τ", "pairs of neighbours", note)
+
+
+def _heatmap(subject: Subject) -> Figure:
+    """Fig. 4: KL in every cell and, where the models were evaluated, ΔPerf below it."""
+    title = f"KL(expert ‖ {subject.title}), nats per sequence"
+    known = any(finite(change.value) is not None for change in subject.changes.values())
+    beneath = subject.rows(subject.changes) if known else {}
+    note = f"Below it: ΔPerf, {subject.title} minus that expert, points." if known else ""
+    kl = subject.rows(subject.per_sequence)
+    return Figure(title, "heatmap", subject.domains, kl, "data", "expert", note, beneath)
 
 
 def _scatter(subject: Subject) -> Iterator[tuple[str, Figure]]:

@@ -120,7 +120,7 @@ def test_changes_are_against_the_rows_expert(study: Lab) -> None:
     assert rows["math", "math"] == pytest.approx(-10.0)
     assert rows["coding", "math"] == pytest.approx(10.0)
     assert rows["if", "science"] == pytest.approx(20.0)
-    assert run(study).figures["change-multi"].series["math expert"] == pytest.approx([-10, 30, 20, 40])
+    assert run(study).figures["kl-multi"].beneath["math expert"] == pytest.approx([-10, 30, 20, 40])
 
 
 def test_without_scores_there_are_distances_and_no_changes(coins: Coins) -> None:
@@ -128,6 +128,7 @@ def test_without_scores_there_are_distances_and_no_changes(coins: Coins) -> None
     assert column(found, "kl-multi", "ΔPerf, points") == [None] * 16
     assert stated(found, "does not correlate").verdict == "not measurable"
     assert "correlation-multi" not in found.figures
+    assert not found.figures["kl-multi"].beneath
 
 
 def cells(matrix: Mapping[tuple[str, str], Sequence[float]]) -> Cells:
