@@ -115,7 +115,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="42m")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", help="where to put the models; default: the system's temporary folder")
     parser.add_argument("--models", type=Path, help="keep the models here, for the next run to find")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from m2rl_core.errors import DataError
-from m2rl_core.weights import LEAF, Checkpoint, Writer, copy_companions, fingerprint, stream_named
+from m2rl_core.weights import LEAF, Checkpoint, Writer, copy_companions, fingerprint, stream_named, workers
 
 INDEX = "model.safetensors.index.json"
 
@@ -256,3 +257,16 @@ def test_a_companion_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "source" / "tokenizer.json").symlink_to("/proc/self/mem")
     with pytest.raises(DataError, match=r"tokenizer\.json cannot be read"):
         copy_companions(tmp_path / "source", tmp_path)
+
+
+def test_workers_settle_torchs_own_threads_in_every_thread() -> None:
+    before, barrier = torch.get_num_threads(), threading.Barrier(3)
+
+    def settled(_: int) -> int:
+        barrier.wait(60)  # so that every thread gets one of them
+        return torch.get_num_threads()
+
+    for each in (1, 2):
+        with workers(3, each=each) as pool:
+            assert list(pool.map(settled, range(3))) == [each] * 3
+    assert torch.get_num_threads() == before

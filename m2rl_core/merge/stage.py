@@ -19,8 +19,8 @@ MOST_THREADS = 8
 
 
 def usual_threads() -> int:
-    """Some compute while others wait for the disk."""
-    return min(MOST_THREADS, 2 * (os.cpu_count() or 1))
+    """One per core: more would compete for its cache."""
+    return min(MOST_THREADS, os.cpu_count() or 1)
 
 
 def merge(run: StageRun[MergeStage]) -> None:

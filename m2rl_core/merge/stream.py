@@ -22,7 +22,7 @@ from m2rl_core.interfaces import Merger, Pass, SkippablePass
 from m2rl_core.merge.inputs import Inputs, Piece
 from m2rl_core.merge.survey import Survey, survey
 from m2rl_core.types import Block, Stats
-from m2rl_core.weights import Fingerprint, in_order, leaves, torch_threads
+from m2rl_core.weights import Fingerprint, in_order, leaves, workers
 
 Write = Callable[[Piece, list[Tensor]], None]
 """Takes the outputs of one block; called from several threads."""
@@ -143,7 +143,7 @@ class Stream:
         """
         whole = self._inputs.granularity == "tensor"
         readings = list(_readings(self._merger.passes()))
-        with torch_threads(self._threads if whole else 1), ThreadPoolExecutor(1 if whole else self._threads) as pool:
+        with workers(1, each=self._threads) if whole else workers(self._threads) as pool:
             for index, reading in enumerate(readings):
                 if index and self._known_already(reading):
                     continue
@@ -238,7 +238,7 @@ class Stream:
         return block, _Seen(survey(block), found)
 
     def _refuse_non_finite(self, block: Block) -> None:
-        """Look for them one by one only where a sum of squares, which takes little time, is not finite."""
+        """Look for them one by one only where the sum, which takes little time, is not finite."""
         models = {
             f"expert '{name}'": values for name, values in zip(self._inputs.experts, block.experts_E, strict=True)
         }
@@ -246,7 +246,7 @@ class Stream:
             models = {"the base": block.base, **models}
         for label, values in models.items():
             flat = values.flatten()
-            if not math.isfinite(torch.dot(flat, flat).item()) and len(bad := (~flat.isfinite()).nonzero()):
+            if not math.isfinite(flat.sum().item()) and len(bad := (~flat.isfinite()).nonzero()):
                 raise DataError(
                     f"{label}: tensor '{block.name}' holds a weight that is no finite number",
                     found=f"{flat[bad[0]].item()} at element {block.offset + int(bad[0])}",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from m2rl_core.types import Block
 
-SAMPLE = 1 << 15
+SAMPLE = 1 << 13
 """Elements."""
 
 Floats = npt.NDArray[np.float64]

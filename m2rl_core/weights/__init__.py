@@ -10,7 +10,7 @@ from m2rl_core.weights.checkpoint import DTYPES, Checkpoint, Stored, stream_name
 from m2rl_core.weights.companions import copy_companions
 from m2rl_core.weights.fingerprints import LEAF, Fingerprint, fingerprint, leaves
 from m2rl_core.weights.shared import Place, SharedWeights
-from m2rl_core.weights.threads import in_order, torch_threads
+from m2rl_core.weights.threads import in_order, torch_threads, workers
 from m2rl_core.weights.writer import Layout, Writer
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "leaves",
     "stream_named",
     "torch_threads",
+    "workers",
 ]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["in_order", "torch_threads"]
+__all__ = ["in_order", "torch_threads", "workers"]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -32,8 +32,18 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[[_A], _B], items: Iterable
 
 
 @contextmanager
+def workers(count: int, *, each: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads compute with ``each`` of torch's own threads, which torch settles in every thread apart.
+
+    With several pieces at once, torch's own threads would only get in each other's way.
+    """
+    with torch_threads(each), ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+        yield pool
+
+
+@contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """torch's own threads, for a while: with several pieces at once they would only get in each other's way."""
+    """torch's own threads in this thread, for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

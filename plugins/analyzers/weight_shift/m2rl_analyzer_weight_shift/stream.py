@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +16,7 @@ from m2rl_analyzer_weight_shift.names import Place, places
 from m2rl_analyzer_weight_shift.sketch import BLOCK, Projection
 from m2rl_analyzer_weight_shift.tally import BINS, Floats, Tally
 from m2rl_core.errors import DataError
-from m2rl_core.weights import in_order, torch_threads
+from m2rl_core.weights import in_order, workers
 
 SPAN = 4 * BLOCK
 """Weights that one task reads at once."""
@@ -70,7 +69,7 @@ def survey(models: Models, *, eta: float, seed: int, threads: int, span: int = S
     number = len(models.models)
     found: dict[Place | None, Tally] = {}
     histogram_EB = np.zeros((number, BINS))
-    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+    with workers(threads) as pool:
         for one in in_order(pool, reader.measure, _spans(models, where, span), ahead=2 * threads):
             found.setdefault(one.place, Tally.zero(number)).add(one.tally)
             for factor, changes_EB in one.changes:

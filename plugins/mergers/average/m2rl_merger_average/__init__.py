@@ -55,7 +55,7 @@ class Average(Merger):
         weights = self._weights(len(block.experts_E))
         total = block.experts_E[0] * weights[0]
         for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
-            total += expert * weight
+            total += expert if weight == 1.0 else expert * weight
         return [total.div_(sum(weights))]
 
     def _weights(self, experts: int) -> Sequence[float]:

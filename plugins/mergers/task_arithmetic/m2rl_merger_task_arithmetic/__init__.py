@@ -45,10 +45,14 @@ class TaskArithmetic(Merger):
         Raises:
             ValueError: no base, or not one factor per expert.
         """
+        import torch
+
         weights = self._weights(len(block.experts_E))
         total = (block.experts_E[0] - block.anchor).mul_(weights[0])
+        delta = torch.empty_like(total)
         for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
-            total += (expert - block.anchor).mul_(weight)
+            torch.sub(expert, block.anchor, out=delta)
+            total += delta if weight == 1.0 else delta.mul_(weight)
         return [total.mul_(self.config.scale).add_(block.anchor)]
 
     def _weights(self, experts: int) -> Sequence[float]:
