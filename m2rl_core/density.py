@@ -14,11 +14,19 @@ from m2rl_core.types import Block
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["density_remarks", "tell_density"]
+__all__ = ["density_remarks", "moved_E", "tell_density"]
 
 _LEAST, _MOST = 0.99, 1.25
 """Times the share that was asked for, beyond which there is something to remark: a trim falls short by more than
 rounding only where its threshold is zero, and exceeds by as many entries as equal the threshold."""
+
+
+def moved_E(block: Block) -> Iterator[Tensor]:
+    """Where each expert differs from the base, bool of the block's shape; one at a time."""
+    import torch
+
+    for expert in block.experts_E:
+        yield torch.from_numpy(expert.numpy() != block.anchor.numpy())  # NumPy compares several times as fast
 
 
 def tell_density(block: Block, values_E: Iterable[Tensor]) -> None:

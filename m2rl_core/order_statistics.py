@@ -48,9 +48,7 @@ def count_high(rows: Iterable[Tensor]) -> Tensor:
     Args:
         rows: of non-negative float32 values [N]; a tensor [R, N], or one row after another as it is made.
     """
-    import torch
-
-    return torch.stack([_count_high(values.view(torch.int32).numpy()) for values in rows])
+    return _high(rows).counts_RB
 
 
 def count_low(rows: Iterable[Tensor], high_RK: Tensor) -> Tensor:
@@ -73,18 +71,26 @@ def count_low(rows: Iterable[Tensor], high_RK: Tensor) -> Tensor:
 # and sparse values hold many zeros: these are counted apart.
 
 
-def _count_high(bits_N: Bits) -> Tensor:
+def _high(rows: Iterable[Tensor]) -> High:
+    import torch
+
+    counts, nonzero = zip(*(_count_high(values.view(torch.int32).numpy()) for values in rows), strict=True)
+    return High(torch.stack(counts), torch.tensor(nonzero))
+
+
+def _count_high(bits_N: Bits) -> tuple[Tensor, int]:
+    """The counts, and how many values are not zero."""
     import numpy as np
     import torch
 
-    halves_N = bits_N >> 16
-    glance = halves_N[::64]
+    glance = bits_N[::64]
     if 2 * np.count_nonzero(glance) > len(glance):
-        return torch.bincount(torch.from_numpy(halves_N), minlength=BINS)
-    moved_N = halves_N.take(np.flatnonzero(halves_N != 0))
+        counts_B = torch.bincount(torch.from_numpy(bits_N >> 16), minlength=BINS)
+        return counts_B, int(np.count_nonzero(bits_N)) if counts_B[0] else len(bits_N)
+    moved_N = bits_N.take(np.flatnonzero(bits_N != 0)) >> 16
     counts_B = torch.bincount(torch.from_numpy(moved_N), minlength=BINS)
-    counts_B[0] = len(halves_N) - len(moved_N)
-    return counts_B
+    counts_B[0] += len(bits_N) - len(moved_N)
+    return counts_B, len(moved_N)
 
 
 def _count_low(bits_N: Bits, high: int) -> Tensor:
@@ -121,14 +127,6 @@ def value(high: Tensor, low: Tensor) -> Tensor:
     import torch
 
     return (high * BINS + low).to(torch.int32).view(torch.float32)
-
-
-def _nonzero_R(values_RN: Tensor) -> Tensor:
-    import numpy as np
-    import torch
-
-    # of NumPy, and of integers, which is five times as fast as torch's
-    return torch.tensor([np.count_nonzero(bits_N) for bits_N in values_RN.view(torch.int32).numpy()])
 
 
 # ── as passes of a merger ────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,8 +226,7 @@ class CountHigh:
     name: str = "high halves"
 
     def measure(self, block: Block, stats: Stats) -> High:
-        values_RN = self.values(block)
-        return High(count_high(values_RN), _nonzero_R(values_RN))
+        return _high(self.values(block))
 
     def combine(self, left: High, right: High) -> High:
         return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from m2rl_core.density import tell_density
+from m2rl_core.density import moved_E, tell_density
 from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
@@ -93,7 +93,7 @@ class Dare(Merger):
         thinned = self._dropping(block, stats)
         merged = self.then.merge(thinned, stats)
         if not any(name.startswith("density/") for name in self.then.diagnostics(block.names_E, stats)):
-            tell_density(block, thinned.deltas_E)
+            tell_density(block, moved_E(thinned))
         return merged
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:

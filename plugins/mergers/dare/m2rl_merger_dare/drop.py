@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from m2rl_core.each_expert import numbers_E
 from m2rl_core.interfaces import Pass, SkippablePass
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mask = np.typing.NDArray[np.bool_]
 
@@ -31,11 +35,14 @@ class Dropping:
     seed: int
 
     def __call__(self, block: Block, stats: Stats) -> Block:
-        """The block with experts that moved in a few places only, and further there."""
+        """The block with experts that moved in a few places only, and further there.
+
+        Its tensors are overwritten by this thread's next one.
+        """
         import torch
 
         factors_E = self._factors(len(block.experts_E), stats)
-        experts_E = torch.empty_like(block.experts_E)
+        experts_E = _room(block.experts_E)
         for out, expert, kept, factor in zip(experts_E, block.experts_E, self.kept_E(block), factors_E, strict=True):
             torch.sub(expert, block.anchor, out=out)
             np.multiply(out.numpy(), kept, out=out.numpy())  # masks are faster there
@@ -74,6 +81,19 @@ class Dropping:
 
     def _rates(self, experts: int) -> Sequence[float]:
         return numbers_E(self.rate, experts, "rates")
+
+
+_rooms = threading.local()
+
+
+def _room(like: Tensor) -> Tensor:
+    """Uninitialised, in memory that this thread uses again: new pages would take as long as what is done to them."""
+    import torch
+
+    if not hasattr(_rooms, "values") or _rooms.values.numel() < like.numel():
+        _rooms.values = torch.empty(like.numel())
+    values: Tensor = _rooms.values
+    return values[: like.numel()].view(like.shape)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.density import density_remarks, tell_density
+from m2rl_core.density import density_remarks, moved_E, tell_density
 from m2rl_core.each_expert import Each, each_or_all, numbers_E
 from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
@@ -92,7 +92,7 @@ class Ties(Merger):
         weights = self._weights(len(block.experts_E))
         deltas = list(trimmed(block, stats, weights))
         if self._keeps_all:
-            tell_density(block, block.deltas_E)
+            tell_density(block, moved_E(block))
         side = elected(_summed([deltas[0].clone(), *deltas[1:]]), stats.get(Majority.name, 1))
         total, share = torch.zeros_like(side), torch.zeros_like(side)
         for delta, weight in zip(deltas, weights, strict=True):
