@@ -90,11 +90,13 @@ class Dare(Merger):
 
     def merge(self, block: Block, stats: Stats) -> list[Tensor]:
         """Tells the density of what it has left, where the merger behind it tells none of its own."""
+        from m2rl_merger_dare.drop import apart
+
         thinned = self._dropping(block, stats)
         merged = self.then.merge(thinned, stats)
         if not any(name.startswith("density/") for name in self.then.diagnostics(block.names_E, stats)):
             tell_density(block, moved_E(thinned))
-        return merged
+        return [apart(values, thinned.experts_E) for values in merged]
 
     def diagnostics(self, experts: Sequence[str], stats: Stats) -> Mapping[str, float]:
         """As the merger behind it."""

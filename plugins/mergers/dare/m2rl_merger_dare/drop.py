@@ -91,9 +91,14 @@ def _room(like: Tensor) -> Tensor:
     import torch
 
     if not hasattr(_rooms, "values") or _rooms.values.numel() < like.numel():
-        _rooms.values = torch.empty(like.numel())
+        _rooms.values = torch.empty(like.numel(), dtype=torch.float32)
     values: Tensor = _rooms.values
     return values[: like.numel()].view(like.shape)
+
+
+def apart(values: Tensor, room: Tensor) -> Tensor:
+    """``values``, copied where they lie in ``room``: in a sweep they wait until all of its outputs are made."""
+    return values.clone() if values.untyped_storage().data_ptr() == room.untyped_storage().data_ptr() else values
 
 
 @dataclass

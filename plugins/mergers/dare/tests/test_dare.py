@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from m2rl_core.errors import ComponentError, ConfigError
+from m2rl_core.interfaces import ComponentConfig, Merger
 from m2rl_core.merge import merge_models
+from m2rl_core.merge.sweep import Sweep
 from m2rl_core.plugins import load_plugins
 from m2rl_core.testing import MergerContract, merge_tensors
 from m2rl_core.testing.family import family
-from m2rl_core.types import Block
+from m2rl_core.types import Block, Stats
 from m2rl_merger_dare import Dare
 from m2rl_merger_dare.drop import RUN, Dropping, Mask
 
@@ -146,6 +148,32 @@ def test_shards_change_no_byte(tmp_path: Path) -> None:
         merge_models(dare("ties"), base=models.pop("base"), experts=models, out=out)
         found.append((out / "model.safetensors").read_bytes())
     assert found[0] == found[1]
+
+
+class First(Merger):
+    """What the first expert has become: a view of its block."""
+
+    name: ClassVar[str] = "first"
+    reference: ClassVar[str] = ""
+    granularity = "block"
+    needs_base = False
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
+
+    def merge(self, block: Block, stats: Stats) -> list[Tensor]:
+        return [block.experts_E[0]]
+
+
+def test_a_sweep_behind_which_views_are_returned_makes_what_each_makes_alone(tmp_path: Path) -> None:
+    noise = torch.Generator().manual_seed(3)
+    base, experts = torch.randn(500, generator=noise), [torch.randn(500, generator=noise) for _ in range(2)]
+    members = {f"seed={seed}": Dare(Dare.Config(seed=seed, rate=0.5), First()) for seed in range(3)}
+
+    def merged(label: str, merger: Merger) -> list[Tensor]:
+        made = merge_tensors(merger, tmp_path / label, {"w": base}, [{"w": each} for each in experts], block=200)
+        return [output["w"] for output in made]
+
+    for label, swept in zip(members, merged("sweep", Sweep(members)), strict=True):
+        assert torch.equal(swept, *merged(label, members[label]))
 
 
 def test_the_mean_of_many_draws_is_the_task_vector(tmp_path: Path) -> None:
