@@ -96,9 +96,16 @@ def front_matter(published: Sequence[str], tags: Sequence[str], merged: bool = F
 
 
 def published(folder: Path) -> list[str]:
-    """The hub's ids of the models that the one in ``folder`` started from, as its card says; none where it does not."""
-    found = _read(folder / CARD)[0].get("base_model", [])
-    return [found] if isinstance(found, str) else [each for each in found if isinstance(each, str)]
+    """The hub's ids of the models that the one in ``folder`` started from, as its card says; none where it does not.
+
+    A card is anyone's text: one that cannot be read says nothing, and stops no merge.
+    """
+    try:
+        found = _read(folder / CARD)[0].get("base_model")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return []
+    ids = found if isinstance(found, list) else [found]
+    return [each for each in ids if isinstance(each, str)]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

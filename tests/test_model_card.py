@@ -126,3 +126,13 @@ def test_folders_without_a_card_tell_of_no_base_model(tmp_path: Path) -> None:
     assert published(tmp_path) == []
     (tmp_path / "README.md").write_text("# A model\n\n---\nbase_model: none\n---\n")
     assert published(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "front",
+    ["base_model:", "base_model: 3", "base_model: [1]", "\tx: :", "date: 2026-13-41", "a: " + 5000 * "[", "é"],
+    ids=lambda front: front[:20],
+)
+def test_a_card_that_cannot_be_read_tells_of_no_base_model(tmp_path: Path, front: str) -> None:
+    (tmp_path / "README.md").write_bytes(f"---\n{front}\n---\n".encode("latin-1"))
+    assert published(tmp_path) == []
