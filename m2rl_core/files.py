@@ -33,6 +33,7 @@ __all__ = [
     "jsonl_line",
     "left_over",
     "locked",
+    "make_folder",
     "newest_first",
     "numbered_rows",
     "read_jsonl",
@@ -127,10 +128,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """``path`` and the folders above it, as far as they are not there.
+
+    Raises:
+        RunError: it cannot be made, or is a file.
+    """
+    with _a_place_for(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def _make(temporary: Path, path: Path) -> None:
-    try:
+    with _a_place_for(path):
         temporary.mkdir(parents=True)
-    except (PermissionError, NotADirectoryError, FileNotFoundError) as error:
+
+
+@contextmanager
+def _a_place_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if _is_full(error, path):
+            raise
         raise RunError(f"{path} cannot be written: {error.strerror}", then="name another folder") from error
 
 

@@ -214,6 +214,7 @@ def test_reasoning_and_calls_are_part_of_what_is_said() -> None:
         ([*talk(1)["messages"], {"role": "assistant", "content": "x"}], "an assistant turn that answers nothing"),
         ([{"role": "user", "content": "x"}, {"role": "assistant", "content": " "}], "an empty turn"),
         ([{"role": "user", "content": ["x"]}, {"role": "assistant", "content": "y"}], "content that is no text"),
+        ([{"role": "user", "content": "\ud800"}, {"role": "assistant", "content": "y"}], "text that is no Unicode"),
         ([{"content": "x"}], "a message without a role"),
         ([{"role": "user", "content": "-"}, {"role": "assistant", "content": "y"}], "a placeholder instead"),
     ],

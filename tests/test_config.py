@@ -212,6 +212,9 @@ def test_sizes_that_make_no_model(read: Read, sizes: str, expected: list[str]) -
         ("stages: {a: {kind: report}, a: {kind: report}}\n", "study.yaml:1: key 'a' is already there on line 1."),
         ("x: !!python/object/apply:os.system [ls]\n", "study.yaml:1: no YAML: could not determine a constructor"),
         ("a: \0", "study.yaml: no YAML: unacceptable character"),
+        ("name: a\nstages: &all\n  b: *all\n", "study.yaml:2: what begins here holds itself, by an alias."),
+        ("&all [*all]\n", "study.yaml:1: what begins here holds itself, by an alias."),
+        ("a: " + 5000 * "[", "study.yaml is no study: lists and mappings lie too deep in each other."),
     ],
 )
 def test_a_file_that_is_no_study(tmp_path: Path, text: str, message: str) -> None:

@@ -21,6 +21,7 @@ from m2rl_core.files import (
     atomic_folder,
     content_hash,
     locked,
+    make_folder,
     numbered_rows,
     read_jsonl,
     sweep,
@@ -104,6 +105,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         file.writelines([b"half", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"new"
     assert names(tmp_path) == ["rows"]
+
+
+@pytest.mark.parametrize("name", [300 * "x", "file/model", "/proc/model"], ids=["long", "file", "proc"])
+def test_a_place_where_no_folder_can_be_is_said(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    said = r"cannot be written: .* Next: name another folder"
+    with pytest.raises(RunError, match=said), atomic_folder(tmp_path / name):
+        pass
+    with pytest.raises(RunError, match=said):
+        make_folder(tmp_path / name)
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["/dev/null", ".", "nowhere/rows"])

@@ -322,6 +322,7 @@ def test_a_folder_with_something_in_it_is_left_alone(models: Path) -> None:
     ("out", "said"),
     [
         ("notes/out", "notes/out cannot be written: Not a directory"),
+        (300 * "x", "cannot be written: File name too long. Next: name another folder"),
         ("nowhere", "nowhere exists already"),
         ("math/out", "math/out lies within a model that is merged"),
     ],

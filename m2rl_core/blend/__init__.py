@@ -14,7 +14,7 @@ from pathlib import Path
 from m2rl_core.blend.parts import Part, Tally, Told, prepared, read_again
 from m2rl_core.blend.permutation import permuted
 from m2rl_core.config import BlendSource
-from m2rl_core.files import sweep
+from m2rl_core.files import make_folder, sweep
 from m2rl_core.seeding import derive
 from m2rl_core.types import Conversation
 
@@ -70,9 +70,9 @@ def materialised(folder: Path, sources: Mapping[str, BlendSource], seed: int, te
 
     Raises:
         DataError: a source that cannot be read, or has too few usable rows; it is named.
-        RunError: the disk is full.
+        RunError: the disk is full, or ``folder`` is no place for one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sweep(folder)
     parts = [prepared(folder, name, each, _seed(seed, name), tell) for name, each in sources.items()]
     return Blend(parts, seed)

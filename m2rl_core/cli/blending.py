@@ -63,10 +63,10 @@ def _blended(study: Study) -> dict[str, SftStage]:
 
 def _written(study: Study, name: str, stage: SftStage, folder: Path) -> Blend:
     from m2rl_core.blend import materialised
-    from m2rl_core.files import locked, room
+    from m2rl_core.files import locked, make_folder, room
     from m2rl_core.seeding import derive
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     seed = derive(study.seed if study.seeds is None else study.seeds[0], name)  # as the stage itself has it
     with room(folder), locked(folder / ".lock"):
         return materialised(folder, stage.blend, seed, lambda text: typer.echo(text, err=True))

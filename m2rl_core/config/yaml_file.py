@@ -24,7 +24,7 @@ class YamlFile:
         keys: that it should have, for messages.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, says a key twice, or is no mapping.
+        ConfigError: it cannot be read, is no YAML, says a key twice, holds itself, or is no mapping.
     """
 
     def __init__(self, path: Path, what: str, *, keys: str) -> None:
@@ -33,10 +33,12 @@ class YamlFile:
             loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
             self.root = loader.get_single_node()
             if self.root is not None:
-                self._refuse_duplicates(self.root, set())
+                self._refuse_strange(self.root, {})
                 tree = loader.construct_document(self.root)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except RecursionError:
+            raise ConfigError(f"{path} is no {what}: lists and mappings lie too deep in each other") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -73,19 +75,30 @@ class YamlFile:
         lines = (f"{place}: {', '.join(paths)}: {text}" for (place, text), paths in together.items())
         return ConfigError("\n".join(lines))
 
-    def _refuse_duplicates(self, node: yaml.Node, seen: set[int]) -> None:
-        if id(node) in seen:
+    def _refuse_strange(self, node: yaml.Node, whole: dict[int, bool]) -> None:
+        """A key that is there twice, and a list or mapping that holds itself.
+
+        Args:
+            whole: id of each node that was met → whether all below it was.
+        """
+        if whole.get(id(node)):
             return
-        seen.add(id(node))
+        if id(node) in whole:
+            raise ConfigError(f"{self.path}:{node.start_mark.line + 1}: what begins here holds itself, by an alias")
+        whole[id(node)] = False
         if isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                line, same = key.start_mark.line + 1, (key.tag, key.value)
-                if same in lines:
-                    raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {lines[same]}")
-                lines[same] = line
+            self._refuse_duplicates(node)
         for child in _children(node):
-            self._refuse_duplicates(child, seen)
+            self._refuse_strange(child, whole)
+        whole[id(node)] = True
+
+    def _refuse_duplicates(self, node: yaml.MappingNode) -> None:
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line, same = key.start_mark.line + 1, (key.tag, key.value)
+            if same in lines:
+                raise ConfigError(f"{self.path}:{line}: key '{key.value}' is already there on line {lines[same]}")
+            lines[same] = line
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -71,7 +71,11 @@ def merge_models(
 
 def _check_place(folder: Path, inputs: Sequence[Path]) -> None:
     """Refuse a result over something, and one within a model, which would then be another than it was."""
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+    try:
+        taken = folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}", then="name another folder") from error
+    if taken:
         raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
     if within := [each for each in inputs if each.resolve() in folder.resolve().parents]:
         raise RunError(f"{folder} lies within a model that is merged", found=within[0], then="name a folder elsewhere")

@@ -4,7 +4,7 @@ They come from local .jsonl and .parquet files, from a folder written by ``save_
 the hub. Importing this package imports neither ``datasets`` nor ``pyarrow``: reading all but JSON lines does.
 """
 
-from m2rl_core.rows.blend import gold, messages, rows
+from m2rl_core.rows.blend import gold, messages, request, rows
 from m2rl_core.rows.conversations import UnusableError, conversation
 from m2rl_core.rows.questions import Questions
 from m2rl_core.rows.sources import is_commit, is_hub_id, local_files, numbered, on_hub
@@ -20,5 +20,6 @@ __all__ = [
     "messages",
     "numbered",
     "on_hub",
+    "request",
     "rows",
 ]

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from m2rl_core.errors import DataError
+from m2rl_core.rows.conversations import is_unicode
 from m2rl_core.rows.sources import Numbered, numbered
 from m2rl_core.types import Message
 
-__all__ = ["gold", "messages", "rows"]
+__all__ = ["gold", "messages", "request", "rows"]
 
 
 def rows(source: str, datasets: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,17 +53,33 @@ def _filling(origin: str) -> str:
     )
 
 
+def request(place: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``responses_create_params``; empty where a row has none.
+
+    Raises:
+        DataError: it is no object.
+    """
+    found = row.get("responses_create_params") or {}
+    if not isinstance(found, Mapping):
+        raise DataError(
+            f"{place} has malformed responses_create_params", found=repr(found)[:80], allowed="an object with input"
+        )
+    return found
+
+
 def messages(place: str, row: Mapping[str, Any]) -> tuple[Message, ...]:
     """The conversation that ``responses_create_params.input`` starts, or else ``question`` as the user's message.
 
     Raises:
-        DataError: neither is there in the right shape.
+        DataError: neither is there in the right shape, or a message is no Unicode.
     """
-    asked = (row.get("responses_create_params") or {}).get("input") or row.get("question")
+    asked = request(place, row).get("input") or row.get("question")
     if isinstance(asked, str) and asked.strip():
         asked = [{"role": "user", "content": asked}]
     if not isinstance(asked, list) or not asked or not all(map(_is_message, asked)):
         raise DataError(f"{place} asks nothing", allowed="messages in responses_create_params.input, or a question")
+    if lone := [each["content"] for each in asked if not is_unicode(each["content"])]:
+        raise DataError(f"{place} asks what no tokenizer takes, for it is no Unicode", found=ascii(lone[0])[:80])
     return tuple(Message(role=each["role"], content=each["content"]) for each in asked)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from m2rl_core.types import Message
 
-__all__ = ["PLACEHOLDER", "UnusableError", "conversation"]
+__all__ = ["PLACEHOLDER", "UnusableError", "conversation", "is_unicode"]
 
 PLACEHOLDER = "-"
 """A user's content where the question may not be handed on, but can be looked up."""
@@ -27,8 +27,8 @@ def conversation(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[Map
     """(messages, tools) of a row. Reasoning and calls become part of what the assistant says.
 
     Raises:
-        UnusableError: no messages, a turn without content, no turn of the assistant or two in a row, or a placeholder
-            instead of a question.
+        UnusableError: no messages, a turn without content or of what is no Unicode, no turn of the assistant or two in
+            a row, or a placeholder instead of a question.
     """
     listed = _listed(row.get("messages"))
     if not listed:
@@ -44,6 +44,15 @@ def conversation(row: Mapping[str, Any]) -> tuple[tuple[Message, ...], tuple[Map
     return said, tuple(tool for tool in _listed(row.get("tools")) if isinstance(tool, Mapping))
 
 
+def is_unicode(text: str) -> bool:
+    r"""False with half of a surrogate pair in it, as JSON's ``"\ud800"`` spells one: tokenizers refuse such text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _message(value: object) -> Message:
     if not isinstance(value, Mapping) or not isinstance(role := value.get("role"), str):
         raise UnusableError("a message without a role")
@@ -54,6 +63,8 @@ def _message(value: object) -> Message:
         content = _said(content, value.get("reasoning_content"), _listed(value.get("tool_calls")))
     if not content.strip() and role in ("user", "assistant"):
         raise UnusableError("an empty turn")
+    if not is_unicode(content):
+        raise UnusableError("text that is no Unicode")
     return Message(role=role, content=content)
 
 

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 
 from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, RlStage, Study
 from m2rl_core.errors import ShortageError, StageError
+from m2rl_core.files import make_folder
 from m2rl_core.interfaces import Domain, Engine
 from m2rl_core.model_card import complete
 from m2rl_core.plugins import Registry
@@ -106,7 +107,7 @@ class StageRun(Generic[S]):
         self._observers = [*registry.observers, *(each.observer for each in self._trackers)] if team.leads() else []
         self._domains: dict[str, Domain] = {}
         self._begun = False
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def _tracked_by(self) -> list[Tracker]:
         settings: dict[str, Any] = cast("Any", self.stage).model_dump(mode="json")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import m2rl_core
 from m2rl_core.errors import RunError, UserError, nearest
-from m2rl_core.files import atomic_file
+from m2rl_core.files import atomic_file, make_folder
 from m2rl_core.plugins import discover
 
 __all__ = ["PLUGINS", "PluginKind", "new_plugin", "new_study", "studies"]
@@ -89,6 +89,6 @@ def new_study(name: str, like: str, into: Path) -> Path:
 
 
 def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     with atomic_file(file) as out:
         out.write(text.encode())

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from m2rl_core.errors import DataError
-from m2rl_core.rows import messages
+from m2rl_core.rows import messages, request
 from m2rl_core.types import Prompt
 from m2rl_domain_agent.calls import Call
 from m2rl_domain_agent.workplace import TOOLS
@@ -25,7 +25,7 @@ def row_prompt(key: str, domain: str, place: str, row: Mapping[str, Any]) -> Pro
     Raises:
         DataError: no question, malformed tools, or gold as :func:`gold_calls` says; it names the row.
     """
-    asked = row.get("responses_create_params") or {}
+    asked = request(place, row)
     listed = asked.get("tools") or []
     if not isinstance(listed, list):
         raise DataError(f"{place} has malformed tools", found=repr(listed)[:80], allowed="a list of functions")

@@ -126,6 +126,7 @@ def test_reads_the_blend_schema(tables: str) -> None:
         ({"responses_create_params": {"input": "?", "tools": [TOOL | {"name": "a/../verify"}]}}, "malformed tool"),
         ({"responses_create_params": {"input": "?", "tools": {"a": 1}}}, "malformed tools"),
         ({"responses_create_params": {"tools": [TOOL]}}, "asks nothing"),
+        ({"responses_create_params": "Reply!"}, "malformed responses_create_params"),
     ],
 )
 def test_a_bad_row_is_an_error_that_names_it(tables: str, changes: dict[str, Any], problem: str) -> None:

@@ -59,6 +59,8 @@ def test_reads_the_blend_schema(tmp_path: Path) -> None:
         ({"question": "?", "expected_answer": '["", ""]'}, "exactly one"),
         ({"expected_answer": "1"}, "asks nothing"),
         ({"responses_create_params": {"input": [{"role": "user"}]}, "expected_answer": "1"}, "asks nothing"),
+        ({"responses_create_params": ["1?"], "expected_answer": "1"}, "an object with input"),
+        ({"question": "1\ud800?", "expected_answer": "1"}, "no Unicode"),
         ({"question": "?", "expected_answer": "1", "_hf_placeholder": {"row": 3}}, "placeholder"),
         (["no object"], "object"),
     ],
