@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -553,6 +555,33 @@ def test_expected_failures_are_messages(
     assert "Traceback" not in result.stderr
     if isinstance(outcome, OSError):
         assert str(tmp_path / "here") in result.stderr
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """A folder into which this process may not look for a while, also where it is the superuser's."""
+    folder.chmod(0)
+    owner = os.geteuid()
+    if owner == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(owner)
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "command", [("verify", "math"), ("merge", "--out", "new"), ("check",)], ids=lambda each: each[0]
+)
+def test_what_may_not_be_looked_at_is_named(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (folder := tmp_path / "closed").mkdir()
+    load_plugins()
+    with closed(folder):
+        result = m2rl(*command, folder / "file")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {folder / 'file'} can")
+    assert "Permission denied" in result.stderr
 
 
 def test_unexpected_failures_keep_their_traceback(study: Path) -> None:

@@ -131,6 +131,10 @@ class Field(NamedTuple):
         Field("num_attention_heads", 2),
         Field("hidden_act", "gelu"),
         Field("no_such_field_yet", 1),
+        Field("attention_bias", None),
+        Field("layer_types", []),
+        Field("model_type", []),
+        Field("quantization_config", True),
     ],
     ids=lambda field: field.name,
 )

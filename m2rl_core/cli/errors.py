@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from m2rl_core.cli.output import print_json_error
-from m2rl_core.errors import M2rlError
+from m2rl_core.errors import M2rlError, RunError
 
 if TYPE_CHECKING:
     from m2rl_core.registry import Plugin
@@ -24,13 +24,19 @@ class Group(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(cast("typer.Context", ctx))
-        except M2rlError as error:
-            typer.secho(f"Error: {error}", fg="red", err=True)
-            print_json_error(cast("typer.Context", ctx), error)
-            raise typer.Exit(error.exit_code) from error
+        except (M2rlError, PermissionError) as error:
+            told = error if isinstance(error, M2rlError) else _not_allowed(error)
+            typer.secho(f"Error: {told}", fg="red", err=True)
+            print_json_error(cast("typer.Context", ctx), told)
+            raise typer.Exit(told.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Run the same command again to resume.", err=True)
             raise typer.Exit(130) from None
+
+
+def _not_allowed(error: PermissionError) -> RunError:
+    """Of any file or folder: even whether one is there may not be asked where a folder above it is closed."""
+    return RunError(f"{error.filename} cannot be used: {error.strerror}", then="ask for access, or name another path")
 
 
 def warn(plugins: Iterable[Plugin], *, waiting: bool = False) -> None:

@@ -155,7 +155,7 @@ def _normalised(model: Model) -> dict[str, Any]:
         found: dict[str, Any] = AutoConfig.from_pretrained(
             model.checkpoint.folder, trust_remote_code=False, local_files_only=True
         ).to_dict()
-    except (ValueError, OSError):  # a model type of someone's own code
+    except Exception:  # a model type of someone's own code, or a field of a type that only some version refuses
         return {}
     return found
 
@@ -164,10 +164,10 @@ def _normalised(model: Model) -> dict[str, Any]:
 
 
 def _same_tensors(anchor: Model, model: Model) -> None:
-    flags = {model.config.get(_TIED), anchor.config.get(_TIED)} - {None}
+    tied = [each.config[_TIED] for each in (model, anchor) if each.config.get(_TIED) is not None]
     if HEAD in model.names and HEAD not in anchor.names and model.head_repeats_embeddings():
         model.names.remove(HEAD)
-    elif (HEAD in model.names) != (HEAD in anchor.names) or len(flags) > 1:
+    elif (HEAD in model.names) != (HEAD in anchor.names) or any(each != tied[0] for each in tied):
         raise DataError(
             f"{model.label} and {anchor.label}: one ties its output layer to the embeddings, the other has a '{HEAD}'",
             found=f"{model.checkpoint.folder} and {anchor.checkpoint.folder}",
