@@ -40,6 +40,16 @@ class TestDareBeforeTies(MergerContract):
     symmetric = False
 
 
+class TestDareBeforeRows(MergerContract):
+    merger = dare("della")
+    symmetric = False
+
+
+class TestDareBeforeWholeTensors(MergerContract):
+    merger = dare("karcher")
+    symmetric = False
+
+
 class TestDareOfMergekit(MergerContract):
     merger = dare({"use": "ties", "density": 1.0, "aggregate": "sum", "semantics": "mergekit"}, rescale="l1", rate=0.5)
     symmetric = False
