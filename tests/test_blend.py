@@ -133,6 +133,11 @@ def test_a_source_without_a_usable_row_is_an_error(tmp_path: Path) -> None:
         materialised(tmp_path / "out", {"m": source}, 1)
 
 
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"blend source 'm': no rows to read\. Found: 'nowhere\.jsonl'"):
+        materialised(tmp_path / "out", {"m": BlendSource(source="nowhere.jsonl")}, 1)
+
+
 # ── resuming, memory ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

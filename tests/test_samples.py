@@ -14,10 +14,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from m2rl_core.config import Study
+from m2rl_core.errors import DataError
 from m2rl_core.files import append_jsonl
 from m2rl_core.findings import plain, write_findings
 from m2rl_core.report import write_report
-from m2rl_core.report.evidence import Evidence
+from m2rl_core.report.evidence import Evidence, node_cost
 from m2rl_core.report.samples import LONGEST_TEXT, LONGEST_TOKENS, browsed, embedded, spread
 from m2rl_core.types import Claim, Figure, Findings, Table
 
@@ -154,6 +155,21 @@ def test_long_texts_are_cut_and_say_so(study: Study, tmp_path: Path) -> None:
     [found] = browsed(Evidence(study, [Place("math", "rl", tmp_path / "math")], tmp_path))
     assert found["response"][0][1].endswith("… (12 more characters)")
     assert len(found["tokens"]) == LONGEST_TOKENS
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"domain": 1}'])
+def test_a_line_that_is_no_sample_is_said(study: Study, tmp_path: Path, line: str) -> None:
+    [first, *_] = places = nodes(tmp_path)
+    (first.folder / "rollouts.jsonl").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"rollouts\.jsonl holds no samples\. Found: .* Next: remove .*math and run"):
+        browsed(Evidence(study, places, tmp_path))
+
+
+@pytest.mark.parametrize("line", ['{"step": 1}', '{"step": "a", "seconds": {}}', '{"step": 1, "seconds": {}}'])
+def test_a_line_that_holds_no_times_is_said(tmp_path: Path, line: str) -> None:
+    (tmp_path / "times.jsonl").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"times\.jsonl holds no times\. Found: .*Error.* Next: remove"):
+        node_cost(Place("math", "rl", tmp_path), until=2)
 
 
 def test_tokens_are_shown_as_text_once_the_stage_has_a_tokenizer(

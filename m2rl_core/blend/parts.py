@@ -159,6 +159,10 @@ def _fingerprint(name: str, section: BlendSource, seed: int) -> str:
     """Of what a part is made from. Local files count with their size and the time of their last change."""
     chosen = section.model_dump(include={"source", "sample", "questions"})
     sources = (section.source, *section.questions.values())
-    files = [(str(p), (s := p.stat()).st_size, s.st_mtime_ns) for each in sources for p in local_files(each)]
+    try:
+        found = [path for each in sources for path in local_files(each)]
+    except DataError as error:
+        raise DataError(f"blend source '{name}': {error}") from error
+    files = [(str(p), (s := p.stat()).st_size, s.st_mtime_ns) for p in found]
     covered = [name, chosen, files, seed if section.sample is not None else 0]
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()

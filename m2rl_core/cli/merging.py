@@ -145,7 +145,7 @@ def _values(texts: Sequence[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"'{text}' should read KEY=V1,V2", param_hint="--sweep")
         try:
             found[name] = yaml.safe_load(f"[{values}]")
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise typer.BadParameter(f"the values of '{text}' cannot be read", param_hint="--sweep") from None
     return found
 

@@ -89,7 +89,7 @@ class _Override:
             raise ConfigError(f"--set {text}: should read KEY.KEY=VALUE")
         try:
             read = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(f"--set {text}: the value is no YAML: {getattr(error, 'problem', error)}") from None
         shown = masked(read, keys[-1])
         return cls(text if shown == read else f"{path}={shown}", keys, read)

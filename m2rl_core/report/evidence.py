@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from m2rl_core.config import AnyStage, RlStage, Study, split_reference
+from m2rl_core.errors import DataError
 from m2rl_core.files import read_jsonl
 from m2rl_core.findings import read_findings
 from m2rl_core.statistics import Grid, grid
@@ -226,13 +228,33 @@ def done(node: Node) -> bool:
 
 
 def node_cost(node: Node, until: int | None = None) -> Cost | None:
-    """Device time of one node; ``None`` where it has written down none."""
-    rows = _lines(node.folder / "times.jsonl")
+    """Device time of one node; ``None`` where it has written down none.
+
+    Raises:
+        DataError: as :func:`understood`.
+    """
+    file = node.folder / "times.jsonl"
+    rows = _lines(file)
     cost = Cost()
-    for row in rows:
-        if until is None or (row["step"] is not None and row["step"] < until):
-            cost.add(row)
+    with understood(file, "times"):
+        for row in rows:
+            if until is None or (row["step"] is not None and row["step"] < until):
+                cost.add(row)
     return cost if rows else None
+
+
+@contextmanager
+def understood(file: Path, what: str) -> Iterator[None]:
+    """Say of which file a line is not as the study has written it.
+
+    Raises:
+        DataError: instead of what a key that is missing, or a value of another type, raises.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        then = f"remove {file.parent} and run the study again"
+        raise DataError(f"{file} holds no {what}", found=repr(error)[:80], then=then) from error
 
 
 def unit_of(evidence: Evidence) -> str:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2rl_core.report.evidence import Evidence, Node, done
+from m2rl_core.report.evidence import Evidence, Node, done, understood
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,12 +39,16 @@ def browsed(evidence: Evidence, most: int = MOST) -> list[dict[str, Any]]:
         most: samples; of more sources than that, some at equal distances are shown.
 
     Raises:
-        DataError: a line that is no JSON.
+        DataError: a line that is no sample.
     """
     files = [(node, path) for node in evidence.nodes if (path := _file(node)) is not None]
     files = files[:: math.ceil(len(files) / most) or 1]
     share = most // max(1, len(files))
-    return [_shown(evidence, node, record) for node, path in files for record in spread(path, share)]
+    found = []
+    for node, path in files:
+        with understood(path, "samples"):
+            found += [_shown(evidence, node, record) for record in spread(path, share)]
+    return found
 
 
 def embedded(samples: Sequence[Mapping[str, Any]]) -> str:
