@@ -150,6 +150,20 @@ def test_a_damaged_saved_data_set_is_said(tmp_path: Path) -> None:
     assert "data-00000-of-00001.arrow cannot be read" in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("dataset_dict.json", text) for text in ("{", "[]", "{}", '{"splits": 3}', '{"splits": []}')),
+        *(("state.json", text) for text in ("\xff", "3", '{"_data_files": 3}', '{"_data_files": [{"filename": 1}]}')),
+    ],
+)
+def test_a_saved_data_set_that_lists_no_files_is_said(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "data-0.arrow").touch()
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"\.json lists no files of a data set\. Found: .* Next: save it again"):
+        rows(str(tmp_path), ())
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     write(tmp_path / "b.jsonl", {"n": 2}, {"n": 3})
     write(tmp_path / "a.parquet", {"n": 1})

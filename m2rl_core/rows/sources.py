@@ -111,17 +111,29 @@ def _resolved(source: str) -> list[Path] | _OnHub:
 
 def _files(folder: Path) -> list[Path]:
     if (folder / SPLITS).is_file():
-        splits = json.loads((folder / SPLITS).read_text())["splits"]
+        splits = _names(folder / SPLITS, lambda said: said["splits"])
         raise DataError(
             f"the folder {folder} holds several splits", found=", ".join(splits), then=f"name one: {folder}/{splits[0]}"
         )
     if (folder / SAVED).is_file() and list(folder.glob("*.arrow")):
-        state = json.loads((folder / SAVED).read_text())  # a map over the data set leaves other files beside its own
-        return [folder / each["filename"] for each in state["_data_files"]]
+        # a map over the data set leaves other files beside its own
+        names = _names(folder / SAVED, lambda said: [each["filename"] for each in said["_data_files"]])
+        return [folder / name for name in names]
     paths = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and p.is_file() and not p.name.startswith("."))
     if not paths:
         raise DataError(f"the folder {folder} has no rows", allowed=f"files that end in {' or '.join(SUFFIXES)}")
     return paths
+
+
+def _names(file: Path, listed: Callable[[Any], Any]) -> list[str]:
+    """What one of the files that ``save_to_disk`` writes beside the data lists."""
+    try:
+        names = listed(json.loads(file.read_bytes()))
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{file} lists no files of a data set", found=repr(error), then="save it again") from error
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{file} lists no files of a data set", found=repr(names)[:80], then="save it again")
+    return names
 
 
 def _file_rows(path: Path) -> Iterator[Numbered]:
