@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m2rl_core.config import Study
-    from m2rl_core.drift import Drift
     from m2rl_core.errors import DataError
     from m2rl_core.estimate import Estimate, Machine, MergeCost
     from m2rl_core.merge import Diagnostics, Loaded, Recipe
+    from m2rl_core.paper.drift import Drift
     from m2rl_core.registry import Registry
     from m2rl_core.study import Node, Progress, Team
     from m2rl_core.types import Reasoning
@@ -88,10 +88,10 @@ def check(
         StageError: a component's own code failed.
     """
     from m2rl_core.config import check_components
-    from m2rl_core.counterparts import gpu_hours
-    from m2rl_core.drift import drift
     from m2rl_core.estimate import estimate, merge_costs
     from m2rl_core.estimate import machine as this_machine
+    from m2rl_core.paper.counterparts import gpu_hours
+    from m2rl_core.paper.drift import drift
     from m2rl_core.plugins import load_plugins
     from m2rl_core.study import plan
 

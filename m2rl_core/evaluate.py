@@ -24,7 +24,7 @@ from m2rl_core.rollout.records import summarise
 from m2rl_core.rollout.verdicts import usable
 from m2rl_core.run import StageRun
 from m2rl_core.seeding import derive
-from m2rl_core.statistics import estimate, grid, pass_at_k
+from m2rl_core.statistics.scores import estimate, grid, pass_at_k
 from m2rl_core.types import Group, Prompt, Sampling, Suite
 
 __all__ = ["evaluate"]

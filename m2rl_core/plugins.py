@@ -1,7 +1,7 @@
 """Finding plugins and loading them so that a broken one harms nobody who does not use it.
 
 A plugin is a distribution with an entry point in the group ``m2rl``, or a local file or folder that a study lists; a
-local one may be a mere reward function (:mod:`m2rl_core.rewards`). A plugin that cannot be loaded stays in
+local one may be a mere reward function (:mod:`m2rl_core.rewards.functions`). A plugin that cannot be loaded stays in
 :attr:`Registry.plugins` with its problem; it becomes an error when a study uses what it should have offered.
 ``pluggy.load_setuptools_entrypoints`` does not do: one plugin that raises would take the command line down.
 
@@ -184,8 +184,8 @@ def _load_local(registry: Registry, path: Path) -> Plugin:
 
 def _offer(path: Path) -> object:
     """The module with its hooks, or what stands for it where it has a reward function instead."""
-    from m2rl_core.rewards import reward_domain  # pydantic need not be there to list plugins
-    from m2rl_core.trl_rewards import trl_domain
+    from m2rl_core.rewards.functions import reward_domain  # pydantic need not be there to list plugins
+    from m2rl_core.rewards.trl import trl_domain
 
     module = _import(path)
     made = trl_domain(module, path) or reward_domain(module, path)

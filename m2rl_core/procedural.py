@@ -19,7 +19,7 @@ from pydantic import Field
 
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import ComponentConfig, Domain
-from m2rl_core.judgements import judgements
+from m2rl_core.judging.demonstrations import judgements
 from m2rl_core.rows import on_hub
 from m2rl_core.seeding import derive
 from m2rl_core.types import Conversation, Message, Prompt, Suite
@@ -69,7 +69,7 @@ class ProceduralConfig(ComponentConfig):
     hasty: float = Field(0.35, ge=0.0, le=1.0)
     """Share of demonstrations that guess instead of thinking, so that SFT leaves RL something to teach."""
     judged: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of demonstrations that judge an answer instead of giving one (:mod:`m2rl_core.judgements`), so that a small
+    """Share of demonstrations that judge an answer instead of giving one (:mod:`m2rl_core.judging`), so that a small
     model can be measured as a judge of its own answers. Only for answers of one turn."""
     seed: int = 0
     """Of the generated prompts."""

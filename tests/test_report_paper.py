@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from m2rl_core.config import Study, combines
-from m2rl_core.counterparts import counterpart, gpu_hours, role_of
 from m2rl_core.files import append_jsonl
-from m2rl_core.paper import GPU_HOURS
+from m2rl_core.paper.claims import GPU_HOURS
+from m2rl_core.paper.counterparts import counterpart, gpu_hours, role_of
 from m2rl_core.report import write_report
 from m2rl_core.report.core_claims import cost_claim, equal, not_below
 from m2rl_core.report.data import blend
@@ -26,7 +26,7 @@ from m2rl_core.report.merges import merges
 from m2rl_core.report.published import SCORES
 from m2rl_core.report.scores import scores
 from m2rl_core.seeding import derive
-from m2rl_core.statistics import Estimate
+from m2rl_core.statistics.scores import Estimate
 from m2rl_core.types import ClaimVerdict
 
 pytest.importorskip("matplotlib")

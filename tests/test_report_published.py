@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from m2rl_core.config import Study
-from m2rl_core.correlation import pearson
 from m2rl_core.files import append_jsonl
 from m2rl_core.findings import plain, write_findings
 from m2rl_core.report.data import blend
@@ -19,6 +18,7 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.merges import merges
 from m2rl_core.report.published import SCORES, SUITES, beside_paper
 from m2rl_core.report.published_analyses import ALONE, JUDGED, JUDGES, OVERLAPS, PAIRS, SAID
+from m2rl_core.statistics.correlation import pearson
 from m2rl_core.types import Findings, Table
 
 BOTH = ["math", "coding"]

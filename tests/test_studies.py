@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 
 from m2rl_core.cli import app
 from m2rl_core.config import check_components, grounded, load_study, split_reference
-from m2rl_core.drift import Drift, drift
 from m2rl_core.errors import DataError
 from m2rl_core.estimate import Estimate, estimate, machine
-from m2rl_core.paper import GPU_HOURS, TABLE_1
+from m2rl_core.paper.claims import GPU_HOURS, TABLE_1
+from m2rl_core.paper.drift import Drift, drift
 from m2rl_core.plugins import Registry, load_plugins
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,7 +34,7 @@ __all__ = ["Draws"]
 
 CHUNK = 512
 """Samples drawn between two writings."""
-CODE = ("answers", "chat.py", "engine", "reasoning.py", "rollout", "seeding.py")
+CODE = ("answers", "chat.py", "engine", "rewards/reasoning.py", "rollout", "seeding.py")
 """The core's parts that decide what is drawn and how it is judged."""
 OF_PROMPT = ("domain", "prompt", "question", "tools", "ground_truth", "metadata")
 """Keys of a record that the prompt holds already."""

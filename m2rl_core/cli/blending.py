@@ -83,7 +83,7 @@ def _say_conversations(name: str, stage: SftStage, found: Blend) -> None:
 def _table(study: Study, name: str, found: Blend) -> Table:
     """Table 1: one row per source, beside the paper's where the study is the paper's."""
     from m2rl_core.cli.tables import empty
-    from m2rl_core.paper import TABLE_1
+    from m2rl_core.paper.claims import TABLE_1
 
     paper = TABLE_1 if study.reproduces == "paper" else {}
     columns = ["samples", "%"] + ["paper's", "paper's %"] * bool(paper) + ["rows read", "dropped"]

@@ -15,7 +15,7 @@ from m2rl_core.registry import KINDS, Plugin
 
 if TYPE_CHECKING:
     from m2rl_core.config import AnyStage, Study
-    from m2rl_core.drift import Drift
+    from m2rl_core.paper.drift import Drift
     from m2rl_core.rescore import Flip
     from m2rl_core.study import Node
 
@@ -104,7 +104,7 @@ def _steps(stage: AnyStage) -> str:
 
 def drifts(found: Iterable[Drift]) -> Table:
     """One row per claim of the paper: what it says, what the study says, and whether that is the same."""
-    from m2rl_core.drift import shown
+    from m2rl_core.paper.drift import shown
 
     found = list(found)
     counts = [f"{sum(each.verdict == verdict for each in found)} {verdict}" for verdict in _DRIFT]

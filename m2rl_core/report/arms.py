@@ -19,7 +19,7 @@ from m2rl_core.config import (
 )
 from m2rl_core.config import references as named
 from m2rl_core.report.evidence import Cost, Evidence
-from m2rl_core.statistics import Estimate, Grid, best, crossfit, difference, estimate
+from m2rl_core.statistics.scores import Estimate, Grid, best, crossfit, difference, estimate
 from m2rl_core.types import Way
 
 WAYS: tuple[Way, ...] = ("mix", "merge", "distil")

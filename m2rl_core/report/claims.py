@@ -17,7 +17,7 @@ from m2rl_core.report.paper_findings import Untested, untested
 from m2rl_core.report.pooling import estimated
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link, Measured, number
-from m2rl_core.statistics import Estimate, pooled
+from m2rl_core.statistics.scores import Estimate, pooled
 from m2rl_core.types import Claim, ClaimVerdict, Table
 
 __all__ = ["anchor", "claims", "stage_claims", "tested"]

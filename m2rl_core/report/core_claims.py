@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from m2rl_core.report.arms import Contender, complete, contenders, effort, expert_of, references, start_of, way_of
 from m2rl_core.report.evidence import Cost, Evidence
 from m2rl_core.report.tables import number
-from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair
+from m2rl_core.statistics.scores import Estimate, Grid, difference, estimate, pair
 from m2rl_core.types import Claim, ClaimVerdict, Way
 
 __all__ = ["COMPARABLE", "core_claims", "cost_claim", "equal", "not_below"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from m2rl_core.config import SftStage
-from m2rl_core.paper import TABLE_1
+from m2rl_core.paper.claims import TABLE_1
 from m2rl_core.report.evidence import Evidence, Node, done
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link

@@ -14,7 +14,7 @@ from m2rl_core.config import RlStage, split_reference
 from m2rl_core.report.arms import Contender, along, effort, mean_score
 from m2rl_core.report.evidence import Evidence, unit_of
 from m2rl_core.report.tables import Cell, interval, measured, number
-from m2rl_core.statistics import Estimate, difference
+from m2rl_core.statistics.scores import Estimate, difference
 from m2rl_core.types import Table
 
 TOLERANCE = 0.02

@@ -17,7 +17,7 @@ from m2rl_core.config import AnyStage, RlStage, Study, split_reference
 from m2rl_core.errors import DataError
 from m2rl_core.files import read_jsonl
 from m2rl_core.findings import read_findings
-from m2rl_core.statistics import Grid, grid
+from m2rl_core.statistics.scores import Grid, grid
 from m2rl_core.types import Findings
 
 KINDS = ("rollout", "verify", "score", "train", "sync", "idle")

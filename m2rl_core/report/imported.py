@@ -8,7 +8,7 @@ from m2rl_core.report.arms import Contender, complete, contenders, mean_score, r
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, measured
-from m2rl_core.statistics import Grid, difference, estimate
+from m2rl_core.statistics.scores import Grid, difference, estimate
 from m2rl_core.types import Table
 
 

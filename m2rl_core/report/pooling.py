@@ -13,7 +13,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from m2rl_core.report.tables import Cell, Measured, decimals
-from m2rl_core.statistics import Estimate, pooled
+from m2rl_core.statistics.scores import Estimate, pooled
 from m2rl_core.types import Figure, Table
 
 __all__ = ["estimated", "pooled_figure", "pooled_table", "with_intervals"]
@@ -37,7 +37,7 @@ def pooled_table(found: Sequence[Table]) -> Table | None:
     """The mean over seeds, cell by cell; ``None`` where the seeds' tables have other columns or other rows.
 
     Texts that differ stand beside each other with how often they occur. Numbers get intervals over seeds and, where
-    they have intervals of their own, over items (:func:`m2rl_core.statistics.pooled`).
+    they have intervals of their own, over items (:func:`m2rl_core.statistics.scores.pooled`).
     """
     each = [with_intervals(table) for table in found]
     first, labels = each[0], [[row[0] for row in table.rows] for table in each]

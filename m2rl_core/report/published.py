@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from m2rl_core.counterparts import counterpart, gpu_hours
+from m2rl_core.paper.counterparts import counterpart, gpu_hours
 from m2rl_core.report.arms import mean_score
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.published_analyses import analyses_beside_paper
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Link, measured
-from m2rl_core.statistics import estimate
+from m2rl_core.statistics.scores import estimate
 from m2rl_core.types import Table
 
 __all__ = ["SCORES", "beside_paper"]
@@ -35,7 +35,7 @@ SCORES = {
     "qwen3-4b": (73.80, 65.60, 54.20, 46.86, 4.73, 55.90, 81.90, 27.55, 65.90),
 }
 """Who a model is in the paper → its scores in the order of :data:`SUITES`; names as of
-:func:`m2rl_core.counterparts.counterpart`."""
+:func:`m2rl_core.paper.counterparts.counterpart`."""
 
 
 def beside_paper(evidence: Evidence) -> Section | None:

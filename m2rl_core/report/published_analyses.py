@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from m2rl_core.config import AnalyzeStage, MergeStage, merges_some
-from m2rl_core.counterparts import counterpart
+from m2rl_core.paper.counterparts import counterpart
 from m2rl_core.registry import use_of
 from m2rl_core.report.analyses import analyses
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.tables import Cell, measured
-from m2rl_core.statistics import difference, estimate
+from m2rl_core.statistics.scores import difference, estimate
 from m2rl_core.types import Table
 
 __all__ = ["JUDGES", "analyses_beside_paper"]

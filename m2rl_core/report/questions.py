@@ -19,7 +19,7 @@ from m2rl_core.report.pages import about
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured, interval, markdown, measured, number, plain
 from m2rl_core.report.verdict import Verdict
-from m2rl_core.statistics import Estimate, Grid, difference, pair, share
+from m2rl_core.statistics.scores import Estimate, Grid, difference, pair, share
 from m2rl_core.types import Table
 
 __all__ = ["findings_page"]

@@ -9,7 +9,7 @@ from m2rl_core.report.arms import complete, contenders, expert_of, mean_score, r
 from m2rl_core.report.evidence import FILES, Evidence
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured, measured
-from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair, share
+from m2rl_core.statistics.scores import Estimate, Grid, difference, estimate, pair, share
 from m2rl_core.types import Figure, Table
 
 MERGING, DISJOINT = "Merging", "disjoint choice"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m2rl_core.findings import unformula
-from m2rl_core.statistics import Estimate
+from m2rl_core.statistics.scores import Estimate
 from m2rl_core.types import Table
 
 MISSING = "—"

@@ -20,7 +20,7 @@ from m2rl_core.report.equal import Match, equal_table, matches, words
 from m2rl_core.report.evidence import Evidence, unit_of
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Cell, Measured, interval, measured, number
-from m2rl_core.statistics import difference
+from m2rl_core.statistics.scores import difference
 from m2rl_core.types import Table, Way
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.rollout.verifiers import Verdicts, VerifierPool
 from m2rl_core.types import Message, Prompt, Reasoning, Reward, Trajectory
 

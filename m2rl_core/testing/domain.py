@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
-from m2rl_core import reasoning
 from m2rl_core.interfaces import Domain
+from m2rl_core.rewards import reasoning
 from m2rl_core.types import Conversation, Message, Prompt, Reward, Trajectory
 
 __all__ = ["DomainContract"]

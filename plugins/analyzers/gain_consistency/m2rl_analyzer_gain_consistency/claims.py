@@ -13,7 +13,7 @@ import numpy as np
 from m2rl_analyzer_gain_consistency.answers import FEWEST, Floats
 from m2rl_analyzer_gain_consistency.consistency import Consistency
 from m2rl_analyzer_gain_consistency.tables import Results
-from m2rl_core.statistics import Estimate, summarise
+from m2rl_core.statistics.scores import Estimate, summarise
 from m2rl_core.types import Claim, ClaimVerdict
 
 SECTION = "3.5"

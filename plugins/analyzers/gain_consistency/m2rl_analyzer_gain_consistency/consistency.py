@@ -10,7 +10,7 @@ from m2rl_analyzer_gain_consistency.answers import Answers, Floats
 from m2rl_analyzer_gain_consistency.gains import Gains, plain, splits
 from m2rl_analyzer_gain_consistency.null import PERMUTATIONS, Null, permuted
 from m2rl_core.seeding import derive
-from m2rl_core.statistics import RESAMPLES
+from m2rl_core.statistics.scores import RESAMPLES
 
 FEWEST_PROMPTS = 2
 
@@ -108,7 +108,7 @@ def _ratio(sums: Floats) -> Floats:
 
 
 def _resample(prompts: int, *names: str) -> Floats:
-    """[RESAMPLES, prompts] how often each prompt is drawn, in resamples of one fewer (see m2rl_core.statistics)."""
+    """[RESAMPLES, prompts] how often each prompt is drawn, in resamples of one fewer (m2rl_core.statistics.scores)."""
     draw = np.random.default_rng(derive("gain-consistency prompts", *names))
     shares = np.full(prompts, 1 / max(1, prompts))
     return draw.multinomial(max(1, prompts - 1), shares, size=RESAMPLES).astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from m2rl_analyzer_gain_consistency.answers import Answers, Floats
 from m2rl_analyzer_gain_consistency.consistency import Consistency
 from m2rl_analyzer_gain_consistency.gains import plain, splits
-from m2rl_core.statistics import summarise
+from m2rl_core.statistics.scores import summarise
 from m2rl_core.types import Figure, Table, Way
 
 Cell = str | float | None

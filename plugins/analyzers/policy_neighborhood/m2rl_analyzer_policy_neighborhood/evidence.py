@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from m2rl_analyzer_policy_neighborhood.measure import Cells
 from m2rl_analyzer_policy_neighborhood.neighbors import Pair, pairs
-from m2rl_core.correlation import correlation, crossed_correlation
-from m2rl_core.statistics import Estimate
+from m2rl_core.statistics.correlation import correlation, crossed_correlation
+from m2rl_core.statistics.scores import Estimate
 from m2rl_core.types import Way
 
 __all__ = ["Subject", "bounds", "finite", "mean", "measured", "pooled"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m2rl_core.interfaces import Lab
-from m2rl_core.statistics import Estimate, Grid, estimate, share
+from m2rl_core.statistics.scores import Estimate, Grid, estimate, share
 from m2rl_core.types import Divergence, Prompt, Sample, Sampling
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from m2rl_analyzer_policy_neighborhood.evidence import Subject, bounds, mean, measured
 from m2rl_analyzer_policy_neighborhood.scores import Scores
-from m2rl_core.statistics import Estimate, Grid, draws, estimate, summarise
+from m2rl_core.statistics.scores import Estimate, Grid, draws, estimate, summarise
 from m2rl_core.types import Claim, ClaimVerdict, Table
 
 __all__ = ["claim", "outcomes", "table"]

@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import Literal
 
 from m2rl_analyzer_policy_neighborhood.measure import Cells, ratio
-from m2rl_core.statistics import Estimate
+from m2rl_core.statistics.scores import Estimate
 
 __all__ = ["Pair", "asymmetric", "counts", "neighbors", "pairs"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
-from m2rl_core.statistics import Estimate, Grid, estimate, grid, pair
+from m2rl_core.statistics.scores import Estimate, Grid, estimate, grid, pair
 
 __all__ = ["Scores"]
 

@@ -20,7 +20,7 @@ from m2rl_analyzer_policy_neighborhood.measure import Cell, Cells
 from m2rl_analyzer_policy_neighborhood.neighbors import asymmetric, counts, neighbors, pairs
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
-from m2rl_core.statistics import Estimate, Grid
+from m2rl_core.statistics.scores import Estimate, Grid
 from m2rl_core.testing import AnalyzerContract
 from m2rl_core.types import Claim, Findings
 

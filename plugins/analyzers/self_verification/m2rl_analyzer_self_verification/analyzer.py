@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from m2rl_core.errors import DataError, nearest
 from m2rl_core.interfaces import Analyzer, ComponentConfig, Lab
-from m2rl_core.judge_prompts import OUTCOME, PROCESS, fields
+from m2rl_core.judging.prompts import OUTCOME, PROCESS, fields
 from m2rl_core.seeding import derive
 from m2rl_core.types import Findings, Sampling
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
-from m2rl_core.judge_prompts import parts
-from m2rl_core.statistics import Grid, grid
+from m2rl_core.judging.prompts import parts
+from m2rl_core.statistics.scores import Grid, grid
 from m2rl_core.types import Message
 
 __all__ = ["Answer", "Evaluation", "evaluations"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from m2rl_analyzer_self_verification.evidence import Evidence
 from m2rl_analyzer_self_verification.judging import MODES, Mode
-from m2rl_core.statistics import Estimate
+from m2rl_core.statistics.scores import Estimate
 from m2rl_core.types import Claim, ClaimVerdict, Expected, Way
 
 __all__ = ["claims"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from m2rl_analyzer_self_verification.answers import Evaluation
 from m2rl_analyzer_self_verification.judging import Judged, Mode
-from m2rl_core.correlation import correlation
-from m2rl_core.statistics import Estimate, Grid, difference, estimate, pair
+from m2rl_core.statistics.correlation import correlation
+from m2rl_core.statistics.scores import Estimate, Grid, difference, estimate, pair
 from m2rl_core.types import Way
 
 __all__ = ["Evidence", "Gap", "finite"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from m2rl_analyzer_self_verification.answers import Answer
 from m2rl_core.interfaces import Lab
-from m2rl_core.judge_prompts import ask, verdict
-from m2rl_core.statistics import Grid
+from m2rl_core.judging.prompts import ask, verdict
+from m2rl_core.statistics.scores import Grid
 from m2rl_core.types import Prompt, Sample, Sampling
 
 __all__ = ["MODES", "Judged", "Mode", "judge"]

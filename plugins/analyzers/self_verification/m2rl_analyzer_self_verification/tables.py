@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from m2rl_analyzer_self_verification.evidence import Evidence, finite
 from m2rl_analyzer_self_verification.judging import MODES, Mode
-from m2rl_core.statistics import Estimate, estimate
+from m2rl_core.statistics.scores import Estimate, estimate
 from m2rl_core.types import Figure, Table
 
 __all__ = ["NOT_MEASURABLE", "figures", "tables"]

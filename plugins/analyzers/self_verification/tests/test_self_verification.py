@@ -15,11 +15,11 @@ from m2rl_analyzer_self_verification import SelfVerification
 from m2rl_analyzer_self_verification.answers import Answer
 from m2rl_analyzer_self_verification.evidence import Evidence
 from m2rl_analyzer_self_verification.judging import MODES, Judged, Mode
-from m2rl_core.correlation import correlation
 from m2rl_core.errors import DataError
 from m2rl_core.interfaces import Lab
-from m2rl_core.judge_prompts import OUTCOME
-from m2rl_core.statistics import Estimate
+from m2rl_core.judging.prompts import OUTCOME
+from m2rl_core.statistics.correlation import correlation
+from m2rl_core.statistics.scores import Estimate
 from m2rl_core.testing import AnalyzerContract
 from m2rl_core.types import Claim, Findings
 

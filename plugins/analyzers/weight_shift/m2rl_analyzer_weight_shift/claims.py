@@ -17,7 +17,7 @@ from m2rl_analyzer_weight_shift import measures
 from m2rl_analyzer_weight_shift.measures import Shifts
 from m2rl_analyzer_weight_shift.tables import UNINFORMATIVE, number
 from m2rl_analyzer_weight_shift.tally import RULES, Floats
-from m2rl_core.statistics import Estimate, Grid, estimate
+from m2rl_core.statistics.scores import Estimate, Grid, estimate
 from m2rl_core.types import Claim, ClaimVerdict
 
 SECTION = "3.3"

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from m2rl_core.errors import DataError
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.testing import DomainContract
 from m2rl_core.types import Message, Prompt, Trajectory
 from m2rl_domain_if import If

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from m2rl_core.errors import DataError
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.types import Prompt, Trajectory
 from m2rl_domain_math import Math
 from m2rl_domain_math.compat.words import number

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from m2rl_core.errors import DataError
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.testing import DomainContract
 from m2rl_core.types import Conversation, Message, Prompt, Trajectory
 from m2rl_domain_math import Math

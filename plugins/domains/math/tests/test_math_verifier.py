@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from m2rl_core.errors import DataError
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.types import Prompt, Reward, Trajectory
 from m2rl_domain_math import Math
 

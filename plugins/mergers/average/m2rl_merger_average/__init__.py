@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from m2rl_core.each_expert import numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
+from m2rl_core.mergers.each_expert import numbers_E
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:

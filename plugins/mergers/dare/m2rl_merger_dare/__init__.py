@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from m2rl_core.density import moved_E, tell_density
-from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.mergers.density import moved_E, tell_density
+from m2rl_core.mergers.each_expert import Each, numbers_E
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m2rl_core.each_expert import numbers_E
 from m2rl_core.interfaces import Pass, SkippablePass
+from m2rl_core.mergers.each_expert import numbers_E
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
 

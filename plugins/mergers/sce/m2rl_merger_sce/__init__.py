@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
-from m2rl_core.order_statistics import CountHigh, CountLow, Low
+from m2rl_core.mergers.election import elected
+from m2rl_core.mergers.order_statistics import CountHigh, CountLow, Low
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.calculate import Energies, Measure
 from m2rl_merger_sce.parts import parts

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
-from m2rl_core.order_statistics import CountLow
+from m2rl_core.mergers.order_statistics import CountLow
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.parts import parts
 from m2rl_merger_sce.select import selected

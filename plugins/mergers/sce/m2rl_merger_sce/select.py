@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m2rl_core.order_statistics import CountLow, Low
+from m2rl_core.mergers.order_statistics import CountLow, Low
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sce.parts import parts
 

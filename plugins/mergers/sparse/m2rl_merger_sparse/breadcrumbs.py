@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from m2rl_core.density import density_remarks
-from m2rl_core.each_expert import Each, each_or_all, numbers_E
 from m2rl_core.interfaces import Merger, Pass
-from m2rl_core.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
+from m2rl_core.mergers.density import density_remarks
+from m2rl_core.mergers.each_expert import Each, each_or_all, numbers_E
+from m2rl_core.mergers.order_statistics import CountHigh, CountLow, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sparse.scaled import Scaled
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2rl_core.density import tell_density
-from m2rl_core.each_expert import Each, numbers_E
-from m2rl_core.election import elected
 from m2rl_core.interfaces import Merger, Pass
+from m2rl_core.mergers.density import tell_density
+from m2rl_core.mergers.each_expert import Each, numbers_E
+from m2rl_core.mergers.election import elected
 from m2rl_core.seeding import derive
 from m2rl_core.types import Block, Stats
 from m2rl_merger_sparse.scaled import Scaled

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.density import tell_density
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
+from m2rl_core.mergers.density import tell_density
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:

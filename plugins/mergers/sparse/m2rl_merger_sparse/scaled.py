@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from m2rl_core.each_expert import numbers_E
 from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.mergers.each_expert import numbers_E
 
 
 class Scaled(ComponentConfig):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from m2rl_core.each_expert import numbers_E
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
+from m2rl_core.mergers.each_expert import numbers_E
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:

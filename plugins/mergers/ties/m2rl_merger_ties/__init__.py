@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from m2rl_core.density import density_remarks, moved_E, tell_density
-from m2rl_core.each_expert import Each, each_or_all, numbers_E
-from m2rl_core.election import elected
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
-from m2rl_core.order_statistics import CountHigh, CountLow, High, Low, magnitudes_EN
+from m2rl_core.mergers.density import density_remarks, moved_E, tell_density
+from m2rl_core.mergers.each_expert import Each, each_or_all, numbers_E
+from m2rl_core.mergers.election import elected
+from m2rl_core.mergers.order_statistics import CountHigh, CountLow, High, Low, magnitudes_EN
 from m2rl_core.types import Block, Stats
 from m2rl_merger_ties.trim import Rule, Semantics, below_E, densities_E
 

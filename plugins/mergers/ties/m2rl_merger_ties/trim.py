@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from m2rl_core.each_expert import numbers_E
-from m2rl_core.order_statistics import Low
+from m2rl_core.mergers.each_expert import numbers_E
+from m2rl_core.mergers.order_statistics import Low
 
 if TYPE_CHECKING:
     from torch import Tensor

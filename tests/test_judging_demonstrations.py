@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from m2rl_core.errors import DataError
-from m2rl_core.judge_prompts import OUTCOME, PROCESS, ask, verdict
+from m2rl_core.judging.prompts import OUTCOME, PROCESS, ask, verdict
 from m2rl_core.procedural import ProceduralConfig, ProceduralDomain
 from m2rl_core.types import Conversation, Message, Prompt, Reward, Trajectory
 

@@ -1,7 +1,7 @@
 """What the paper states about its own experiment (arXiv 2602.12566v3): data, not code.
 
-A :class:`Claim` is a place in a resolved study and the value that the paper states there; see :mod:`m2rl_core.drift`.
-Components are named as a study names them.
+A :class:`Claim` is a place in a resolved study and the value that the paper states there; see
+:mod:`m2rl_core.paper.drift`. Components are named as a study names them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Claim(NamedTuple):
     section: str
     role: Role
     path: str
-    """Dotted, within the resolved place of that role; see :func:`m2rl_core.drift.places`."""
+    """Dotted, within the resolved place of that role; see :func:`m2rl_core.paper.drift.places`."""
     expected: Any
     """:data:`SILENT` where the study has to choose something of which the paper says nothing."""
     where: tuple[str, Any] | None = None

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from string import Formatter
 
-from m2rl_core.reasoning import CLOSE, OPEN, split
+from m2rl_core.rewards.reasoning import CLOSE, OPEN, split
 from m2rl_core.types import Message
 
 __all__ = ["OUTCOME", "PROCESS", "ask", "fields", "parts", "said", "verdict"]

@@ -8,7 +8,7 @@ from time import process_time
 
 import pytest
 
-from m2rl_core.reasoning import split
+from m2rl_core.rewards.reasoning import split
 from m2rl_core.types import Reasoning
 
 CATALOGUE = Path(__file__).resolve().parents[2] / "shared" / "data" / "adversarial.jsonl"

@@ -16,7 +16,7 @@ from m2rl_core.config import (
     split_reference,
     start_model,
 )
-from m2rl_core.paper import GPU_HOURS, Role
+from m2rl_core.paper.claims import GPU_HOURS, Role
 from m2rl_core.types import Way
 
 __all__ = ["counterpart", "gpu_hours", "role_of"]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from m2rl_core.correlation import correlation, crossed_correlation, pearson
+from m2rl_core.statistics.correlation import correlation, crossed_correlation, pearson
 
 
 def test_pearson_by_hand() -> None:

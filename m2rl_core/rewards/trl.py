@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import model_validator
 
 from m2rl_core.errors import ComponentError, DataError
-from m2rl_core.rewards import FUNCTION, RewardConfig, RewardDomain, domain_of, row_of
+from m2rl_core.rewards.functions import FUNCTION, RewardConfig, RewardDomain, domain_of, row_of
 from m2rl_core.types import Message, Reward, Trajectory
 
 __all__ = ["TrlConfig", "TrlDomain", "trl_domain"]

@@ -202,7 +202,7 @@ def test_async_functions_are_awaited_together_with_others(tmp_path: Path) -> Non
 def test_a_stages_key_covers_the_core_behind_it(tmp_path: Path) -> None:
     domain(tmp_path, SEVERAL)
     covered = _covered("domain mine", {"use": "mine"}, load_plugins([tmp_path / "mine.py"]))
-    assert "m2rl_core.trl_rewards" in covered["code"]
+    assert "m2rl_core.rewards.trl" in covered["code"]
     assert covered["config"]["range"] == [0.0, 1.0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from m2rl_core.election import elected
+from m2rl_core.mergers.election import elected
 from m2rl_core.types import Block
 from m2rl_merger_sce import Sce
 from m2rl_merger_sparse import Della

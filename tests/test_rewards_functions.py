@@ -251,7 +251,7 @@ def test_a_stages_key_covers_the_function_its_rows_and_the_core_behind_it(tmp_pa
     registry = load_plugins([file])
     use = {"use": "my_reward", "source": str(data)}
     covered = _covered("domain mine", use, registry)
-    assert "m2rl_core.rewards" in covered["code"]
+    assert "m2rl_core.rewards.functions" in covered["code"]
     file.write_text(TWO_LINES + "# changed\n")
     other = _covered("domain mine", use, registry)
     assert other["code"]["domain my_reward"] != covered["code"]["domain my_reward"]

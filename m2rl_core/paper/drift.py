@@ -1,7 +1,7 @@
 """Where a study that is meant to be the paper's says the same, something else, or what the paper leaves open.
 
-A claim (:mod:`m2rl_core.paper`) names a role and a path. :func:`places` resolves a study into one tree per role and
-stage: its section with all defaults, and the configurations of its components as the plugins complete them.
+A claim (:mod:`m2rl_core.paper.claims`) names a role and a path. :func:`places` resolves a study into one tree per role
+and stage: its section with all defaults, and the configurations of its components as the plugins complete them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 from m2rl_core.composition import composed
 from m2rl_core.config import AnalyzeStage, AnyStage, EvalStage, MergeStage, RlStage, SftStage, Study, suite_owners
-from m2rl_core.counterparts import role_of
 from m2rl_core.interfaces import Domain
-from m2rl_core.paper import CLAIMS, SILENT, Claim, Role
+from m2rl_core.paper.claims import CLAIMS, SILENT, Claim, Role
+from m2rl_core.paper.counterparts import role_of
 from m2rl_core.registry import KINDS, Kind, Registry, use_of
 
 __all__ = ["Drift", "Verdict", "drift", "places", "shown"]

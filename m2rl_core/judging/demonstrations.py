@@ -1,8 +1,8 @@
 """Demonstrations of judging: a question, an answer to it, right or wrong in turn, and a verdict that was worked out.
 
 So that a model too small to follow instructions can be measured as a judge of its own answers, it is shown how, in the
-very words of :mod:`m2rl_core.judge_prompts`. The judge works the question out for itself and puts its own answer beside
-the one that it is shown.
+very words of :mod:`m2rl_core.judging.prompts`. The judge works the question out for itself and puts its own answer
+beside the one that it is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from typing import Protocol
 
 from m2rl_core.errors import DataError
-from m2rl_core.judge_prompts import OUTCOME, PROCESS, ask, parts, said
+from m2rl_core.judging.prompts import OUTCOME, PROCESS, ask, parts, said
 from m2rl_core.types import Conversation, Message, Prompt, Trajectory
 
 __all__ = ["Asked", "judgements"]

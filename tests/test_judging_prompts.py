@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from m2rl_core.judge_prompts import OUTCOME, PROCESS, ask, fields, parts, said, verdict
+from m2rl_core.judging.prompts import OUTCOME, PROCESS, ask, fields, parts, said, verdict
 from m2rl_core.types import Message
 
 QUESTION = (Message(role="user", content="What is 2+2?"),)

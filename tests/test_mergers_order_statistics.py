@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from m2rl_core.order_statistics import CountHigh, CountLow, count_high, count_low, find, magnitudes_EN, value
+from m2rl_core.mergers.order_statistics import CountHigh, CountLow, count_high, count_low, find, magnitudes_EN, value
 from m2rl_core.types import Block
 
 

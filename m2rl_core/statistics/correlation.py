@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2rl_core.seeding import derive
-from m2rl_core.statistics import RESAMPLES, Estimate, summarise
+from m2rl_core.statistics.scores import RESAMPLES, Estimate, summarise
 
 __all__ = ["correlation", "crossed_correlation", "pearson"]
 

@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from m2rl_core.statistics import (
+from m2rl_core.statistics.scores import (
     Estimate,
     Grid,
     best,

@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from m2rl_core.each_expert import Each, numbers_E
 from m2rl_core.interfaces import ComponentConfig
+from m2rl_core.mergers.each_expert import Each, numbers_E
 from m2rl_core.validation import problems
 
 

@@ -29,6 +29,7 @@ from typing import Any, cast
 
 from pydantic import Field, PositiveFloat
 
+import m2rl_core
 from m2rl_core.errors import ComponentError, DataError, nearest
 from m2rl_core.interfaces import ComponentConfig, Domain
 from m2rl_core.rows import UnusableError, conversation, messages, numbered, on_hub
@@ -199,7 +200,7 @@ def judged(value: object) -> Reward:
 
 def _blamed(error: Exception) -> str:
     """What went wrong, and on which line of the function's own file."""
-    core = str(Path(__file__).parent)
+    core = str(Path(m2rl_core.__file__).parent)
     foreign = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(core)]
     own = [frame for frame in foreign if frame.filename == foreign[0].filename]
     where = f", {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
