@@ -14,7 +14,7 @@ import pytest
 CORE = Path(__file__).resolve().parents[1] / "m2rl_core"
 PLUGINS = CORE.parent / "plugins"
 FLOORS = (
-    ("types", "redaction", "errors", "trust", "seeding", "shares", "files", "http"),
+    ("types", "redaction", "errors", "trust", "seeding", "shares", "files", "http", "processes"),
     ("interfaces", "hookspecs", "findings"),
     (
         "answers",

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import fmean
@@ -32,6 +31,7 @@ from m2rl_core.report.samples import browsed
 from m2rl_core.report.section import Section
 from m2rl_core.report.tables import Link, Measured, markdown, number, shown, to_csv
 from m2rl_core.report.verdict import verdict
+from m2rl_core.run import NodeView
 from m2rl_core.types import Figure, Table
 
 pytest.importorskip("matplotlib")
@@ -53,16 +53,6 @@ ABILITY = {
 """Model → points in math and in science."""
 SUITES = {"math-easy": ("math", 6), "math-hard": ("math", -18), "science-easy": ("science", 4)}
 """Suite → domain and how much easier than the domain it is."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int
 
 
 # ── a made-up run ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,19 +78,21 @@ def study(seeds: Sequence[int] = (17,), *, distil: bool = False) -> Study:
     return Study.model_validate({"name": "toy", "seeds": list(seeds), "domains": domains, "stages": stages})
 
 
-def nodes(plan: Study, root: Path) -> Iterator[Piece]:
+def nodes(plan: Study, root: Path) -> Iterator[NodeView]:
     for seed in plan.seeds or []:
         home = root / f"seed-{seed}"
         for name, stage in plan.stages.items():
             if stage.kind == "eval":
                 for model in (m for m in ABILITY if m.partition("@")[0] in plan.stages):
-                    yield from (Piece(name, "eval", home / name / model / suite, seed) for suite in SUITES)
+                    yield from (
+                        NodeView(name, name, "eval", home / name / model / suite, seed, (), "") for suite in SUITES
+                    )
             elif stage.kind != "report":
-                yield Piece(name, stage.kind, home / name, seed)
-    yield Piece("report", "report", root / "report", plan.seed)
+                yield NodeView(name, name, stage.kind, home / name, seed, (), "")
+    yield NodeView("report", "report", "report", root / "report", plan.seed, (), "")
 
 
-def fill(piece: Piece, plan: Study, prompts: int, shift: float, reason: str) -> None:
+def fill(piece: NodeView, plan: Study, prompts: int, shift: float, reason: str) -> None:
     """Write what the node would have left."""
     piece.folder.mkdir(parents=True)
     chance = random.Random(f"{piece.stage} {piece.seed}")
@@ -115,7 +107,7 @@ def fill(piece: Piece, plan: Study, prompts: int, shift: float, reason: str) -> 
     (piece.folder / "DONE").touch()
 
 
-def evaluation(piece: Piece, prompts: int, shift: float, reason: str) -> None:
+def evaluation(piece: NodeView, prompts: int, shift: float, reason: str) -> None:
     model, suite = piece.folder.parts[-2:]
     domain, ease = SUITES[suite]
     hardness, luck = random.Random(suite), random.Random(f"{model}{suite}{piece.seed}")
@@ -167,7 +159,7 @@ def make(
     prompts: int = 40,
     shift: float = 0.0,
     reason: str = "",
-) -> tuple[Study, list[Piece]]:
+) -> tuple[Study, list[NodeView]]:
     """A finished run below ``root``; ``shift`` makes the mixed model better, ``reason`` makes some verdicts fail."""
     plan = study(seeds, distil=distil)
     pieces = list(nodes(plan, root))
@@ -177,7 +169,7 @@ def make(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[Piece], Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, list[NodeView], Path]:
     """Two seeds, all three ways, and some verdicts that failed with a hostile reason."""
     root = tmp_path_factory.mktemp("run")
     plan, pieces = make(root, seeds=(1, 2), distil=True, reason=EVIL)
@@ -235,7 +227,7 @@ def table(out: Path, name: str) -> list[dict[str, str]]:
 # ── three forms ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_every_table_is_there_in_three_forms(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_every_table_is_there_in_three_forms(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     in_html, text = page(out).tables, (out / "report.md").read_text(encoding="utf-8")
     in_csv = {path.stem for path in (out / "tables").iterdir()}
@@ -248,7 +240,7 @@ def test_every_table_is_there_in_three_forms(finished: tuple[Study, list[Piece],
             assert len(list(csv.reader(file))) == len(rows) > 1
 
 
-def test_every_figure_is_there_in_three_forms(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_every_figure_is_there_in_three_forms(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     files = {path.stem for path in (out / "figures").iterdir()}
     stages = ("math", "science", "multi", "mt-opd")
@@ -262,7 +254,7 @@ def test_every_figure_is_there_in_three_forms(finished: tuple[Study, list[Piece]
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_scores_are_what_the_samples_say(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_scores_are_what_the_samples_say(finished: tuple[Study, list[NodeView], Path]) -> None:
     _, pieces, out = finished
     by_seed = []
     for piece in pieces:
@@ -280,7 +272,7 @@ def test_scores_are_what_the_samples_say(finished: tuple[Study, list[Piece], Pat
     assert cells["math-hard"][column].startswith(f"{fmean(by_seed):.1f}")
 
 
-def test_the_findings_answer_the_studys_questions(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_the_findings_answer_the_studys_questions(finished: tuple[Study, list[NodeView], Path]) -> None:
     plan, pieces, out = finished
     text = (out / "findings.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
@@ -316,14 +308,14 @@ def test_findings_say_what_is_missing(tmp_path: Path) -> None:
     assert "Missing: two experts and their start" in text
 
 
-def test_few_samples_are_taken_from_some_of_many_files(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_few_samples_are_taken_from_some_of_many_files(finished: tuple[Study, list[NodeView], Path]) -> None:
     plan, pieces, out = finished
     evidence = Evidence(plan, pieces, out)
     assert len(browsed(evidence)) > 3
     assert 1 <= len(browsed(evidence, 3)) <= 3
 
 
-def test_the_example_report_stands_alone(finished: tuple[Study, list[Piece], Path], tmp_path: Path) -> None:
+def test_the_example_report_stands_alone(finished: tuple[Study, list[NodeView], Path], tmp_path: Path) -> None:
     *_, out = finished
     place = Path(__file__).resolve().parents[1] / "docs" / "example_report.py"
     spec = importlib.util.spec_from_file_location("example_report", place)
@@ -337,7 +329,7 @@ def test_the_example_report_stands_alone(finished: tuple[Study, list[Piece], Pat
     assert all(str(value).startswith("#") for _, name, value in found.attributes if name == "href")
 
 
-def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[NodeView], Path]) -> None:
     plan, pieces, out = finished
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (out / "figures" / "old.svg").touch()
@@ -348,7 +340,7 @@ def test_two_reports_of_one_run_are_the_same_bytes(finished: tuple[Study, list[P
 # ── nothing loads, nothing runs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     found = page(out)
     assert found.tags.isdisjoint({"link", "img", "iframe", "object", "embed", "base", "form"})
@@ -365,7 +357,7 @@ def test_the_page_loads_nothing_and_links_to_files_that_exist(finished: tuple[St
     }
 
 
-def test_every_number_leads_to_the_runs_files(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_every_number_leads_to_the_runs_files(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     cells = re.findall(r"<td class=\"([^\"]*)\">(.*?)</td>", (out / "index.html").read_text(encoding="utf-8"))
     numbers = [inside for kinds, inside in cells if "number" in kinds.split() and re.search(r"\d", inside)]
@@ -389,13 +381,13 @@ def harmless(out: Path) -> None:
         assert names.isdisjoint({"script", "img", "foreignObject"})
 
 
-def test_what_models_and_verifiers_say_is_escaped(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_what_models_and_verifiers_say_is_escaped(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     harmless(out)
     assert "<script>alert(1)</script>" in page(out).tables["failures"][1][-1]
 
 
-def test_hostile_tables_and_figures_are_escaped(finished: tuple[Study, list[Piece], Path], tmp_path: Path) -> None:
+def test_hostile_tables_and_figures_are_escaped(finished: tuple[Study, list[NodeView], Path], tmp_path: Path) -> None:
     plan, pieces, _ = finished
     hostile = Table(EVIL, [EVIL, "n"], [[EVIL, 1.0], [Link(EVIL, "a%20b?x=(1)"), Measured(2.0, (1.0, 3.0))]], EVIL)
     figures = {
@@ -445,7 +437,7 @@ def test_the_answer_follows_the_intervals(tmp_path: Path, shift: float, answer: 
         assert f"A true difference of {number(margin.gap.detectable)}" in found.reasons[0]
 
 
-def test_a_distilled_arm_joins_the_comparison(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_a_distilled_arm_joins_the_comparison(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     pairs = [{*row["comparison"].split(" − ")} for row in table(out, "margins")]
     assert pairs == [{"mix", "merge"}, {"mix", "distil"}, {"merge", "distil"}]
@@ -474,7 +466,9 @@ def test_missing_arms_are_shown_as_missing(tmp_path: Path) -> None:
 def test_a_smaller_evaluation_of_a_model_does_not_hide_the_whole_one(tmp_path: Path) -> None:
     plan, pieces = make(tmp_path)
     whole = verdict(Evidence(plan, pieces, tmp_path / "report")).answer
-    looks = [Piece("look", "eval", tmp_path / "seed-17" / "look" / "sft" / suite, 17) for suite in SUITES]
+    looks = [
+        NodeView("look", "look", "eval", tmp_path / "seed-17" / "look" / "sft" / suite, 17, (), "") for suite in SUITES
+    ]
     for look in looks:
         fill(look, plan, prompts=8, shift=0.0, reason="")
     for order in ([*pieces, *looks], [*looks, *pieces]):
@@ -489,7 +483,7 @@ def test_a_run_that_has_not_begun_can_be_reported(tmp_path: Path) -> None:
     assert "Not answered." in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_ways_experts_and_the_start_are_recognised(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_ways_experts_and_the_start_are_recognised(finished: tuple[Study, list[NodeView], Path]) -> None:
     plan, pieces, out = finished
     evidence = Evidence(plan, pieces, out)
     ways = {name: way_of(evidence, name) for name in plan.stages}
@@ -529,7 +523,7 @@ def test_models_from_elsewhere_say_what_they_were_trained_on() -> None:
     assert start_of(evidence) == "start"
 
 
-def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[NodeView], Path]) -> None:
     plan, pieces, out = finished
     evidence = Evidence(plan, pieces, out)
 
@@ -550,7 +544,7 @@ def test_an_arms_work_counts_experts_and_teachers(finished: tuple[Study, list[Pi
     assert merged.cost.device == pytest.approx(seconds("math") + seconds("science") + seconds("average"))
 
 
-def test_arms_are_compared_at_their_own_budgets(finished: tuple[Study, list[Piece], Path]) -> None:
+def test_arms_are_compared_at_their_own_budgets(finished: tuple[Study, list[NodeView], Path]) -> None:
     *_, out = finished
     rows = [row for row in table(out, "equal") if row["at equal"] == "RL steps"]
     assert [tuple(row[c] for c in ("arm", "budget", "mixed run", "used", "to be added")) for row in rows] == [
@@ -654,7 +648,7 @@ def test_curves_of_several_domains_have_fewer_points(tmp_path: Path) -> None:
         rows = [{"step": i, **{f"reward/{domain}": i / 100 for domain in stage.domains}} for i in range(100)]
         (tmp_path / name).mkdir()
         append_jsonl(tmp_path / name / "metrics.jsonl", rows)
-        pieces.append(Piece(name, "rl", tmp_path / name, 17))
+        pieces.append(NodeView(name, name, "rl", tmp_path / name, 17, (), ""))
     found = training.curves(Evidence(plan.model_copy(update={"stages": plan.stages | long}), pieces, tmp_path))
     assert found is not None
     alone, beside = found.figures["reward-math"], found.figures["reward-multi"]
@@ -714,7 +708,7 @@ def test_shares_that_a_mixture_sets_are_drawn(tmp_path: Path) -> None:
     rows = [{"step": i, "share/math": 0.5 - i / 10, "share/science": 0.5 + i / 10} for i in range(3)]
     append_jsonl(tmp_path / "metrics.jsonl", rows)
     stages = {**plan.stages, "multi": multi}
-    made: Any = [Piece("multi", "rl", tmp_path, 17)]
+    made: Any = [NodeView("multi", "multi", "rl", tmp_path, 17, (), "")]
     found = training.curves(Evidence(plan.model_copy(update={"stages": stages}), made, tmp_path))
     assert found is not None
     assert [name for name in found.figures if name.startswith("share-")] == ["share-multi"]

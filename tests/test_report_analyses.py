@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,13 @@ from m2rl_core.report.analyses import analyses
 from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.pooling import pooled_figure, pooled_table, with_intervals
 from m2rl_core.report.tables import Measured
+from m2rl_core.run import NodeView
 from m2rl_core.types import Claim, Figure, Findings, Table
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int
 
 
 def study(seeds: Sequence[int]) -> Study:
@@ -80,7 +71,7 @@ def written(root: Path, seeds: Sequence[int] = (1,), *, done: Sequence[str] = ("
     plan, pieces = study(seeds), []
     for seed in seeds:
         for name, stage in plan.stages.items():
-            piece = Piece(name, stage.kind, root / f"seed-{seed}" / name, seed)
+            piece = NodeView(name, name, stage.kind, root / f"seed-{seed}" / name, seed, (), "")
             piece.folder.mkdir(parents=True)
             pieces.append(piece)
             if name in done:
@@ -238,7 +229,7 @@ def test_settings_read_as_words(tmp_path: Path) -> None:
     found = AnalyzeStage.model_validate({"kind": "analyze", "analyzer": {"use": "x", "k": 2, "of": {"a": ["b", "c"]}}})
     plan = study((1,))
     plan = plan.model_copy(update={"stages": {**plan.stages, "near": found}})
-    piece = Piece("near", "analyze", tmp_path, 1)
+    piece = NodeView("near", "near", "analyze", tmp_path, 1, (), "")
     write_findings(plain(near(1)), tmp_path)
     (tmp_path / "DONE").touch()
     [section] = analyses(Evidence(plan, [piece], tmp_path / "report"))
@@ -269,6 +260,6 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     out = written(tmp_path)
     (tmp_path / "seed-1" / "near" / "findings.json").write_text("{")
     plan = study((1,))
-    pieces = [Piece(n, s.kind, tmp_path / "seed-1" / n, 1) for n, s in plan.stages.items()]
+    pieces = [NodeView(n, n, s.kind, tmp_path / "seed-1" / n, 1, (), "") for n, s in plan.stages.items()]
     with pytest.raises(DataError, match=r"near/findings\.json holds no findings"):
         write_report(plan, pieces, out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,13 @@ from m2rl_core.files import append_jsonl
 from m2rl_core.report.arms import contenders
 from m2rl_core.report.equal import Match, equal_table, matches, words
 from m2rl_core.report.evidence import Evidence
+from m2rl_core.run import NodeView
 
 BOTH = ["math", "science"]
 RIGHT = {"sft": 0.3, "math": 0.5, "science": 0.5, "multi": 0.8, "average": 0.6, "student": 0.7}
 """Model → share of right answers; a kept step's is given by each test."""
 SECONDS = {"math": 1.0, "science": 1.0, "multi": 2.0, "student": 2.0}
 """CPU-seconds of a step."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int = 17
 
 
 def study(steps: int = 30) -> Study:
@@ -51,9 +41,17 @@ def study(steps: int = 30) -> Study:
 def evidence(root: Path, kept: Mapping[str, float], *, plan: Study | None = None) -> Evidence:
     """Of a finished run; ``kept`` are the mixed run's evaluated steps and their shares of right answers."""
     plan = plan or study()
-    pieces = [Piece(name, stage.kind, root / name) for name, stage in plan.stages.items() if name != "evals"]
+    pieces = [
+        NodeView(name, name, stage.kind, root / name, 17, (), "")
+        for name, stage in plan.stages.items()
+        if name != "evals"
+    ]
     rates = {m: r for m, r in RIGHT.items() if m in plan.stages} | kept
-    pieces += [Piece("evals", "eval", root / "evals" / model / suite) for model in rates for suite in BOTH]
+    pieces += [
+        NodeView("evals", "evals", "eval", root / "evals" / model / suite, 17, (), "")
+        for model in rates
+        for suite in BOTH
+    ]
     for piece in pieces:
         piece.folder.mkdir(parents=True)
         (piece.folder / "DONE").touch()

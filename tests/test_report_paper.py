@@ -6,7 +6,6 @@ import csv
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +24,7 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.merges import merges
 from m2rl_core.report.published import SCORES
 from m2rl_core.report.scores import scores
+from m2rl_core.run import NodeView
 from m2rl_core.seeding import derive
 from m2rl_core.statistics.scores import Estimate
 from m2rl_core.types import ClaimVerdict
@@ -39,16 +39,6 @@ RIGHT = {
 }  # fmt: skip
 """Model → share of right answers in math and in science."""
 PROMPTS = 300
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int = 17
 
 
 def study(sft: Mapping[str, Any] | None = None) -> Study:
@@ -70,11 +60,17 @@ def study(sft: Mapping[str, Any] | None = None) -> Study:
     return Study.model_validate({"name": "toy", "domains": {d: d for d in BOTH}, "stages": stages})
 
 
-def make(root: Path, *, models: Sequence[str] = tuple(RIGHT), sft: Mapping[str, Any] | None = None) -> list[Piece]:
+def make(root: Path, *, models: Sequence[str] = tuple(RIGHT), sft: Mapping[str, Any] | None = None) -> list[NodeView]:
     """Nodes of a run below ``root``, all of them done."""
     plan = study(sft)
-    pieces = [Piece(name, stage.kind, root / name) for name, stage in plan.stages.items() if name != "evals"]
-    pieces += [Piece("evals", "eval", root / "evals" / m / suite) for m in models for suite in BOTH]
+    pieces = [
+        NodeView(name, name, stage.kind, root / name, 17, (), "")
+        for name, stage in plan.stages.items()
+        if name != "evals"
+    ]
+    pieces += [
+        NodeView("evals", "evals", "eval", root / "evals" / m / suite, 17, (), "") for m in models for suite in BOTH
+    ]
     for piece in pieces:
         piece.folder.mkdir(parents=True)
         (piece.folder / "DONE").touch()
@@ -90,7 +86,7 @@ def right(model: str, suite: str, i: int) -> bool:
     return random.Random(f"{suite}{i}").random() < RIGHT[model][BOTH.index(suite)]
 
 
-def evaluation(piece: Piece) -> None:
+def evaluation(piece: NodeView) -> None:
     model, suite = piece.folder.parts[-2:]
     said = {"domain": suite, "suite": suite, "verdict": "right", "finish": "stop", "messages": [], "response": []}
     rows = [
@@ -308,7 +304,10 @@ def test_a_merge_of_some_experts_is_no_answer_to_the_study() -> None:
     assert {name: combines(plan, name) for name in ("all", "dare", "pair", "multi", "opd", "math")} == {
         "all": "merge", "dare": "merge", "pair": None, "multi": "mix", "opd": "distil", "math": None,
     }  # fmt: skip
-    pieces = [Piece("evals", "eval", Path("evals") / model / "math") for model in ("sft", "math", "all", "pair")]
+    pieces = [
+        NodeView("evals", "evals", "eval", Path("evals") / model / "math", 17, (), "")
+        for model in ("sft", "math", "all", "pair")
+    ]
     evidence = Evidence(plan, pieces, Path("report"))
     found = merges(evidence)
     assert found is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,12 @@ from m2rl_core.report.evidence import Evidence
 from m2rl_core.report.merges import merges
 from m2rl_core.report.published import SCORES, SUITES, beside_paper
 from m2rl_core.report.published_analyses import ALONE, JUDGED, JUDGES, OVERLAPS, PAIRS, SAID
+from m2rl_core.run import NodeView
 from m2rl_core.statistics.correlation import pearson
 from m2rl_core.types import Findings, Table
 
 BOTH = ["math", "coding"]
 TYPES = ["Q", "K", "V", "O", "FFN-down", "FFN-up", "FFN-gate"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int = 17
 
 
 # ── the paper in itself ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,7 +75,7 @@ def study(reproduces: str | None = "paper") -> Study:
 
 def evidence(root: Path, right: Mapping[tuple[str, str], int], plan: Study) -> Evidence:
     """Finished: evaluations with so many of ten prompts right, and two analyses."""
-    pieces = [Piece("evals", "eval", root / "evals" / model / suite) for model, suite in right]
+    pieces = [NodeView("evals", "evals", "eval", root / "evals" / model / suite, 17, (), "") for model, suite in right]
     for piece, count in zip(pieces, right.values(), strict=True):
         piece.folder.mkdir(parents=True)
         rows = [{"prompt": f"{i}", "weight": 1.0, "reward": float(i < count), "reason": ""} for i in range(10)]
@@ -98,7 +88,7 @@ def evidence(root: Path, right: Mapping[tuple[str, str], int], plan: Study) -> E
         "Judging", ["model", *names], [["c", *map(float, range(11)), "not measurable"], ["pair", *[1.0] * 12]]
     )
     for stage, tables in (("shift", {"jaccard-layer": overlaps}), ("judges", {"self-verification": judged})):
-        piece = Piece(stage, "analyze", root / stage)
+        piece = NodeView(stage, stage, "analyze", root / stage, 17, (), "")
         piece.folder.mkdir()
         write_findings(plain(Findings(tables, {}, [])), piece.folder)
         pieces.append(piece)
@@ -158,7 +148,7 @@ def test_table_1_stands_beside_the_blend(tmp_path: Path) -> None:
     (tmp_path / "blend").mkdir()
     (tmp_path / "blend" / "math.json").write_text(json.dumps({"rows": {"kept": 5}}))
     (tmp_path / "DONE").touch()
-    nodes = [Piece("sft", "sft", tmp_path)]
+    nodes = [NodeView("sft", "sft", "sft", tmp_path, 17, (), "")]
     section, other = (blend(Evidence(study(whose), nodes, tmp_path)) for whose in ("paper", None))
     assert section is not None
     assert other is not None

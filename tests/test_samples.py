@@ -6,7 +6,6 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,7 @@ from m2rl_core.findings import plain, write_findings
 from m2rl_core.report import write_report
 from m2rl_core.report.evidence import Evidence, node_cost
 from m2rl_core.report.samples import LONGEST_TEXT, LONGEST_TOKENS, browsed, embedded, spread
+from m2rl_core.run import NodeView
 from m2rl_core.types import Claim, Figure, Findings, Table
 
 if TYPE_CHECKING:
@@ -39,16 +39,6 @@ HOSTILE = [
 ]
 KINDS: tuple[Literal["lines", "bars", "heatmap", "scatter"], ...] = ("lines", "bars", "heatmap", "scatter")
 EXPERT = {"kind": "rl", "init": "base", "algorithm": "grpo", "steps": 2, "prompts": 4, "group": 2}
-
-
-@dataclass(frozen=True)
-class Place:
-    """A node of the stage graph."""
-
-    stage: str
-    kind: str
-    folder: Path
-    seed: int = 17
 
 
 def record(index: int, text: str, verdict: str = "right") -> dict[str, Any]:
@@ -76,7 +66,7 @@ def record(index: int, text: str, verdict: str = "right") -> dict[str, Any]:
     }
 
 
-def nodes(folder: Path) -> list[Place]:
+def nodes(folder: Path) -> list[NodeView]:
     """An expert's rollouts, one sample for each hostile text and a wrong one, and an evaluation."""
     rl, evaluation = folder / "math", folder / "evals" / "math" / "math-heldout"
     rl.mkdir(parents=True)
@@ -94,7 +84,11 @@ def nodes(folder: Path) -> list[Place]:
     (evaluation / "DONE").touch()
     write_findings(plain(hostile()), folder / "shift")
     (folder / "shift" / "DONE").touch()
-    return [Place("math", "rl", rl), Place("evals", "eval", evaluation), Place("shift", "analyze", folder / "shift")]
+    return [
+        NodeView("math", "math", "rl", rl, 17, (), ""),
+        NodeView("evals", "evals", "eval", evaluation, 17, (), ""),
+        NodeView("shift", "shift", "analyze", folder / "shift", 17, (), ""),
+    ]
 
 
 def hostile() -> Findings:
@@ -152,7 +146,7 @@ def test_long_texts_are_cut_and_say_so(study: Study, tmp_path: Path) -> None:
     many = LONGEST_TOKENS + 5
     row |= {"ids": [1] * many, "sampled": [1] * many, "logps": [0.0] * many, "versions": [0] * many}
     append_jsonl(tmp_path / "math" / "rollouts.jsonl", [row])
-    [found] = browsed(Evidence(study, [Place("math", "rl", tmp_path / "math")], tmp_path))
+    [found] = browsed(Evidence(study, [NodeView("math", "math", "rl", tmp_path / "math", 17, (), "")], tmp_path))
     assert found["response"][0][1].endswith("… (12 more characters)")
     assert len(found["tokens"]) == LONGEST_TOKENS
 
@@ -169,7 +163,7 @@ def test_a_line_that_is_no_sample_is_said(study: Study, tmp_path: Path, line: st
 def test_a_line_that_holds_no_times_is_said(tmp_path: Path, line: str) -> None:
     (tmp_path / "times.jsonl").write_text(f"{line}\n")
     with pytest.raises(DataError, match=r"times\.jsonl holds no times\. Found: .*Error.* Next: remove"):
-        node_cost(Place("math", "rl", tmp_path), until=2)
+        node_cost(NodeView("math", "math", "rl", tmp_path, 17, (), ""), until=2)
 
 
 def test_tokens_are_shown_as_text_once_the_stage_has_a_tokenizer(

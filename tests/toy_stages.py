@@ -19,8 +19,8 @@ from pathlib import Path
 
 from m2rl_core.config import AnyStage, MergeStage, RlStage, SftStage
 from m2rl_core.errors import DataError
+from m2rl_core.processes import die_with_parent
 from m2rl_core.run import StageRun
-from m2rl_core.study.worker import die_with_parent
 
 
 class Walk:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from m2rl_core.errors import M2rlError, StageError
 from m2rl_core.plugins import load_plugins
+from m2rl_core.processes import die_with_parent
 from m2rl_core.rollout.episodes import Sampler, open_sampler
 from m2rl_core.rollout.sampler_process import Answer, Recipe
-from m2rl_core.rollout.worker import die_with_parent
 from m2rl_core.run import StageRun
 from m2rl_core.weights import SharedWeights
 

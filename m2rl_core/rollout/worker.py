@@ -13,13 +13,11 @@ This module imports no torch.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
 import pickle
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -29,10 +27,11 @@ from typing import Any, BinaryIO
 
 from m2rl_core.interfaces import Domain
 from m2rl_core.plugins import load_plugins
+from m2rl_core.processes import die_with_parent
 from m2rl_core.redaction import redacted
 from m2rl_core.types import Reward, Trajectory
 
-__all__ = ["BUILD_SECONDS", "MAX_RESULT", "Recipe", "describe", "die_with_parent", "frame", "frames"]
+__all__ = ["BUILD_SECONDS", "MAX_RESULT", "Recipe", "describe", "frame", "frames"]
 
 BUILD_SECONDS = 60.0
 """Limit for loading the plugins, and for building one domain."""
@@ -169,19 +168,6 @@ def _confine(parent: int) -> None:
     _limit(resource.RLIMIT_FSIZE, FILE_SIZE)
     _limit(resource.RLIMIT_CORE, 0)
     die_with_parent(parent)
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends, however it ends.
-
-    Args:
-        parent: process id of that thread's process.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it could be watched
-        os._exit(1)
 
 
 def main(handle: int, parent: int) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from m2rl_core.errors import M2rlError, StageError
 from m2rl_core.files import room, write_text
+from m2rl_core.processes import die_with_parent
 from m2rl_core.study import warm, worker
 from m2rl_core.study.worker import MEETING, Job, Send, Team
 
@@ -187,7 +188,7 @@ def _heard(pipes: list[Connection], send: Send) -> Iterator[dict[str, Any]]:
 
 def serve(job: Job, pipes: list[Connection], place: str | None) -> None:
     """Entry point of each process: works on the stage, and says what comes of it."""
-    worker.die_with_parent()
+    die_with_parent()
     number = int(os.environ["LOCAL_RANK"])
     if job.device:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.device.split(",")[number]  # every process sees one device, its own

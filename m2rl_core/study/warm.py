@@ -11,7 +11,7 @@ import signal
 from contextlib import suppress
 
 from m2rl_core.plugins import load_plugins
-from m2rl_core.study.worker import die_with_parent
+from m2rl_core.processes import die_with_parent
 
 PARENT = "M2RL_FORK_SERVER_OF"
 """Environment variable: process id of the parent of the fork server."""

@@ -5,10 +5,7 @@ It leads a process group of its own, dies with its parent, and writes what is pr
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +22,7 @@ from m2rl_core.config import Study
 from m2rl_core.errors import M2rlError, RunError, StageError
 from m2rl_core.files import locked, room, sweep
 from m2rl_core.plugins import load_plugins
+from m2rl_core.processes import die_with_parent
 from m2rl_core.redaction import redacted
 from m2rl_core.run import NodeView, StageRun
 from m2rl_core.seeding import derive
@@ -37,7 +35,6 @@ __all__ = [
     "Send",
     "Team",
     "described",
-    "die_with_parent",
     "main",
     "perform",
     "stage_run",
@@ -179,17 +176,6 @@ def told(name: str, message: str, trace: str) -> M2rlError:
     if trace:
         error.add_note(trace)
     return error
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
-    if sys.platform != "linux":
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in linux/prctl.h
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # it ended before the call
 
 
 @contextmanager
