@@ -36,6 +36,7 @@ __all__ = [
     "make_folder",
     "newest_first",
     "numbered_rows",
+    "place_for",
     "read_jsonl",
     "room",
     "sweep",
@@ -134,17 +135,22 @@ def make_folder(path: Path) -> None:
     Raises:
         RunError: it cannot be made, or is a file.
     """
-    with _a_place_for(path):
+    with place_for(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def _make(temporary: Path, path: Path) -> None:
-    with _a_place_for(path):
+    with place_for(path):
         temporary.mkdir(parents=True)
 
 
 @contextmanager
-def _a_place_for(path: Path) -> Iterator[None]:
+def place_for(path: Path) -> Iterator[None]:
+    """Say that no folder can be at ``path``; of a full disk :func:`room` tells.
+
+    Raises:
+        RunError: instead of what making it, or looking at its place, raises.
+    """
     try:
         yield
     except OSError as error:

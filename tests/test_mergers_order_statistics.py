@@ -18,7 +18,7 @@ from m2rl_core.types import Block
 def kth(values_RN: Tensor, rank_RK: Tensor, pieces: int) -> Tensor:
     """Through counts of so many pieces."""
     parts = values_RN.tensor_split(pieces, 1)
-    high_RK, inside_RK = find(sum((count_high(part) for part in parts), torch.tensor(0)), rank_RK)
+    high_RK, inside_RK = find(sum((count_high(part).counts_RB for part in parts), torch.tensor(0)), rank_RK)
     counts_RKB = sum((count_low(part, high_RK) for part in parts), torch.tensor(0))
     low_RK1, _ = find(counts_RKB, inside_RK[..., None])
     return value(high_RK, low_RK1[..., 0])

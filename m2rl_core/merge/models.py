@@ -10,7 +10,7 @@ import torch
 
 from m2rl_core.config import check_experts
 from m2rl_core.errors import ConfigError, RunError
-from m2rl_core.files import atomic_folder
+from m2rl_core.files import atomic_folder, place_for
 from m2rl_core.interfaces import Merger
 from m2rl_core.merge import card, checks
 from m2rl_core.merge.evidence import need_evidence, opened_evidence
@@ -71,10 +71,8 @@ def merge_models(
 
 def _check_place(folder: Path, inputs: Sequence[Path]) -> None:
     """Refuse a result over something, and one within a model, which would then be another than it was."""
-    try:
+    with place_for(folder):
         taken = folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}", then="name another folder") from error
     if taken:
         raise RunError(f"{folder} exists already", then="name a new folder, or remove it")
     if within := [each for each in inputs if each.resolve() in folder.resolve().parents]:

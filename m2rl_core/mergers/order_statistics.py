@@ -42,13 +42,16 @@ __all__ = [
 BINS = 1 << 16
 
 
-def count_high(rows: Iterable[Tensor]) -> Tensor:
-    """How often each high half occurs, int64 [R, B].
+def count_high(rows: Iterable[Tensor]) -> High:
+    """How often each high half occurs, and how many values are not zero.
 
     Args:
         rows: of non-negative float32 values [N]; a tensor [R, N], or one row after another as it is made.
     """
-    return _high(rows).counts_RB
+    import torch
+
+    counts, nonzero = zip(*(_count_high(values.view(torch.int32).numpy()) for values in rows), strict=True)
+    return High(torch.stack(counts), torch.tensor(nonzero))
 
 
 def count_low(rows: Iterable[Tensor], high_RK: Tensor) -> Tensor:
@@ -69,13 +72,6 @@ def count_low(rows: Iterable[Tensor], high_RK: Tensor) -> Tensor:
 
 # NumPy compares and selects several times as fast as torch does on a CPU. Counting one bin over and over again is slow,
 # and sparse values hold many zeros: these are counted apart.
-
-
-def _high(rows: Iterable[Tensor]) -> High:
-    import torch
-
-    counts, nonzero = zip(*(_count_high(values.view(torch.int32).numpy()) for values in rows), strict=True)
-    return High(torch.stack(counts), torch.tensor(nonzero))
 
 
 def _count_high(bits_N: Bits) -> tuple[Tensor, int]:
@@ -226,7 +222,7 @@ class CountHigh:
     name: str = "high halves"
 
     def measure(self, block: Block, stats: Stats) -> High:
-        return _high(self.values(block))
+        return count_high(self.values(block))
 
     def combine(self, left: High, right: High) -> High:
         return High(left.counts_RB + right.counts_RB, left.nonzero_R + right.nonzero_R)

@@ -201,7 +201,7 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
 
     cells = [_floats(values) for values in figure.series.values()]
     beneath = [_floats(values) for values in figure.beneath.values()]
-    largest, decimals = _scale(cells, len(figure.x))
+    (largest, decimals), (_, below) = (_scale(each, len(figure.x)) for each in (cells, beneath))
     size = 9.5 * min(1.0, _CELLS / max(1, len(figure.x)))
     for row, values in enumerate(cells):
         for column, value in enumerate(values):
@@ -212,7 +212,7 @@ def _heatmap(axes: Axes, figure: Figure) -> None:
             middle = row - 0.16 if beneath else row
             axes.text(column, middle, number(value, decimals), ha="center", va="center", fontsize=size)
             if beneath:
-                second = number(beneath[row][column], _scale(beneath, len(figure.x))[1], signed=True)
+                second = number(beneath[row][column], below, signed=True)
                 axes.text(column, row + 0.22, second, ha="center", va="center", fontsize=0.84 * size)
     axes.set(xlim=(-0.5, len(figure.x) - 0.5), ylim=(len(cells) - 0.5, -0.5))
     _name_ticks(axes, figure.x)

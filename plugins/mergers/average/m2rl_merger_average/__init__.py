@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.mergers.each_expert import numbers_E
+from m2rl_core.mergers.sums import weighted_sum
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ class Average(Merger):
             ValueError: not one share per expert.
         """
         weights = self._weights(len(block.experts_E))
-        total = block.experts_E[0] * weights[0]
-        for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
-            total += expert if weight == 1.0 else expert * weight
-        return [total.div_(sum(weights))]
+        return [weighted_sum(block.experts_E, weights).div_(sum(weights))]
 
     def _weights(self, experts: int) -> Sequence[float]:
         return numbers_E(1.0 if self.config.weights is None else self.config.weights, experts, "weights")

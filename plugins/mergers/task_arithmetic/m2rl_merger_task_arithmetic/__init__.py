@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from m2rl_core.hookspecs import hookimpl
 from m2rl_core.interfaces import ComponentConfig, Merger, Preset
 from m2rl_core.mergers.each_expert import numbers_E
+from m2rl_core.mergers.sums import weighted_sum
 from m2rl_core.types import Block, Stats
 
 if TYPE_CHECKING:
@@ -47,12 +48,8 @@ class TaskArithmetic(Merger):
         """
         import torch
 
-        weights = self._weights(len(block.experts_E))
-        total = (block.experts_E[0] - block.anchor).mul_(weights[0])
-        delta = torch.empty_like(total)
-        for expert, weight in zip(block.experts_E[1:], weights[1:], strict=True):
-            torch.sub(expert, block.anchor, out=delta)
-            total += delta if weight == 1.0 else delta.mul_(weight)
+        weights, delta = self._weights(len(block.experts_E)), torch.empty_like(block.anchor)
+        total = weighted_sum((torch.sub(expert, block.anchor, out=delta) for expert in block.experts_E), weights)
         return [total.mul_(self.config.scale).add_(block.anchor)]
 
     def _weights(self, experts: int) -> Sequence[float]:

@@ -19,7 +19,8 @@ from m2rl_core.interfaces import ComponentConfig, Merger, Pass, Preset
 from m2rl_core.mergers.density import density_remarks, moved_E, tell_density
 from m2rl_core.mergers.each_expert import Each, each_or_all, numbers_E
 from m2rl_core.mergers.election import elected
-from m2rl_core.mergers.order_statistics import CountHigh, CountLow, High, Low, magnitudes_EN
+from m2rl_core.mergers.order_statistics import CountHigh, CountLow, High, Low, count_high, magnitudes_EN
+from m2rl_core.mergers.sums import weighted_sum
 from m2rl_core.types import Block, Stats
 from m2rl_merger_ties.trim import Rule, Semantics, below_E, densities_E
 
@@ -178,7 +179,7 @@ class Majority:
         return high.majority
 
     def measure(self, block: Block, stats: Stats) -> int:
-        weights = self.weights or (1.0,) * len(block.experts_E)
+        weights = numbers_E(self.weights or 1.0, len(block.experts_E), "weights")
         return _majority(_summed(trimmed(block, stats, weights)))
 
     def combine(self, left: int, right: int) -> int:
@@ -205,9 +206,8 @@ class CountHighOfAll:
 
     def measure(self, block: Block, stats: Stats) -> HighOfAll:
         deltas_EN = block.deltas_E.flatten(1)
-        weights = self.weights or (1.0,) * len(deltas_EN)
-        majority = _majority(_summed(delta * weight for delta, weight in zip(deltas_EN, weights, strict=True)))
-        high = CountHigh(lambda _: deltas_EN.abs_()).measure(block, stats)
+        majority = _majority(weighted_sum(deltas_EN, numbers_E(self.weights or 1.0, len(deltas_EN), "weights")))
+        high = count_high(deltas_EN.abs_())
         return HighOfAll(high.counts_RB, high.nonzero_R, majority=majority)
 
     def combine(self, left: HighOfAll, right: HighOfAll) -> HighOfAll:
